@@ -1,0 +1,35 @@
+"""Train a U-Net on images and masks.
+
+    python jobs/train.py                                        # a sample data set, on a laptop
+    python jobs/train.py --images photos --masks trimaps --output runs/pets
+    ray job submit --working-dir . -- \\
+        python jobs/train.py --images s3://b/i --masks s3://b/m --output s3://b/run --use-gpu
+"""
+
+
+import tyro
+
+from segray.job import run_job, start_ray, tell
+from segray.training.config import TrainConfig
+
+
+def main() -> int:
+    config = tyro.cli(TrainConfig, description=TrainConfig.__doc__)
+    start_ray()
+    from segray.training.run import train
+
+    summary = train(config, tell)
+    best = summary.best
+    tell(f"\nbest of {summary.epochs} epochs: epoch {best['epoch']}, on the validation part")
+    tell(
+        f"  mIoU {best['mean_iou']:.3f}   accuracy {best['accuracy']:.3f}   loss {best['loss']:.3f}"
+    )
+    for name in config.labels.names:
+        tell(f"  IoU of {name:<20} {best[f'iou_{name}'] or 0:.3f}")
+    tell(f"model:    {summary.output}/model")
+    tell(f"pictures: {summary.output}/previews, {summary.output}/curves.png")
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,155 @@
+"""The model bundle: a folder with everything that segmenting needs, and proof that it is whole.
+
+``model.json`` describes the model and holds the sha256 of the other files. It is written last: a
+folder without it is no bundle. The network is always built by segray's own code, and only its
+weights are loaded: no Keras archive, which can carry code, is ever opened.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segray.errors import InputError
+from segray.pixels.labels import Labels
+from segray.storage.uri import absolute_uri, exists, join_uri, read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    import keras
+
+FORMAT_VERSION = 1
+ARCHITECTURE = "mobilenetv2-unet"
+DESCRIPTION = "model.json"
+WEIGHTS = "model.weights.h5"
+ONNX = "model.onnx"
+
+_PACKAGES = ("keras", "tensorflow", "numpy", "onnxruntime", "pillow", "ray")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory, as small as its use allows; it can be sent to other processes.
+
+    Attributes:
+        uri: where it was read from.
+        digest: the first 16 hexadecimal digits of the sha256 of ``model.json``, which holds those
+            of the other files: it names this model and no other.
+        labels: the model's classes.
+        image_size: the side of the square that the network takes, in pixels.
+        files: the content of the files that were asked for, each checked against its sha256.
+    """
+
+    uri: str
+    digest: str
+    labels: Labels
+    image_size: int
+    files: dict[str, bytes]
+
+
+def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
+    """Read a bundle.
+
+    Args:
+        uri: the bundle's folder.
+        files: which of `WEIGHTS` and `ONNX` to read.
+
+    Raises:
+        InputError: there is no bundle, it is of a format this version does not know, or a file's
+            sha256 is not the one that ``model.json`` has.
+    """
+    uri = absolute_uri(uri)
+    description = join_uri(uri, DESCRIPTION)
+    if not exists(description):
+        raise InputError(
+            f"{uri} holds no model ({DESCRIPTION} is missing): give the folder model/ that "
+            "jobs/train.py wrote in its --output"
+        )
+    text = read_bytes(description)
+    try:
+        document = json.loads(text)
+        if document["format_version"] != FORMAT_VERSION:
+            raise InputError(
+                f"{description} has the format version {document['format_version']}, and this "
+                f"segray reads {FORMAT_VERSION}: use the version of segray that wrote it"
+            )
+        if document["architecture"]["name"] != ARCHITECTURE:
+            raise InputError(
+                f"{description} describes a {document['architecture']['name']}, which this "
+                "segray cannot build: use the version of segray that wrote it"
+            )
+        expected = {name: str(document["sha256"][name]) for name in files}
+        labels = Labels.from_json(document["labels"])
+        image_size = int(document["architecture"]["image_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{description} is no model description ({type(error).__name__}: {error}): "
+            "copy the bundle again or train anew"
+        ) from error
+    content = {name: _read_checked(join_uri(uri, name), expected[name]) for name in files}
+    return Bundle(uri, hashlib.sha256(text).hexdigest()[:16], labels, image_size, content)
+
+
+def _read_checked(uri: str, expected: str) -> bytes:
+    content = read_bytes(uri)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise InputError(
+            f"{uri} is damaged or was replaced: its sha256 is {found[:12]}…, and {DESCRIPTION} "
+            f"says {expected[:12]}…; copy the bundle again or train anew"
+        )
+    return content
+
+
+def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[str, Any]) -> None:
+    """Write a trained network as a bundle.
+
+    Args:
+        uri: the bundle's folder.
+        model: what `segray.model.unet.build_unet` built, trained.
+        labels: its classes.
+        record: JSON-ready facts to keep beside the weights: configuration, metrics, data.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    from segray import __version__
+
+    files = {WEIGHTS: _weights_content(model), ONNX: _onnx_content(model)}
+    for name, content in files.items():
+        write_bytes(join_uri(uri, name), content)
+    document = {
+        "format_version": FORMAT_VERSION,
+        "architecture": {
+            "name": ARCHITECTURE,
+            "image_size": model.input_shape[1],
+            "classes": model.output_shape[-1],
+        },
+        "labels": labels.to_json(),
+        "palette": labels.palette,
+        **record,
+        "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    text = json.dumps(document, indent=2, allow_nan=False)
+    write_bytes(join_uri(uri, DESCRIPTION), text.encode())
+
+
+def _weights_content(model: "keras.Model") -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, WEIGHTS)
+        model.save_weights(path)
+        return path.read_bytes()
+
+
+def _onnx_content(model: "keras.Model") -> bytes:
+    import keras
+
+    images = keras.InputSpec(dtype="uint8", shape=model.input_shape, name="images")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, ONNX)
+        model.export(path, format="onnx", verbose=False, input_signature=[images])
+        return path.read_bytes()

@@ -1,0 +1,108 @@
+"""Predictors: images in, logits out, by one of two engines."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.model.bundle import ONNX, WEIGHTS, Bundle
+
+Engine = Literal["auto", "tensorflow", "onnx"]
+
+
+class Predictor(Protocol):
+    """A network that is ready to run."""
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        ...
+
+
+class OnnxPredictor:
+    """ONNX Runtime on the CPU; TensorFlow is not imported.
+
+    Args:
+        bundle: with the file `ONNX`.
+        threads: how many cores one call uses; 0 for all of the machine's.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            bundle.files[ONNX], options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        logits: npt.NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
+        return logits
+
+
+class TensorflowPredictor:
+    """Keras on TensorFlow; with a GPU, compiled by XLA and in mixed precision.
+
+    Args:
+        bundle: with the file `WEIGHTS`.
+        threads: how many cores one call uses; 0 for all of the machine's. TensorFlow takes it
+            from the first predictor of a process.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        import keras
+        import tensorflow as tf
+
+        from segray.model.unet import build_unet
+
+        if threads and not tf.config.threading.get_intra_op_parallelism_threads():
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        gpu = bool(tf.config.list_physical_devices("GPU"))
+        before = keras.config.dtype_policy()
+        # float16 and not bfloat16: for a forward pass its range is enough and its precision better.
+        keras.config.set_dtype_policy("mixed_float16" if gpu else "float32")
+        try:
+            model = build_unet(len(bundle.labels), bundle.image_size)
+        finally:
+            keras.config.set_dtype_policy(before)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, WEIGHTS)
+            path.write_bytes(bundle.files[WEIGHTS])
+            model.load_weights(path)
+        shape = (None, bundle.image_size, bundle.image_size, 3)
+
+        # XLA on a CPU was measured slower than TensorFlow's own kernels.
+        @tf.function(jit_compile=gpu, input_signature=[tf.TensorSpec(shape, tf.uint8)])
+        def forward(images: Any) -> Any:
+            return model(images, training=False)
+
+        self._forward = forward
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        logits: npt.NDArray[np.float32] = self._forward(images).numpy()
+        return logits
+
+
+def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"]:
+    """What ``auto`` means: TensorFlow where there is a GPU to use, ONNX Runtime where not."""
+    if engine == "auto":
+        return "tensorflow" if use_gpu else "onnx"
+    return engine
+
+
+def engine_file(engine: Literal["tensorflow", "onnx"]) -> str:
+    """The name of the bundle's file that an engine reads."""
+    return WEIGHTS if engine == "tensorflow" else ONNX
+
+
+def load_predictor(
+    bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int = 0
+) -> Predictor:
+    """Make a bundle ready to run; the bundle has the engine's file (`engine_file`)."""
+    kind = TensorflowPredictor if engine == "tensorflow" else OnnxPredictor
+    return kind(bundle, threads)

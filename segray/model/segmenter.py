@@ -1,0 +1,80 @@
+"""The segmenter: a model for notebooks and tests, one image at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segray.errors import InputError
+from segray.model.bundle import open_bundle
+from segray.model.predictor import Engine, choose_engine, engine_file, load_predictor
+from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.labels import Labels
+from segray.pixels.masks import segment_logits
+from segray.storage.uri import absolute_uri, read_bytes
+
+
+class Segmenter:
+    """A trained model that turns an image into a mask, exactly as the bulk job does.
+
+    Attributes:
+        labels: the model's classes; pixel value ``i`` of a mask means ``labels.names[i]``.
+        image_size: the side of the square that the network sees, in pixels.
+        digest: names the model, as the results' column ``model`` does.
+    """
+
+    def __init__(self, uri: str, engine: Engine = "auto") -> None:
+        chosen = choose_engine(engine, use_gpu=False)
+        bundle = open_bundle(uri, [engine_file(chosen)])
+        self.labels: Labels = bundle.labels
+        self.image_size = bundle.image_size
+        self.digest = bundle.digest
+        self._predictor = load_predictor(bundle, chosen)
+
+    def segment(
+        self, image: str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
+    ) -> npt.NDArray[np.uint8]:
+        """Segment one image.
+
+        Args:
+            image: a URI, an image file's bytes, a Pillow image, or pixels uint8 [H, W, 3] RGB or
+                [H, W] grey.
+
+        Returns:
+            The mask at the image's own size with EXIF orientation applied, uint8 [H, W] of class
+            ids.
+
+        Raises:
+            InputError: the image cannot be read.
+        """
+        name = "the image"
+        if isinstance(image, np.ndarray):
+            image = Image.fromarray(image)
+        elif isinstance(image, str | Path):
+            name = absolute_uri(str(image))
+            image = read_bytes(name)
+        try:
+            picture = read_picture(image, self.image_size)
+        except DecodeError as error:
+            raise InputError(f"cannot segment {name}: {error}") from error
+        logits = self._predictor.predict(picture.pixels[None])[0]
+        mask, _ = segment_logits(logits, picture.height, picture.width)
+        return mask
+
+
+def load(uri: str, engine: Engine = "auto") -> Segmenter:
+    """Open a model bundle.
+
+    Args:
+        uri: the bundle's folder, such as ``s3://bucket/run/model``.
+        engine: ``onnx`` (what ``auto`` means here) or ``tensorflow``.
+
+    Raises:
+        InputError: there is no bundle, or it is damaged.
+
+    Example:
+        >>> segmenter = segray.load("output/train/model")
+        >>> mask = segmenter.segment("photograph.jpg")  # uint8 [H, W]
+    """
+    return Segmenter(uri, engine)

@@ -1,0 +1,122 @@
+"""The U-Net: a MobileNetV2 encoder, pix2pix up-sampling blocks, and one logit per class.
+
+The architecture is that of TensorFlow's "Image segmentation" tutorial
+(https://www.tensorflow.org/tutorials/images/segmentation), with two differences: the network takes
+images as they are, uint8 in [0, 255], and scales them to the [-1, 1] that ImageNet encoders
+expect, and the decoder's batch normalisation is synchronised over the replicas of a training run.
+"""
+
+import io
+import tempfile
+from pathlib import Path
+
+import keras
+
+from segray.errors import InputError
+
+# Where the encoder is tapped, from the finest (stride 2) to the coarsest (stride 32).
+TAPS = (
+    "block_1_expand_relu",
+    "block_3_expand_relu",
+    "block_6_expand_relu",
+    "block_13_expand_relu",
+    "block_16_project",
+)
+ENCODER_STRIDE = 32
+_DECODER_FILTERS = (512, 256, 128, 64)
+
+
+def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = None) -> keras.Model:
+    """Build the network: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C].
+
+    Args:
+        classes: C, the number of classes.
+        image_size: S, a multiple of 32, in pixels.
+        encoder_weights: content of a Keras weights file for MobileNetV2 without its top. With it
+            the encoder is frozen; without, it starts at random and is trained.
+
+    Raises:
+        InputError: `image_size` does not fit the encoder, or the weights do not.
+    """
+    check_image_size(image_size)
+    images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
+    *skips, x = _build_encoder(image_size, encoder_weights)(scaled)
+    for filters, skip in zip(_DECODER_FILTERS, reversed(skips), strict=True):
+        x = _upsample(filters, x)
+        x = keras.layers.Concatenate()([x, skip])
+    logits = keras.layers.Conv2DTranspose(
+        classes, 3, strides=2, padding="same", dtype="float32", name="logits"
+    )(x)
+    return keras.Model(images, logits, name="unet")
+
+
+def check_image_size(image_size: int) -> None:
+    """Refuse a size that the encoder cannot halve five times.
+
+    Raises:
+        InputError: the size is no positive multiple of 32.
+    """
+    if image_size < ENCODER_STRIDE or image_size % ENCODER_STRIDE:
+        raise InputError(
+            f"--image-size {image_size} is no multiple of {ENCODER_STRIDE}: take 96, 128, 224, ..."
+        )
+
+
+def _build_encoder(image_size: int, weights: bytes | None) -> keras.Model:
+    base = keras.applications.MobileNetV2(
+        (image_size, image_size, 3), include_top=False, weights=None
+    )
+    encoder = keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
+    if weights is None:
+        for layer in encoder.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                # MobileNetV2's 0.999 needs thousands of steps before the running statistics
+                # mean anything; a run from random weights on a small set has hundreds.
+                layer.momentum = 0.9
+                layer.synchronized = True
+    else:
+        _load_encoder_weights(base, weights)
+        encoder.trainable = False
+    return encoder
+
+
+def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, _file_name(content))
+        path.write_bytes(content)
+        try:
+            base.load_weights(path)
+        except Exception as error:
+            # Keras raises many kinds here: OSError, ValueError, KeyError, ...
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                "--encoder-weights: the file does not hold the weights of a MobileNetV2 (alpha "
+                f"1.0) without its top: {reason}"
+            ) from error
+
+
+def _file_name(content: bytes) -> str:
+    """Keras tells its two weight formats apart by the file's name, so give it the right one."""
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(content)) as file:
+            legacy = "layer_names" in file.attrs
+    except OSError as error:
+        raise InputError("--encoder-weights: the file is not in the HDF5 format") from error
+    return "encoder.h5" if legacy else "encoder.weights.h5"
+
+
+def _upsample(filters: int, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Double the resolution: the pix2pix block, https://arxiv.org/abs/1611.07004."""
+    x = keras.layers.Conv2DTranspose(
+        filters,
+        3,
+        strides=2,
+        padding="same",
+        kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
+        use_bias=False,
+    )(x)
+    x = keras.layers.BatchNormalization(synchronized=True)(x)
+    return keras.layers.ReLU()(x)

@@ -1,0 +1,84 @@
+"""Pictures for people: masks in colour, masks over images, and sheets of both."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from segray.pixels.labels import IGNORED, Labels
+
+_GAP = 8  # pixels between the tiles of a sheet
+_HEADER = 18
+_IGNORED_GREY = (128, 128, 128)
+
+
+def colour_mask(mask: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.uint8]:
+    """Class ids to colours.
+
+    Args:
+        mask: uint8 [H, W] of class ids; `IGNORED` becomes grey.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    table = np.full((IGNORED + 1, 3), _IGNORED_GREY, dtype=np.uint8)
+    table[: len(labels)] = labels.palette
+    return table[mask]
+
+
+def overlay_mask(
+    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], labels: Labels, opacity: float = 0.5
+) -> npt.NDArray[np.uint8]:
+    """The colours of a mask laid over its image.
+
+    Args:
+        image: uint8 [H, W, 3] RGB.
+        mask: uint8 [H, W] of class ids.
+        opacity: of the mask, 0 to 1.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    blend = (1 - opacity) * image + opacity * colour_mask(mask, labels)
+    return blend.round().astype(np.uint8)
+
+
+def draw_sheet(
+    rows: Sequence[Sequence[npt.NDArray[np.uint8]]], titles: Sequence[str], labels: Labels
+) -> Image.Image:
+    """Lay pictures out as a table with a title over each column and a legend below.
+
+    Args:
+        rows: rows of equally many pictures, each uint8 [h, w, 3], all of one size.
+        titles: one per column.
+        labels: for the legend of class colours.
+    """
+    height, width = rows[0][0].shape[:2]
+    step_x, step_y = width + _GAP, height + _GAP
+    sheet = Image.new(
+        "RGB",
+        (_GAP + step_x * len(titles), 2 * _HEADER + _GAP + step_y * len(rows)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(titles):
+        draw.text((_GAP + column * step_x, 4), title, fill="black")
+    for line, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            corner = (_GAP + column * step_x, _HEADER + line * step_y)
+            sheet.paste(Image.fromarray(picture), corner)
+    _draw_legend(draw, sheet.width, sheet.height - _HEADER - 2, labels)
+    return sheet
+
+
+def _draw_legend(draw: ImageDraw.ImageDraw, width: int, y: int, labels: Labels) -> None:
+    x: float = _GAP
+    for name, colour in zip(labels.names, labels.palette, strict=True):
+        needed = 22 + draw.textlength(name)
+        if x + needed > width:
+            draw.text((x, y), "…", fill="black")
+            return
+        draw.rectangle((x, y + 1, x + 10, y + 11), fill=colour, outline="black")
+        draw.text((x + 14, y), name, fill="black")
+        x += needed + 6

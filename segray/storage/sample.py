@@ -1,0 +1,48 @@
+"""The sample data set on disk: images and masks to learn from, and images to segment."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segray.pixels.sample import draw_sample
+from segray.storage.uri import exists, join_uri, write_bytes
+
+LABELLED = 240
+UNLABELLED = 40
+_DONE = "README.txt"
+_README = (
+    "Drawn by segray: images/ and masks/ (1 pet, 2 background, 3 border) to train on,\n"
+    "new/ to segment. Delete this folder and it is drawn again.\n"
+)
+
+
+def write_sample(folder: str, tell: Callable[[str], None]) -> None:
+    """Draw the sample data set, unless the folder already holds all of it.
+
+    It has ``images/*.jpg`` with ``masks/*.png``, and ``new/*.jpg`` without masks.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if exists(join_uri(folder, _DONE)):
+        return
+    tell(f"drawing a sample data set of {LABELLED + UNLABELLED} images into {folder}")
+    for index in range(LABELLED + UNLABELLED):
+        image, trimap = draw_sample(index)
+        name = f"animal_{index:04d}"
+        if index < LABELLED:
+            write_bytes(join_uri(folder, "images", f"{name}.jpg"), _encode(image, "JPEG"))
+            write_bytes(join_uri(folder, "masks", f"{name}.png"), _encode(trimap, "PNG"))
+        else:
+            write_bytes(join_uri(folder, "new", f"{name}.jpg"), _encode(image, "JPEG"))
+    # Written last, so that an interrupted drawing begins anew.
+    write_bytes(join_uri(folder, _DONE), _README.encode())
+
+
+def _encode(pixels: npt.NDArray[np.uint8], kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=92)
+    return buffer.getvalue()

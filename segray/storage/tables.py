@@ -1,0 +1,86 @@
+"""Tables: the Parquet files of a segmentation, their columns, and how they are written whole."""
+
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segray.pixels.labels import Labels
+from segray.storage.uri import child_names, explain_errors, file_system, join_uri, write_bytes
+
+MANIFEST_SCHEMA = pa.schema(
+    [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]
+)
+
+ERRORS_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("uri", pa.string()),
+        ("stage", pa.string()),  # fetch, decode or segment
+        ("error", pa.string()),  # a kind to group by
+        ("message", pa.string()),  # the reason, for a person
+    ]
+)
+
+# Hugging Face's name for a column whose bytes are an image file.
+_HUGGINGFACE_IMAGE = {"_type": "Image"}
+
+
+def results_schema(labels: Labels) -> pa.Schema:
+    """The columns of ``results/*.parquet`` for these classes.
+
+    The schema carries the features key of Hugging Face `datasets`, which then shows the mask as
+    an image: https://huggingface.co/docs/datasets/about_arrow.
+    """
+    fields = [
+        pa.field("id", pa.int64()),
+        pa.field("uri", pa.string()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("mask", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+    ]
+    for name in labels.names:
+        fields += [
+            pa.field(f"pixels_{name}", pa.int64()),
+            pa.field(f"fraction_{name}", pa.float32()),
+            pa.field(f"confidence_{name}", pa.float32()),
+        ]
+    fields.append(pa.field("model", pa.string()))
+    features = {
+        field.name: _HUGGINGFACE_IMAGE
+        if field.name == "mask"
+        else {"dtype": str(field.type).replace("float", "float32"), "_type": "Value"}
+        for field in fields
+    }
+    return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write a Parquet file; a reader sees all of it or nothing.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_bytes(uri, buffer.getvalue())
+
+
+def table_uris(folder: str) -> list[str]:
+    """The Parquet files right in a folder, sorted; none where there is no such folder."""
+    return [join_uri(folder, n) for n in child_names(folder) if n.endswith(".parquet")]
+
+
+def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Some columns of every Parquet file right in a folder, a table for each file.
+
+    Raises:
+        InputError: a file cannot be read or is no Parquet file.
+    """
+    for uri in table_uris(folder):
+        with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
+            table: Any = pq.read_table(file, columns=columns)
+        yield table

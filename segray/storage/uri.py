@@ -1,0 +1,169 @@
+"""URIs: one way to name, read and write bytes, on a local disk and in S3.
+
+A URI is a local path or ``s3://bucket/key``. Endpoint, region and credentials of S3 come from the
+standard AWS environment and nowhere else.
+"""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from segray.errors import InputError
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+def absolute_uri(uri: str) -> str:
+    """Bring a URI to the form that means the same in every process and on every node.
+
+    Raises:
+        InputError: the scheme is neither a local path's nor S3's, or the URI holds credentials.
+    """
+    scheme = _SCHEME.match(uri)
+    if not scheme:
+        return str(Path(uri).expanduser().absolute())
+    if scheme[1] == "file":
+        return str(Path(uri[len("file://") :]).absolute())
+    if scheme[1] != "s3":
+        raise InputError(f"{scheme[0]}... is not supported: give a local path or s3://bucket/key")
+    bucket, _, key = uri[len("s3://") :].partition("/")
+    if "@" in bucket or ":" in bucket:
+        raise InputError(
+            "an s3:// URI must not hold credentials: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY in the environment, or use an instance profile"
+        )
+    if not bucket:
+        raise InputError(f"{uri} names no bucket: give s3://bucket/key")
+    return f"s3://{bucket}/{key}".rstrip("/")
+
+
+def is_local(uri: str) -> bool:
+    """Whether the URI is a path on this machine's file systems."""
+    return not _SCHEME.match(uri)
+
+
+def join_uri(uri: str, *parts: str) -> str:
+    """Append names to a URI."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def file_system(uri: str) -> fsspec.AbstractFileSystem:
+    """The file system that a URI lives on.
+
+    Listings are not cached: other processes write while this one reads.
+    """
+    if is_local(uri):
+        return fsspec.filesystem("file")
+    return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+@contextlib.contextmanager
+def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
+    """Turn what a file system raises into an `InputError` that names the URI and the way out."""
+    try:
+        yield
+    except (OSError, _boto_errors()) as error:
+        raise InputError(f"cannot {doing} {uri}: {describe_error(uri, error)}") from error
+
+
+def describe_error(uri: str, error: BaseException) -> str:
+    """What went wrong with a URI and what to do about it, on one line and without secrets."""
+    kind = type(error).__name__
+    if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return (
+            "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or run where an instance profile provides them"
+        )
+    if kind in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError"):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        where = "the endpoint in AWS_ENDPOINT_URL" if endpoint else "S3"
+        return f"{where} does not answer: check the network, the endpoint and AWS_REGION"
+    if isinstance(error, FileNotFoundError):
+        return "no such file or folder" if is_local(uri) else "no such bucket or key"
+    if isinstance(error, PermissionError):
+        who = "this user" if is_local(uri) else "these credentials"
+        return f"{who} may not do that: check the permissions"
+    return " ".join(f"{kind}: {error}".split())[:300]
+
+
+def _boto_errors() -> tuple[type[Exception], ...]:
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return ()
+    return (BotoCoreError, ClientError)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file or object, with one request.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    with explain_errors(uri):
+        content: bytes = file_system(uri).cat_file(uri)
+        return content
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a whole file or object; a reader sees all of it or nothing.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with explain_errors(uri, "write"):
+        if not is_local(uri):
+            file_system(uri).pipe_file(uri, content)
+            return
+        path = Path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def exists(uri: str) -> bool:
+    """Whether a file, an object, a folder or a key prefix is there.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    with explain_errors(uri):
+        return bool(file_system(uri).exists(uri))
+
+
+def child_names(uri: str) -> list[str]:
+    """The names right below a folder or prefix, sorted; none where there is no such folder.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    with explain_errors(uri):
+        try:
+            found: list[Any] = file_system(uri).ls(uri, detail=False)
+        except FileNotFoundError:
+            if not is_local(uri) and not file_system(uri).exists(uri.split("/", 3)[2]):
+                raise
+            return []
+    names = (str(name).rstrip("/").rpartition("/")[2] for name in found)
+    return sorted(name for name in names if name)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

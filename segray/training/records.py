@@ -1,0 +1,45 @@
+"""Records: the files that a person reads while a run is going on and after it."""
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.pixels.labels import Labels
+from segray.pixels.pictures import colour_mask, draw_sheet
+from segray.storage.uri import join_uri, write_bytes
+from segray.training.curves import draw_curves
+
+
+def write_records(output: str, history: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
+    """Write ``metrics.jsonl`` and ``curves.png`` anew, with all epochs so far."""
+    lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in history)
+    write_bytes(join_uri(output, "metrics.jsonl"), lines.encode())
+    write_bytes(join_uri(output, "curves.png"), draw_curves(history, classes))
+
+
+def write_preview(
+    output: str,
+    epoch: int,
+    images: npt.NDArray[np.uint8],
+    truth: npt.NDArray[np.uint8],
+    predicted: npt.NDArray[np.uint8],
+    labels: Labels,
+) -> None:
+    """Write ``previews/epoch_NNNN.png``: a line of image, truth and prediction for each image.
+
+    Args:
+        images: uint8 [B, S, S, 3] RGB.
+        truth: uint8 [B, S, S] of class ids.
+        predicted: uint8 [B, S, S] of class ids.
+    """
+    rows = [
+        (image, colour_mask(true, labels), colour_mask(guess, labels))
+        for image, true, guess in zip(images, truth, predicted, strict=True)
+    ]
+    buffer = io.BytesIO()
+    draw_sheet(rows, ("image", "truth", "prediction"), labels).save(buffer, "PNG")
+    write_bytes(join_uri(output, "previews", f"epoch_{epoch:04d}.png"), buffer.getvalue())

@@ -1,0 +1,233 @@
+"""A training run: from two folders to a model bundle."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.tensorflow import TensorflowTrainer
+
+from segray.errors import InputError
+from segray.model.encoder import read_encoder_weights
+from segray.model.unet import check_image_size
+from segray.storage.sample import write_sample
+from segray.storage.uri import (
+    absolute_uri,
+    child_names,
+    exists,
+    file_system,
+    is_local,
+    join_uri,
+    read_bytes,
+    write_bytes,
+)
+from segray.training.config import TrainConfig
+from segray.training.examples import decode_pairs
+from segray.training.messages import relay_messages
+from segray.training.pairs import Pair, find_pairs, split_pairs
+from segray.training.worker import Assignment, train_worker
+
+# What a run's folder is known by, and what it was started with.
+_MARKER = "config.json"
+# Settings that may differ when a run goes on: they change how fast it goes, not what comes out.
+_FREE_SETTINGS = ("images", "masks", "validation_images", "validation_masks", "output", "use_gpu")
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What came of a run.
+
+    Attributes:
+        output: the absolute URI of the run's folder.
+        epochs: how many epochs are finished.
+        best: the record of the best epoch, as in metrics.jsonl.
+    """
+
+    output: str
+    epochs: int
+    best: dict[str, Any]
+
+
+def train(config: TrainConfig, tell: Callable[[str], None]) -> TrainSummary:
+    """Train, and write the output folder; Ray has been started.
+
+    A run that was interrupted goes on after its last finished epoch.
+
+    Args:
+        config: the flags of jobs/train.py.
+        tell: is called with lines for the user's terminal.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    check_image_size(config.image_size)
+    output = absolute_uri(config.output)
+    _check_output(output)
+    config = _with_data(config, tell)
+    weights = read_encoder_weights(config.encoder_weights)
+    train_pairs, validation_pairs = _find_parts(config, tell)
+
+    started = time.monotonic()
+    pairs = train_pairs + validation_pairs
+    examples, fingerprint = decode_pairs(
+        pairs, config.labels, config.image_size, _progress(len(pairs), tell)
+    )
+    tell(f"decoded {len(pairs)} pairs in {time.monotonic() - started:.0f} s")
+    _claim_output(output, config, fingerprint)
+
+    cpus, threads = _worker_cpus(config)
+    with relay_messages(tell) as messages:
+        assignment = Assignment(
+            config=config,
+            output=output,
+            train=examples.select(range(len(train_pairs))),
+            validation=examples.select(range(len(train_pairs), len(pairs))),
+            encoder_weights=None if weights is None else ray.put(weights),
+            data_fingerprint=fingerprint,
+            threads=threads,
+            tell=messages,
+        )
+        tell(f"starting {config.workers} worker(s) on {cpus:g} CPU(s) each")
+        _fit(assignment, cpus)
+    return _summarise(output)
+
+
+def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
+    """Fill in the sample data set where no data was named."""
+    if config.images:
+        return config
+    folder = absolute_uri("output/sample")
+    write_sample(folder, tell)
+    return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
+
+
+def _find_parts(config: TrainConfig, tell: Callable[[str], None]) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on and to validate on."""
+    assert config.images
+    assert config.masks
+    found = find_pairs(config.images, config.masks)
+    lone = found.lone_images + found.lone_masks
+    if config.validation_images and config.validation_masks:
+        other = find_pairs(config.validation_images, config.validation_masks)
+        lone += other.lone_images + other.lone_masks
+        # Both parts live in one table of examples, so their keys must not meet.
+        train = [replace(pair, key=f"train/{pair.key}") for pair in found.pairs]
+        validation = [replace(pair, key=f"validation/{pair.key}") for pair in other.pairs]
+    else:
+        train, validation = split_pairs(found.pairs, config.validation_fraction, config.seed)
+    left_alone = f"; {lone} file(s) have no partner and are left out" if lone else ""
+    tell(f"{len(train)} pairs to train on, {len(validation)} to validate on{left_alone}")
+    return train, validation
+
+
+def _check_output(output: str) -> None:
+    if exists(join_uri(output, _MARKER)):
+        return
+    names = child_names(output)
+    if names:
+        raise InputError(
+            f"{output} holds something that is no training run ({', '.join(names[:3])}): "
+            "give another --output, or empty the folder"
+        )
+
+
+def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
+    """Mark the folder as this run's, or make sure that the run in it is this one."""
+    document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
+    document = json.loads(json.dumps(document))  # tuples become lists, as they will be read back
+    marker = join_uri(output, _MARKER)
+    if not exists(marker):
+        write_bytes(marker, json.dumps(document, indent=2).encode())
+        return
+    before = json.loads(read_bytes(marker))
+    if before["data_fingerprint"] != fingerprint:
+        raise InputError(f"{output} holds a run on other data: give another --output, or delete it")
+    for name, value in document["configuration"].items():
+        was = before["configuration"].get(name)
+        if was != value and name not in _FREE_SETTINGS:
+            raise InputError(
+                f"{output} holds a run with --{name.replace('_', '-')} {was}, and this one has "
+                f"{value}: give another --output, or delete it"
+            )
+
+
+def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
+    """How many CPUs a worker asks Ray for, and how many threads it computes with (0: its pick)."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if config.use_gpu:
+        if len(nodes) == 1 and "GPU" not in nodes[0] and not _can_grow():
+            raise InputError(
+                "--use-gpu: this machine has no GPU that Ray can see; leave the flag out, or run "
+                "on a cluster that has GPUs"
+            )
+        return 1.0, 0
+    largest = max(node.get("CPU", 0.0) for node in nodes)
+    share = largest / math.ceil(config.workers / len(nodes))
+    cpus = math.floor(share) if share >= 1 else round(share, 4) or 0.0
+    return float(cpus), max(1, math.floor(cpus))
+
+
+def _can_grow() -> bool:
+    """Whether an autoscaler may still bring nodes."""
+    return bool(ray.cluster_resources().get("autoscaler", 0))
+
+
+def _fit(assignment: Assignment, cpus: float) -> None:
+    config, output = assignment.config, assignment.output
+    local = is_local(output)
+    trainer = TensorflowTrainer(
+        train_worker,
+        train_loop_config={"assignment": assignment},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name="checkpoints",
+            storage_path=output if local else output.removeprefix("s3://"),
+            # One S3 client everywhere, so that one environment configures all.
+            storage_filesystem=None if local else _arrow_file_system(output),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, InputError):
+                raise failure from error
+        raise
+
+
+def _arrow_file_system(uri: str) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(file_system(uri)))
+
+
+def _summarise(output: str) -> TrainSummary:
+    history = [
+        json.loads(line) for line in read_bytes(join_uri(output, "metrics.jsonl")).splitlines()
+    ]
+    document = json.loads(read_bytes(join_uri(output, "model", "model.json")))
+    return TrainSummary(output, len(history), document["metrics"])
+
+
+def _progress(total: int, tell: Callable[[str], None]) -> Callable[[int], None]:
+    """A line every ten seconds while pairs are decoded."""
+    started = told = time.monotonic()
+
+    def progress(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told > 10:
+            told = now
+            rate = done / (now - started)
+            tell(f"decoding: {done}/{total} pairs, {(total - done) / rate:.0f} s left")
+
+    return progress
