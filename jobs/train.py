@@ -6,17 +6,19 @@
         python jobs/train.py --images s3://b/i --masks s3://b/m --output s3://b/run --use-gpu
 """
 
-
 import tyro
 
-from segray.job import run_job, start_ray, tell
-from segray.training.config import TrainConfig
+from segray.job import quiet_imports, run_job, start_ray, tell
+from segray.training.config import SAMPLE_SETTINGS, TrainConfig
 
 
 def main() -> int:
-    config = tyro.cli(TrainConfig, description=TrainConfig.__doc__)
+    config = tyro.cli(TrainConfig)
+    if config.images is None:
+        config = tyro.cli(TrainConfig, default=TrainConfig(**SAMPLE_SETTINGS))
     start_ray()
-    from segray.training.run import train
+    with quiet_imports():
+        from segray.training.run import train
 
     summary = train(config, tell)
     best = summary.best

@@ -1,10 +1,11 @@
 """A job: what every script in jobs/ does around its one function."""
 
+import contextlib
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from segray.errors import InputError
 
@@ -36,18 +37,30 @@ def tell(line: str) -> None:
     print(line, flush=True)
 
 
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Keep off the terminal what native libraries log while they are imported.
+
+    TensorFlow notes CPU features and missing CUDA drivers before its log level can be set.
+    """
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def start_ray() -> None:
     """Connect to the cluster that RAY_ADDRESS or the machine names, or start one here, quietly.
 
     Workers' logs stay in Ray's own files: the job prints what a person needs.
     """
-    # TensorFlow's notes on CPU features and missing CUDA drivers help nobody here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
     import ray.data
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")
     tell("starting Ray")
     ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     for name in ("ray.data", "ray.train"):

@@ -1,8 +1,8 @@
 """Sample pictures: furry animals on textured ground, drawn from a seed, with their trimaps.
 
-Colours of animal and ground come from one distribution, so that no threshold on colour finds the
-animal; what tells it apart is its shape and the grain of its fur. The trimap's values are those of
-the Oxford-IIIT Pet data set: 1 animal, 2 background, 3 border.
+Fur is warmer than the ground on the whole, but the ground is strewn with stones in the colours of
+fur, so that no threshold on colour finds the animal: its grain and its shape count as well. The
+trimap's values are those of the Oxford-IIIT Pet data set: 1 animal, 2 background, 3 border.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 ANIMAL, BACKGROUND, BORDER = 1, 2, 3
 
 _SIZES = ((240, 180), (180, 240), (200, 200), (256, 192), (300, 200), (160, 160))  # width, height
-_BORDER_SHARE = 0.022  # half the border's width, as a share of the image's shorter side
+_BORDER_SHARE = 0.03  # half the border's width, as a share of the image's shorter side
 
 
 def draw_sample(index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -54,7 +54,7 @@ def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Ima
     """The silhouette of an animal seen from the side: 255 inside, 0 outside."""
     mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
-    unit = min(width, height) * rng.uniform(0.16, 0.24)
+    unit = min(width, height) * rng.uniform(0.19, 0.26)
     x = width * rng.uniform(0.38, 0.62)
     y = height * rng.uniform(0.45, 0.6)
     side = rng.choice([-1, 1])
@@ -66,7 +66,7 @@ def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Ima
     ellipse(x, y, length, depth)
     for place in (-0.75, -0.45, 0.45, 0.75):
         leg = x + place * length + rng.uniform(-3, 3)
-        thickness = unit * rng.uniform(0.15, 0.22)
+        thickness = unit * rng.uniform(0.2, 0.28)
         draw.rectangle((leg - thickness, y, leg + thickness, y + depth + unit * 0.7), fill=255)
 
     head_x, head_y = x + side * length * 1.0, y - depth * rng.uniform(0.6, 1.0)
@@ -81,7 +81,7 @@ def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Ima
     for _ in range(3):
         last_x, last_y = tail[-1]
         tail.append((last_x - side * unit * 0.35, last_y - unit * rng.uniform(0.1, 0.6)))
-    draw.line(tail, fill=255, width=max(5, round(unit * 0.28)), joint="curve")
+    draw.line(tail, fill=255, width=round(unit * 0.4), joint="curve")
     tilted = mask.rotate(rng.uniform(-15, 15), Image.Resampling.BILINEAR)
     return tilted.point(lambda value: 255 * (value > 127))
 
@@ -89,14 +89,14 @@ def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Ima
 def _paint_ground(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.float32]:
     """Two colours in soft clouds, with pebbles; float32 [height, width, 3]."""
     clouds = _noise(rng, width, height, (6, 12, 48))
-    ground = _mix(_colour(rng), _colour(rng), clouds)
+    ground = _mix(_ground_colour(rng), _ground_colour(rng), clouds)
     pebbles = Image.new("L", (width, height))
     draw = ImageDraw.Draw(pebbles)
     for _ in range(rng.integers(4, 14)):
         cx, cy, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(4, 18)
         draw.ellipse((cx - radius, cy - radius * 0.7, cx + radius, cy + radius * 0.7), fill=255)
     share = np.asarray(pebbles, dtype=np.float32)[..., None] / 255
-    return ground * (1 - share) + _colour(rng) * share * (0.8 + 0.4 * clouds[..., None])
+    return ground * (1 - share) + _fur_colour(rng) * share * (0.8 + 0.4 * clouds[..., None])
 
 
 def _paint_fur(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.float32]:
@@ -105,7 +105,9 @@ def _paint_fur(rng: np.random.Generator, width: int, height: int) -> npt.NDArray
     slope, period = rng.uniform(-0.6, 0.6), rng.uniform(7, 14)
     rows, columns = np.mgrid[:height, :width]
     stripes = 0.5 + 0.5 * np.sin(2 * np.pi * (columns + slope * rows) / period + 5 * strands)
-    return _mix(_colour(rng), _colour(rng), (0.35 * strands + 0.65 * stripes).astype(np.float32))
+    return _mix(
+        _fur_colour(rng), _fur_colour(rng), (0.35 * strands + 0.65 * stripes).astype(np.float32)
+    )
 
 
 def _noise(
@@ -120,9 +122,18 @@ def _noise(
     return (total - low) / (high - low)
 
 
-def _colour(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A muted colour; float32 [3] in [0, 255]."""
-    return (rng.uniform(40, 215) + rng.uniform(-35, 35, 3)).astype(np.float32)
+def _fur_colour(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Cream to dark brown; float32 [3] in [0, 255]."""
+    return (rng.uniform(60, 230) * np.array([1.0, 0.82, 0.62]) + rng.uniform(-15, 15, 3)).astype(
+        np.float32
+    )
+
+
+def _ground_colour(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """A muted colour of any hue, a little cooler than fur; float32 [3] in [0, 255]."""
+    return (rng.uniform(50, 190) * np.array([0.9, 1.0, 0.95]) + rng.uniform(-30, 30, 3)).astype(
+        np.float32
+    )
 
 
 def _mix(

@@ -10,8 +10,8 @@ from PIL import Image
 from segray.pixels.sample import draw_sample
 from segray.storage.uri import exists, join_uri, write_bytes
 
-LABELLED = 240
-UNLABELLED = 40
+LABELLED = 200
+UNLABELLED = 32
 _DONE = "README.txt"
 _README = (
     "Drawn by segray: images/ and masks/ (1 pet, 2 background, 3 border) to train on,\n"

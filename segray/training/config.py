@@ -13,7 +13,8 @@ from segray.pixels.labels import Labels
 class TrainConfig:
     """Train a U-Net on images and masks, and write it as a model bundle.
 
-    With no --images, a small sample data set is drawn once into output/sample and learned.
+    With no --images, a small sample data set is drawn once into output/sample and learned, with
+    settings to match: a smaller image size, fewer epochs, no weights to fetch.
     A URI is a local path or s3://bucket/key; S3 is configured by the standard AWS environment.
     """
 
@@ -89,6 +90,16 @@ class TrainConfig:
     def to_json(self) -> dict[str, Any]:
         """The settings, JSON-ready, as they go into the bundle."""
         return {name: value for name, value in vars(self).items() if name != "labels"}
+
+
+#: What learns the sample data set in about a minute on two cores, with no weights to fetch.
+SAMPLE_SETTINGS = {
+    "image_size": 96,
+    "epochs": 7,
+    "batch_size": 8,
+    "learning_rate": 2e-3,
+    "encoder_weights": "none",
+}
 
 
 def _require(condition: bool, message: str) -> None:

@@ -124,4 +124,7 @@ def _summed_cross_entropy(logits: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
 
 
 def _sum_replicas(value: tf.Tensor) -> tf.Tensor:
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+    # A function's own argument is on no device, and the all-reduce wants one: hence the identity.
+    return tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.identity(value)
+    )

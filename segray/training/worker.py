@@ -116,24 +116,22 @@ class Worker:
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training part, then the scores; a record for metrics.jsonl."""
         started = time.monotonic()
-        train_loss = self._learn(epoch)
-        learned = time.monotonic()
-        batch_size = self._config.batch_size
-        images = steps_per_epoch(len(self._train), batch_size) * batch_size
-        record = {
+        train_loss, rate = self._learn(epoch)
+        scores = self._score()
+        return {
             "epoch": epoch,
-            "train_loss": train_loss,
-            **self._score(),
-            "images_per_second": round(images / (learned - started), 2),
+            "train_loss": _number(train_loss),
+            **scores,
+            "images_per_second": round(rate, 2),
+            "seconds": round(time.monotonic() - started, 2),
         }
-        record["seconds"] = round(time.monotonic() - started, 2)
-        return record
 
-    def _learn(self, epoch: int) -> float:
+    def _learn(self, epoch: int) -> tuple[float, float]:
+        """One pass over the training part: its mean loss, and the images per second."""
         config = self._config
         steps = steps_per_epoch(len(self._train), config.batch_size)
         summed = pixels = 0.0
-        started = told = time.monotonic()
+        told = time.monotonic()
         batches = draw_epoch(
             len(self._train), config.batch_size, config.seed, epoch, self._rank, self._workers
         )
@@ -143,9 +141,12 @@ class Worker:
             )
             summed, pixels = summed + step_loss, pixels + step_pixels
             now = time.monotonic()
+            if step == 1:
+                # The run's first step compiles the graph, so rates count from its end.
+                started = now
             if self._rank == 0 and now - told > _SECONDS_BETWEEN_STEP_REPORTS:
                 told = now
-                rate = step * config.batch_size / (now - started)
+                rate = (step - 1) * config.batch_size / (now - started)
                 self._assignment.tell(
                     f"epoch {epoch:>3}/{config.epochs}  step {step}/{steps}  "
                     f"training loss {summed / max(pixels, 1):.3f}  {rate:.1f} images/s"
