@@ -98,6 +98,8 @@ class Worker:
     def run(self) -> None:
         """Train from the last finished epoch to the last one, then write the bundle."""
         progress = self._resume()
+        if self._rank == 0 and progress.epoch < self._config.epochs:
+            self._assignment.tell("compiling the network; the first step takes a while")
         for epoch in range(progress.epoch + 1, self._config.epochs + 1):
             record = self._run_epoch(epoch)
             if self._rank == 0:
@@ -130,8 +132,8 @@ class Worker:
         """One pass over the training part: its mean loss, and the images per second."""
         config = self._config
         steps = steps_per_epoch(len(self._train), config.batch_size)
-        summed = pixels = 0.0
-        told = time.monotonic()
+        summed = pixels = rate = 0.0
+        started = told = time.monotonic()
         batches = draw_epoch(
             len(self._train), config.batch_size, config.seed, epoch, self._rank, self._workers
         )
@@ -141,17 +143,18 @@ class Worker:
             )
             summed, pixels = summed + step_loss, pixels + step_pixels
             now = time.monotonic()
-            if step == 1:
-                # The run's first step compiles the graph, so rates count from its end.
+            if step == 1 and steps > 1:
+                # A run's first step compiles the graph: the rate counts from its end.
                 started = now
+                continue
+            rate = max(step - 1, 1) * config.batch_size / (now - started)
             if self._rank == 0 and now - told > _SECONDS_BETWEEN_STEP_REPORTS:
                 told = now
-                rate = (step - 1) * config.batch_size / (now - started)
                 self._assignment.tell(
                     f"epoch {epoch:>3}/{config.epochs}  step {step}/{steps}  "
                     f"training loss {summed / max(pixels, 1):.3f}  {rate:.1f} images/s"
                 )
-        return summed / max(pixels, 1)
+        return summed / max(pixels, 1), rate
 
     def _score(self) -> dict[str, Any]:
         """The metrics of the validation part; each of its images is counted exactly once."""
