@@ -136,6 +136,16 @@ def write_bytes(uri: str, content: bytes) -> None:
             raise
 
 
+def remove(uri: str) -> None:
+    """Delete a file or object.
+
+    Raises:
+        InputError: it cannot be deleted.
+    """
+    with explain_errors(uri, "delete"):
+        file_system(uri).rm_file(uri)
+
+
 def exists(uri: str) -> bool:
     """Whether a file, an object, a folder or a key prefix is there.
 

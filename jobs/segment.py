@@ -1,0 +1,53 @@
+"""Segment a folder or bucket of images with a trained model.
+
+    python jobs/segment.py                                      # samples, after jobs/train.py
+    python jobs/segment.py --model runs/pets/model --images photos --output masks
+    ray job submit --working-dir . -- \\
+        python jobs/segment.py --model s3://b/run/model --images s3://b/photos --output s3://b/masks
+"""
+
+import sys
+from dataclasses import replace
+
+import tyro
+
+from segray.bulk.config import SegmentConfig
+from segray.job import run_job, start_ray, tell
+from segray.storage.sample import write_sample
+from segray.storage.uri import absolute_uri, join_uri
+
+
+def main() -> int:
+    config = tyro.cli(SegmentConfig)
+    if config.images is None:
+        sample = absolute_uri("output/sample")
+        write_sample(sample, tell)
+        config = replace(config, images=join_uri(sample, "new"))
+    start_ray()
+    from segray.bulk.run import segment
+
+    summary = segment(config, tell)
+    tell(f"\n{'class':<20} share of pixels")
+    for name, share in summary.shares.items():
+        tell(f"{name:<20} {share:>8.2%}")
+    tell(f"\nsegmented {summary.segmented} of {summary.listed} images, {summary.failed} failed")
+    if summary.processed:
+        tell(
+            f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
+        )
+    tell(f"masks: {summary.output}/results/*.parquet")
+    if summary.failed:
+        tell(f"failures: {summary.output}/errors/*.parquet")
+    rate = summary.failed / summary.listed
+    if rate > config.max_error_rate:
+        print(
+            f"error: {rate:.2%} of the images failed, over --max-error-rate "
+            f"{config.max_error_rate:.2%}: see {summary.output}/errors",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,59 @@
+"""The configuration of a segmentation: the flags of jobs/segment.py, with their defaults."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segray.errors import InputError
+from segray.model.predictor import Engine
+
+MaskSize = Literal["original", "model"]
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """Segment every image below a URI, and write masks and pixel statistics as Parquet.
+
+    Run again on the same output, it segments what is missing: new and changed images, and what an
+    interrupted run left. With no flags at all it segments sample images with the model that
+    jobs/train.py just wrote. A URI is a local path or s3://bucket/key; S3 is configured by the
+    standard AWS environment.
+    """
+
+    model: str = "output/train/model"
+    """URI of the model bundle, the folder model/ in the output of jobs/train.py."""
+    images: str | None = None
+    """URI of the folder of images, searched at any depth; default: sample images."""
+    output: str = "output/segment"
+    """URI of the folder that receives manifest, results, errors and run.json."""
+
+    mask_size: MaskSize = "original"
+    """Size of the masks: each image's own, or the model's (small and square)."""
+    limit: int | None = None
+    """Take only so many images, the first by URI; default: all."""
+    retry_errors: bool = False
+    """Try the images again that failed in an earlier run."""
+    max_error_rate: float = 0.05
+    """Share of failed images, 0 to 1, above which the job exits with status 1."""
+
+    engine: Engine = "auto"
+    """What runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
+    workers: int | None = None
+    """How many predictors run at once; default: one for each CPU, or each GPU with --use-gpu."""
+    use_gpu: bool = False
+    """Give each predictor a GPU."""
+    batch_size: int = 32
+    """Images that a predictor takes at a time."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "workers", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} must be at least 1")
+        if not 0 <= self.max_error_rate <= 1:
+            raise InputError("--max-error-rate must be in 0 to 1")
+        if self.use_gpu and self.engine == "onnx":
+            raise InputError("--engine onnx runs on CPUs: leave out --use-gpu or --engine onnx")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings, JSON-ready, as they go into run.json."""
+        return dict(vars(self))

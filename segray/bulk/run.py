@@ -1,0 +1,207 @@
+"""A segmentation run: from a bucket of images to Parquet."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+
+from segray import __version__
+from segray.bulk.config import SegmentConfig
+from segray.bulk.plan import Plan, make_plan, read_ids
+from segray.bulk.progress import ProgressLine
+from segray.bulk.stages import Predict, decode, fetch
+from segray.bulk.write import write
+from segray.model.bundle import Bundle, open_bundle
+from segray.model.predictor import choose_engine, engine_file
+from segray.pixels.labels import Labels
+from segray.storage.listing import Entry
+from segray.storage.tables import read_tables
+from segray.storage.uri import absolute_uri, join_uri, write_bytes
+
+# Shares of a CPU that a task and a predictor ask Ray for. Halves, so that on any machine, one core
+# included, predictors never hold all of the CPUs that the tasks before and after them wait for.
+_TASK_CPUS = 0.5
+_PREDICTOR_CPUS = 0.5
+# Rows in a results file: few enough that a small job is spread over the CPUs and seldom loses work,
+# many enough that a large one leaves no heap of small files.
+_FILE_ROWS = (64, 2048)
+
+_PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class SegmentSummary:
+    """What is in the output after a run.
+
+    Attributes:
+        output: its absolute URI.
+        listed: images that the listing found.
+        segmented: of them, those with a row in results.
+        failed: of them, those with a row in errors.
+        processed: images that this run worked on.
+        seconds: that this run took from its plan to the last row.
+        shares: per class, its share of the pixels of all segmented images; 0 to 1.
+    """
+
+    output: str
+    listed: int
+    segmented: int
+    failed: int
+    processed: int
+    seconds: float
+    shares: dict[str, float]
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this run, the start of its processes included."""
+        return self.processed / self.seconds
+
+
+def segment(config: SegmentConfig, tell: Callable[[str], None]) -> SegmentSummary:
+    """Segment all images that have no row yet; Ray has been started.
+
+    Args:
+        config: the flags of jobs/segment.py, with `images` given.
+        tell: is called with lines for the user's terminal.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    assert config.images
+    images, output = absolute_uri(config.images), absolute_uri(config.output)
+    engine = choose_engine(config.engine, config.use_gpu)
+    bundle = open_bundle(config.model, [engine_file(engine)])
+    plan = make_plan(config, images, output, bundle, tell)
+    done = len(plan.listed) - len(plan.missing)
+    if done:
+        tell(f"{done} images have been treated by an earlier run")
+    started = time.monotonic()
+    if plan.missing:
+        tell(f"segmenting {len(plan.missing)} images with {engine}")
+        _run_pipeline(config, output, bundle, plan, tell)
+    seconds = time.monotonic() - started
+    summary = _summarise(output, bundle.labels, plan, seconds)
+    _write_record(config, summary, bundle)
+    return summary
+
+
+def _run_pipeline(
+    config: SegmentConfig, output: str, bundle: Bundle, plan: Plan, tell: Callable[[str], None]
+) -> None:
+    workers = config.workers or _default_workers(config.use_gpu)
+    progress = ProgressLine(len(plan.missing), tell)
+    for summary in _pipeline(config, output, bundle, plan.missing, workers).iter_batches(
+        batch_size=None, batch_format="pyarrow"
+    ):
+        for row in summary.to_pylist():
+            progress.add(**row)
+    progress.say()
+
+
+def _pipeline(
+    config: SegmentConfig, output: str, bundle: Bundle, missing: list[Entry], workers: int
+) -> ray.data.Dataset:
+    """The whole job: images in, files written, one row of counts out for each."""
+    engine = choose_engine(config.engine, config.use_gpu)
+    tasks: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": _TASK_CPUS}
+    low, high = _FILE_ROWS
+    file_rows = min(max(len(missing) // (8 * workers), low), high)
+    return (
+        ray.data.from_arrow(_as_tables(missing, config.batch_size))
+        .map_batches(fetch, batch_size=None, **tasks)
+        .map_batches(decode, batch_size=None, fn_kwargs={"image_size": bundle.image_size}, **tasks)
+        .map_batches(
+            Predict,
+            batch_size=config.batch_size,
+            batch_format="pyarrow",
+            # The bundle travels once, through the object store.
+            fn_constructor_args=(ray.put(bundle), engine, 0 if config.use_gpu else 1),
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=_PREDICTOR_CPUS,
+            num_gpus=1 if config.use_gpu else 0,
+        )
+        .map_batches(
+            write,
+            batch_size=file_rows,
+            fn_kwargs={
+                "output": output,
+                "labels": bundle.labels,
+                "image_size": bundle.image_size,
+                "mask_size": config.mask_size,
+                "model": bundle.digest,
+            },
+            **tasks,
+        )
+    )
+
+
+def _as_tables(missing: list[Entry], rows: int) -> list[pa.Table]:
+    """Blocks of a batch each: Ray deals out blocks, and few large ones reach few workers."""
+    return [
+        pa.table(
+            {
+                "id": pa.array([entry.id for entry in part], pa.int64()),
+                "uri": [entry.uri for entry in part],
+                "size": pa.array([entry.size for entry in part], pa.int64()),
+            }
+        )
+        for part in (missing[i : i + rows] for i in range(0, len(missing), rows))
+    ]
+
+
+def _default_workers(use_gpu: bool) -> int:
+    resources = ray.cluster_resources()
+    if not use_gpu:
+        return max(1, int(resources.get("CPU", 1)))
+    return max(1, int(resources.get("GPU", 1)))
+
+
+def _summarise(output: str, labels: Labels, plan: Plan, seconds: float) -> SegmentSummary:
+    columns = [f"pixels_{name}" for name in labels.names]
+    listed = pa.array(plan.listed, pa.int64())
+    pixels = np.zeros(len(labels), dtype=np.int64)
+    segmented: list[int] = []
+    for table in read_tables(join_uri(output, "results"), ["id", *columns]):
+        # Rows of objects that are gone or have changed stay, and are not of this listing.
+        table = table.filter(pc.is_in(table["id"], value_set=listed))
+        segmented += table["id"].to_pylist()
+        pixels += [pc.sum(table[column]).as_py() or 0 for column in columns]
+    failed = [row_id for row_id in read_ids(output, "errors") if row_id in plan.listed]
+    rows = len(segmented) + len(failed)
+    if not rows == len({*segmented, *failed}) == len(plan.listed):
+        raise RuntimeError(
+            f"{output} has {rows} rows for {len(plan.listed)} images; this is a defect of segray"
+        )
+    return SegmentSummary(
+        output=output,
+        listed=len(plan.listed),
+        segmented=len(segmented),
+        failed=len(failed),
+        processed=len(plan.missing),
+        seconds=seconds,
+        shares=dict(zip(labels.names, (pixels / max(1, pixels.sum())).tolist(), strict=True)),
+    )
+
+
+def _write_record(config: SegmentConfig, summary: SegmentSummary, bundle: Bundle) -> None:
+    record = {
+        "configuration": config.to_json(),
+        "model": bundle.digest,
+        "labels": bundle.labels.to_json(),
+        "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
+        "counts": {
+            name: getattr(summary, name) for name in ("listed", "segmented", "failed", "processed")
+        },
+        "seconds": round(summary.seconds, 3),
+        "images_per_second": round(summary.images_per_second, 3),
+        "shares": summary.shares,
+    }
+    write_bytes(join_uri(summary.output, "run.json"), json.dumps(record, indent=2).encode())
