@@ -12,6 +12,7 @@ from dataclasses import replace
 import tyro
 
 from segray.bulk.config import SegmentConfig
+from segray.bulk.plan import make_plan
 from segray.job import run_job, start_ray, tell
 from segray.storage.sample import write_sample
 from segray.storage.uri import absolute_uri, join_uri
@@ -23,10 +24,12 @@ def main() -> int:
         sample = absolute_uri("output/sample")
         write_sample(sample, tell)
         config = replace(config, images=join_uri(sample, "new"))
-    start_ray()
+    plan = make_plan(config, tell)
+    if plan.missing:
+        start_ray()
     from segray.bulk.run import segment
 
-    summary = segment(config, tell)
+    summary = segment(plan, tell)
     tell(f"\n{'class':<20} share of pixels")
     for name, share in summary.shares.items():
         tell(f"{name:<20} {share:>8.2%}")

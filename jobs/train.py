@@ -8,19 +8,21 @@
 
 import tyro
 
-from segray.job import quiet_imports, run_job, start_ray, tell
+from segray.job import quiet_native_logs, run_job, start_ray, tell
 from segray.training.config import SAMPLE_SETTINGS, TrainConfig
+from segray.training.prepare import prepare_training
 
 
 def main() -> int:
     config = tyro.cli(TrainConfig)
     if config.images is None:
         config = tyro.cli(TrainConfig, default=TrainConfig(**SAMPLE_SETTINGS))
+    preparation = prepare_training(config, tell)
     start_ray()
-    with quiet_imports():
+    with quiet_native_logs():
         from segray.training.run import train
 
-    summary = train(config, tell)
+    summary = train(preparation, tell)
     best = summary.best
     tell(f"\nbest of {summary.epochs} epochs: epoch {best['epoch']}, on the validation part")
     tell(

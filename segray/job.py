@@ -38,10 +38,11 @@ def tell(line: str) -> None:
 
 
 @contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Keep off the terminal what native libraries log while they are imported.
+def quiet_native_logs() -> Iterator[None]:
+    """Keep off the terminal what native libraries log while they start.
 
-    TensorFlow notes CPU features and missing CUDA drivers before its log level can be set.
+    TensorFlow notes CPU features and missing CUDA drivers before its log level can be set, and
+    Ray's core that its log level was set. What is wrong is raised as an exception all the same.
     """
     kept = os.dup(2)
     try:
@@ -58,11 +59,14 @@ def start_ray() -> None:
 
     Workers' logs stay in Ray's own files: the job prints what a person needs.
     """
+    # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     import ray.data
 
     tell("starting Ray")
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+    with quiet_native_logs():
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -4,18 +4,26 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.bulk.config import SegmentConfig
 from segray.errors import InputError
-from segray.model.bundle import Bundle
+from segray.model.bundle import Bundle, open_bundle
+from segray.model.predictor import choose_engine, engine_file
 from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import Entry, list_entries
 from segray.storage.tables import MANIFEST_SCHEMA, read_tables, table_uris, write_table
-from segray.storage.uri import child_names, explain_errors, file_system, join_uri, remove
+from segray.storage.uri import (
+    absolute_uri,
+    child_names,
+    explain_errors,
+    file_system,
+    join_uri,
+    remove,
+)
 
 _OWN_NAMES = {"manifest", "results", "errors", "run.json"}
 _SETTINGS_KEY = b"segray"  # in the schema metadata of the manifest
@@ -26,38 +34,51 @@ class Plan:
     """What a run has to do.
 
     Attributes:
+        config: of the run.
+        engine: what runs the network.
+        bundle: the model, with the file that the engine reads.
+        output: the absolute URI of the output.
         listed: the ids of all images that the listing found.
         missing: those images with no row in results or errors yet, in the order of their URIs.
     """
 
+    config: SegmentConfig
+    engine: Literal["tensorflow", "onnx"]
+    bundle: Bundle
+    output: str
     listed: frozenset[int]
     missing: list[Entry]
 
 
-def make_plan(
-    config: SegmentConfig, images: str, output: str, bundle: Bundle, tell: Callable[[str], None]
-) -> Plan:
-    """List the images, write the manifest, and find out what is still to be done.
+def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Plan:
+    """Open the model, list the images, write the manifest, and find what is still to be done.
 
     Args:
-        images: the absolute URI of the images.
-        output: the absolute URI of the output.
+        config: the flags of jobs/segment.py, with `images` given.
+        tell: is called with lines for the user's terminal.
 
     Raises:
-        InputError: there is no image, or the output belongs to something else.
+        InputError: something the user gave cannot be used.
     """
+    assert config.images
+    output = absolute_uri(config.output)
+    engine = choose_engine(config.engine, config.use_gpu)
+    bundle = open_bundle(config.model, [engine_file(engine)])
     settings = {"model": bundle.digest, "mask_size": config.mask_size}
     _check_output(output, settings)
-    entries = _list_images(images, tell)[: config.limit]
+    entries = _list_images(absolute_uri(config.images), tell)[: config.limit]
     _check_ids(entries)
     _write_manifest(output, entries, settings)
     if config.retry_errors:
         # Their images are missing from then on, whatever happens to this run.
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)
-    done = set(read_ids(output, "results")) | set(read_ids(output, "errors"))
+    done = {*read_ids(output, "results"), *read_ids(output, "errors")}
+    missing = [entry for entry in entries if entry.id not in done]
+    if len(missing) < len(entries):
+        tell(f"{len(entries) - len(missing)} of them have a row from an earlier run")
     listed = frozenset(entry.id for entry in entries)
-    return Plan(listed, [entry for entry in entries if entry.id not in done])
+    return Plan(config, engine, bundle, output, listed, missing)
 
 
 def read_ids(output: str, folder: str) -> Iterator[int]:

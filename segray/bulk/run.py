@@ -14,21 +14,19 @@ import ray
 import ray.data
 
 from segray import __version__
-from segray.bulk.config import SegmentConfig
-from segray.bulk.plan import Plan, make_plan, read_ids
+from segray.bulk.plan import Plan, read_ids
 from segray.bulk.progress import ProgressLine
 from segray.bulk.stages import Predict, decode, fetch
 from segray.bulk.write import write
-from segray.model.bundle import Bundle, open_bundle
-from segray.model.predictor import choose_engine, engine_file
-from segray.pixels.labels import Labels
 from segray.storage.listing import Entry
 from segray.storage.tables import read_tables
-from segray.storage.uri import absolute_uri, join_uri, write_bytes
+from segray.storage.uri import join_uri, write_bytes
 
-# Shares of a CPU that a task and a predictor ask Ray for. Halves, so that on any machine, one core
-# included, predictors never hold all of the CPUs that the tasks before and after them wait for.
-_TASK_CPUS = 0.5
+# Shares of a CPU that a task and a predictor ask Ray for: less than one, so that on any machine,
+# one core included, predictors never hold all of the CPUs that the tasks before and after them
+# wait for; and different ones, so that Ray does not fuse reading into the predictors, where the
+# network would wait for the store.
+_TASK_CPUS = 0.25
 _PREDICTOR_CPUS = 0.5
 # Rows in a results file: few enough that a small job is spread over the CPUs and seldom loses work,
 # many enough that a large one leaves no heap of small files.
@@ -65,65 +63,45 @@ class SegmentSummary:
         return self.processed / self.seconds
 
 
-def segment(config: SegmentConfig, tell: Callable[[str], None]) -> SegmentSummary:
-    """Segment all images that have no row yet; Ray has been started.
+def segment(plan: Plan, tell: Callable[[str], None]) -> SegmentSummary:
+    """Segment the images that a plan found missing; Ray has been started if there are any.
 
     Args:
-        config: the flags of jobs/segment.py, with `images` given.
+        plan: of `segray.bulk.plan.make_plan`.
         tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: something the user gave cannot be used.
     """
-    assert config.images
-    images, output = absolute_uri(config.images), absolute_uri(config.output)
-    engine = choose_engine(config.engine, config.use_gpu)
-    bundle = open_bundle(config.model, [engine_file(engine)])
-    plan = make_plan(config, images, output, bundle, tell)
-    done = len(plan.listed) - len(plan.missing)
-    if done:
-        tell(f"{done} images have been treated by an earlier run")
     started = time.monotonic()
     if plan.missing:
-        tell(f"segmenting {len(plan.missing)} images with {engine}")
-        _run_pipeline(config, output, bundle, plan, tell)
-    seconds = time.monotonic() - started
-    summary = _summarise(output, bundle.labels, plan, seconds)
-    _write_record(config, summary, bundle)
+        tell(f"segmenting {len(plan.missing)} images with {plan.engine}")
+        progress = ProgressLine(len(plan.missing), tell)
+        for written in _pipeline(plan).iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in written.to_pylist():
+                progress.add(**row)
+        progress.say()
+    summary = _summarise(plan, time.monotonic() - started)
+    _write_record(plan, summary)
     return summary
 
 
-def _run_pipeline(
-    config: SegmentConfig, output: str, bundle: Bundle, plan: Plan, tell: Callable[[str], None]
-) -> None:
-    workers = config.workers or _default_workers(config.use_gpu)
-    progress = ProgressLine(len(plan.missing), tell)
-    for summary in _pipeline(config, output, bundle, plan.missing, workers).iter_batches(
-        batch_size=None, batch_format="pyarrow"
-    ):
-        for row in summary.to_pylist():
-            progress.add(**row)
-    progress.say()
-
-
-def _pipeline(
-    config: SegmentConfig, output: str, bundle: Bundle, missing: list[Entry], workers: int
-) -> ray.data.Dataset:
+def _pipeline(plan: Plan) -> ray.data.Dataset:
     """The whole job: images in, files written, one row of counts out for each."""
-    engine = choose_engine(config.engine, config.use_gpu)
-    tasks: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": _TASK_CPUS}
+    config, bundle = plan.config, plan.bundle
+    workers = config.workers or _default_workers(config.use_gpu)
     low, high = _FILE_ROWS
-    file_rows = min(max(len(missing) // (8 * workers), low), high)
+    file_rows = min(max(len(plan.missing) // (8 * workers), low), high)
+    tasks: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": _TASK_CPUS}
     return (
-        ray.data.from_arrow(_as_tables(missing, config.batch_size))
+        ray.data.from_arrow(_as_tables(plan.missing, config.batch_size))
         .map_batches(fetch, batch_size=None, **tasks)
-        .map_batches(decode, batch_size=None, fn_kwargs={"image_size": bundle.image_size}, **tasks)
+        .map_batches(decode, batch_size=None, fn_args=(bundle.image_size,), **tasks)
         .map_batches(
             Predict,
             batch_size=config.batch_size,
             batch_format="pyarrow",
-            # The bundle travels once, through the object store.
-            fn_constructor_args=(ray.put(bundle), engine, 0 if config.use_gpu else 1),
+            fn_constructor_args=(bundle, plan.engine, 0 if config.use_gpu else 1),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=_PREDICTOR_CPUS,
             num_gpus=1 if config.use_gpu else 0,
@@ -131,13 +109,13 @@ def _pipeline(
         .map_batches(
             write,
             batch_size=file_rows,
-            fn_kwargs={
-                "output": output,
-                "labels": bundle.labels,
-                "image_size": bundle.image_size,
-                "mask_size": config.mask_size,
-                "model": bundle.digest,
-            },
+            fn_args=(
+                plan.output,
+                bundle.labels,
+                bundle.image_size,
+                config.mask_size,
+                bundle.digest,
+            ),
             **tasks,
         )
     )
@@ -164,7 +142,8 @@ def _default_workers(use_gpu: bool) -> int:
     return max(1, int(resources.get("GPU", 1)))
 
 
-def _summarise(output: str, labels: Labels, plan: Plan, seconds: float) -> SegmentSummary:
+def _summarise(plan: Plan, seconds: float) -> SegmentSummary:
+    output, labels = plan.output, plan.bundle.labels
     columns = [f"pixels_{name}" for name in labels.names]
     listed = pa.array(plan.listed, pa.int64())
     pixels = np.zeros(len(labels), dtype=np.int64)
@@ -191,11 +170,11 @@ def _summarise(output: str, labels: Labels, plan: Plan, seconds: float) -> Segme
     )
 
 
-def _write_record(config: SegmentConfig, summary: SegmentSummary, bundle: Bundle) -> None:
+def _write_record(plan: Plan, summary: SegmentSummary) -> None:
     record = {
-        "configuration": config.to_json(),
-        "model": bundle.digest,
-        "labels": bundle.labels.to_json(),
+        "configuration": plan.config.to_json(),
+        "model": plan.bundle.digest,
+        "labels": plan.bundle.labels.to_json(),
         "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
         "counts": {
             name: getattr(summary, name) for name in ("listed", "segmented", "failed", "processed")

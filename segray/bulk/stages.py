@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from segray.bulk.config import MaskSize
 from segray.model.bundle import Bundle
@@ -74,11 +73,10 @@ class Predict:
 
     def __init__(
         self,
-        bundle_reference: "ray.ObjectRef[Bundle]",
+        bundle: Bundle,
         engine: Literal["tensorflow", "onnx"],
         threads: int,
     ) -> None:
-        bundle = ray.get(bundle_reference)
         self._predictor = load_predictor(bundle, engine, threads)
         self._shape = (bundle.image_size, bundle.image_size, 3)
 

@@ -1,4 +1,4 @@
-"""Encoder weights: where they come from."""
+"""The encoder, MobileNetV2: which sizes it takes, and where its weights come from."""
 
 import os
 import tempfile
@@ -12,7 +12,21 @@ from segray.storage.uri import absolute_uri, read_bytes
 # convolutions fit images of every size.
 _IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
+# It halves the image five times.
+_STRIDE = 32
 _TIMEOUT = 60  # seconds without a byte
+
+
+def check_image_size(image_size: int) -> None:
+    """Refuse a size that the encoder cannot halve five times.
+
+    Raises:
+        InputError: the size is no positive multiple of 32.
+    """
+    if image_size < _STRIDE or image_size % _STRIDE:
+        raise InputError(
+            f"--image-size {image_size} is no multiple of {_STRIDE}: take 96, 128, 224, ..."
+        )
 
 
 def read_encoder_weights(source: str) -> bytes | None:

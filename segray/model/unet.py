@@ -13,6 +13,7 @@ from pathlib import Path
 import keras
 
 from segray.errors import InputError
+from segray.model.encoder import check_image_size
 
 # Where the encoder is tapped, from the finest (stride 2) to the coarsest (stride 32).
 TAPS = (
@@ -22,7 +23,6 @@ TAPS = (
     "block_13_expand_relu",
     "block_16_project",
 )
-ENCODER_STRIDE = 32
 _DECODER_FILTERS = (512, 256, 128, 64)
 
 # Of the running statistics. From given weights, Keras' default; from random ones the statistics
@@ -54,18 +54,6 @@ def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = No
         classes, 3, strides=2, padding="same", dtype="float32", name="logits"
     )(x)
     return keras.Model(images, logits, name="unet")
-
-
-def check_image_size(image_size: int) -> None:
-    """Refuse a size that the encoder cannot halve five times.
-
-    Raises:
-        InputError: the size is no positive multiple of 32.
-    """
-    if image_size < ENCODER_STRIDE or image_size % ENCODER_STRIDE:
-        raise InputError(
-            f"--image-size {image_size} is no multiple of {ENCODER_STRIDE}: take 96, 128, 224, ..."
-        )
 
 
 def _build_encoder(image_size: int, weights: bytes | None) -> keras.Model:

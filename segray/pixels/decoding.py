@@ -123,6 +123,8 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
+    # Of a TIFF Pillow turns the pixels upright itself as it loads, and then forgets the tag.
+    image.load()
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
@@ -154,6 +156,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((_unsigned(np.asarray(image)) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise DecodeError("has floating-point pixels: save it with 8 or 16 bits a channel")
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        # Pillow warns of the alpha lost in one step, and here it is to be lost.
+        return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
 

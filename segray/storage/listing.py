@@ -35,8 +35,8 @@ class Entry:
 def list_entries(root: str) -> list[Entry]:
     """All files below a folder or key prefix, at any depth, in the order of their URIs.
 
-    Hidden files (a name beginning with a dot) and the empty objects that stand for folders are
-    left out.
+    Hidden files and folders (a name beginning with a dot) and the empty objects that stand for
+    folders are left out.
 
     Raises:
         InputError: there is no such folder, or the store cannot be asked.
@@ -75,6 +75,7 @@ def _raise(error: OSError) -> None:
 def _list_s3(root: str) -> Iterator[Entry]:
     found = file_system(root).find(root, detail=True)
     for key, info in found.items():
-        if key.endswith("/") or key.rpartition("/")[2].startswith("."):
-            continue
-        yield Entry(f"s3://{key}", info["size"], info["ETag"].strip('"'))
+        uri = f"s3://{key}"
+        hidden = any(name.startswith(".") for name in relative_key(root, uri).split("/"))
+        if not hidden and not key.endswith("/"):
+            yield Entry(uri, info["size"], info["ETag"].strip('"'))

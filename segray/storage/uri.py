@@ -68,13 +68,16 @@ def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
     """Turn what a file system raises into an `InputError` that names the URI and the way out."""
     try:
         yield
-    except (OSError, _boto_errors()) as error:
+    except (OSError, ValueError, *_boto_errors()) as error:
         raise InputError(f"cannot {doing} {uri}: {describe_error(uri, error)}") from error
 
 
 def describe_error(uri: str, error: BaseException) -> str:
     """What went wrong with a URI and what to do about it, on one line and without secrets."""
     kind = type(error).__name__
+    if kind == "ValueError" and "Invalid endpoint" in str(error):
+        # Not repeated: it may hold a password.
+        return "the endpoint in AWS_ENDPOINT_URL is no URL: give it as https://host:port"
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return (
             "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
@@ -153,7 +156,15 @@ def exists(uri: str) -> bool:
         InputError: the store cannot be asked.
     """
     with explain_errors(uri):
-        return bool(file_system(uri).exists(uri))
+        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        if is_local(uri) or key:
+            return bool(file_system(uri).exists(uri))
+        # Asked for a bucket alone, s3fs takes every failure to answer for a no.
+        try:
+            file_system(uri).call_s3("head_bucket", Bucket=bucket)
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def child_names(uri: str) -> list[str]:
@@ -169,8 +180,8 @@ def child_names(uri: str) -> list[str]:
             if not is_local(uri) and not file_system(uri).exists(uri.split("/", 3)[2]):
                 raise
             return []
-    names = (str(name).rstrip("/").rpartition("/")[2] for name in found)
-    return sorted(name for name in names if name)
+    # In S3 a name that ends with a slash is the empty object that stands for the folder itself.
+    return sorted(str(name).rpartition("/")[2] for name in found if not name.endswith("/"))
 
 
 def _umask() -> int:

@@ -6,13 +6,17 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from segray.pixels.labels import Labels
 
-def draw_curves(history: Sequence[dict[str, Any]], classes: Sequence[str]) -> bytes:
+_MAX_LINES = 10  # more classes than that cannot be told apart
+
+
+def draw_curves(history: Sequence[dict[str, Any]], labels: Labels) -> bytes:
     """Draw loss and IoU over the epochs.
 
     Args:
         history: records of metrics.jsonl, one per epoch.
-        classes: the names of the classes.
+        labels: the classes, drawn in the colours of their masks.
 
     Returns:
         A PNG file's content.
@@ -21,13 +25,13 @@ def draw_curves(history: Sequence[dict[str, Any]], classes: Sequence[str]) -> by
     losses, scores = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
     marker = "o" if len(epochs) == 1 else None  # a line through one point shows nothing
-    losses.plot(epochs, [r["train_loss"] for r in history], label="training", marker=marker)
-    losses.plot(epochs, [r["loss"] for r in history], label="validation", marker=marker)
+    losses.plot(epochs, _column(history, "train_loss"), label="training", marker=marker)
+    losses.plot(epochs, _column(history, "loss"), label="validation", marker=marker)
     losses.set(title="cross-entropy", xlabel="epoch", ylim=(0, None))
-    for name in classes[:10]:  # more lines than that cannot be told apart
-        ious = [float("nan") if r[f"iou_{name}"] is None else r[f"iou_{name}"] for r in history]
-        scores.plot(epochs, ious, label=name, alpha=0.6, linewidth=1, marker=marker)
-    means = [float("nan") if r["mean_iou"] is None else r["mean_iou"] for r in history]
+    for name, colour in list(zip(labels.names, labels.palette, strict=True))[:_MAX_LINES]:
+        shade = tuple(channel / 255 for channel in colour)
+        scores.plot(epochs, _column(history, f"iou_{name}"), label=name, color=shade, marker=marker)
+    means = _column(history, "mean_iou")
     scores.plot(epochs, means, label="mean", color="black", linewidth=2, marker=marker)
     scores.set(title="validation IoU", xlabel="epoch", ylim=(0, 1))
     for axes in (losses, scores):
@@ -36,3 +40,7 @@ def draw_curves(history: Sequence[dict[str, Any]], classes: Sequence[str]) -> by
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     return buffer.getvalue()
+
+
+def _column(history: Sequence[dict[str, Any]], name: str) -> list[float]:
+    return [float("nan") if record[name] is None else record[name] for record in history]

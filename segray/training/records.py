@@ -14,11 +14,11 @@ from segray.storage.uri import join_uri, write_bytes
 from segray.training.curves import draw_curves
 
 
-def write_records(output: str, history: Sequence[dict[str, Any]], classes: Sequence[str]) -> None:
+def write_records(output: str, history: Sequence[dict[str, Any]], labels: Labels) -> None:
     """Write ``metrics.jsonl`` and ``curves.png`` anew, with all epochs so far."""
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in history)
     write_bytes(join_uri(output, "metrics.jsonl"), lines.encode())
-    write_bytes(join_uri(output, "curves.png"), draw_curves(history, classes))
+    write_bytes(join_uri(output, "curves.png"), draw_curves(history, labels))
 
 
 def write_preview(

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -12,12 +12,7 @@ import ray.train
 from ray.train.tensorflow import TensorflowTrainer
 
 from segray.errors import InputError
-from segray.model.encoder import read_encoder_weights
-from segray.model.unet import check_image_size
-from segray.storage.sample import write_sample
 from segray.storage.uri import (
-    absolute_uri,
-    child_names,
     exists,
     file_system,
     is_local,
@@ -28,11 +23,9 @@ from segray.storage.uri import (
 from segray.training.config import TrainConfig
 from segray.training.examples import decode_pairs
 from segray.training.messages import relay_messages
-from segray.training.pairs import Pair, find_pairs, split_pairs
+from segray.training.prepare import MARKER, Preparation
 from segray.training.worker import Assignment, train_worker
 
-# What a run's folder is known by, and what it was started with.
-_MARKER = "config.json"
 # Settings that may differ when a run goes on: they change how fast it goes, not what comes out.
 _FREE_SETTINGS = ("images", "masks", "validation_images", "validation_masks", "output", "use_gpu")
 
@@ -52,27 +45,22 @@ class TrainSummary:
     best: dict[str, Any]
 
 
-def train(config: TrainConfig, tell: Callable[[str], None]) -> TrainSummary:
+def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary:
     """Train, and write the output folder; Ray has been started.
 
     A run that was interrupted goes on after its last finished epoch.
 
     Args:
-        config: the flags of jobs/train.py.
+        preparation: of `segray.training.prepare.prepare_training`.
         tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: something the user gave cannot be used.
     """
-    check_image_size(config.image_size)
-    output = absolute_uri(config.output)
-    _check_output(output)
-    config = _with_data(config, tell)
-    weights = read_encoder_weights(config.encoder_weights)
-    train_pairs, validation_pairs = _find_parts(config, tell)
-
+    config, output = preparation.config, preparation.output
+    pairs = preparation.train + preparation.validation
+    trained_on = len(preparation.train)
     started = time.monotonic()
-    pairs = train_pairs + validation_pairs
     examples, fingerprint = decode_pairs(
         pairs, config.labels, config.image_size, _progress(len(pairs), tell)
     )
@@ -80,12 +68,13 @@ def train(config: TrainConfig, tell: Callable[[str], None]) -> TrainSummary:
     _claim_output(output, config, fingerprint)
 
     cpus, threads = _worker_cpus(config)
+    weights = preparation.encoder_weights
     with relay_messages(tell) as messages:
         assignment = Assignment(
             config=config,
             output=output,
-            train=examples.select(range(len(train_pairs))),
-            validation=examples.select(range(len(train_pairs), len(pairs))),
+            train=examples.select(range(trained_on)),
+            validation=examples.select(range(trained_on, len(pairs))),
             encoder_weights=None if weights is None else ray.put(weights),
             data_fingerprint=fingerprint,
             threads=threads,
@@ -96,50 +85,11 @@ def train(config: TrainConfig, tell: Callable[[str], None]) -> TrainSummary:
     return _summarise(output)
 
 
-def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
-    """Fill in the sample data set where no data was named."""
-    if config.images:
-        return config
-    folder = absolute_uri("output/sample")
-    write_sample(folder, tell)
-    return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
-
-
-def _find_parts(config: TrainConfig, tell: Callable[[str], None]) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to train on and to validate on."""
-    assert config.images
-    assert config.masks
-    found = find_pairs(config.images, config.masks)
-    lone = found.lone_images + found.lone_masks
-    if config.validation_images and config.validation_masks:
-        other = find_pairs(config.validation_images, config.validation_masks)
-        lone += other.lone_images + other.lone_masks
-        # Both parts live in one table of examples, so their keys must not meet.
-        train = [replace(pair, key=f"train/{pair.key}") for pair in found.pairs]
-        validation = [replace(pair, key=f"validation/{pair.key}") for pair in other.pairs]
-    else:
-        train, validation = split_pairs(found.pairs, config.validation_fraction, config.seed)
-    left_alone = f"; {lone} file(s) have no partner and are left out" if lone else ""
-    tell(f"{len(train)} pairs to train on, {len(validation)} to validate on{left_alone}")
-    return train, validation
-
-
-def _check_output(output: str) -> None:
-    if exists(join_uri(output, _MARKER)):
-        return
-    names = child_names(output)
-    if names:
-        raise InputError(
-            f"{output} holds something that is no training run ({', '.join(names[:3])}): "
-            "give another --output, or empty the folder"
-        )
-
-
 def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
     """Mark the folder as this run's, or make sure that the run in it is this one."""
     document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
     document = json.loads(json.dumps(document))  # tuples become lists, as they will be read back
-    marker = join_uri(output, _MARKER)
+    marker = join_uri(output, MARKER)
     if not exists(marker):
         write_bytes(marker, json.dumps(document, indent=2).encode())
         return

@@ -56,14 +56,16 @@ class Assignment:
 
 def train_worker(settings: dict[str, Any]) -> None:
     """Ray Train's entry: ``settings["assignment"]`` is an `Assignment`."""
-    assignment: Assignment = settings["assignment"]
+    start_worker(settings["assignment"]).run()
+
+
+def start_worker(assignment: Assignment) -> "Worker":
+    """Set up this process of a Ray Train run."""
     if assignment.threads:
         tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     context = ray.train.get_context()
-    Worker(
-        assignment, strategy, rank=context.get_world_rank(), workers=context.get_world_size()
-    ).run()
+    return Worker(assignment, strategy, context.get_world_rank(), context.get_world_size())
 
 
 class Worker:
@@ -74,6 +76,9 @@ class Worker:
         strategy: of this process.
         rank: of this worker, from 0; only rank 0 writes files.
         workers: how many there are.
+
+    Attributes:
+        network: what is trained; equal on all workers after every step.
     """
 
     def __init__(
@@ -87,7 +92,7 @@ class Worker:
         weights = assignment.encoder_weights
         # The same numbers on every worker: each builds the same network.
         keras.utils.set_random_seed(config.seed)
-        self._network = TrainableNetwork(
+        self.network = TrainableNetwork(
             strategy,
             len(config.labels),
             config.image_size,
@@ -113,7 +118,7 @@ class Worker:
         if checkpoint is None:
             return Progress()
         with checkpoint.as_directory() as folder:
-            return load_checkpoint(Path(folder), self._network.model, self._network.optimizer)
+            return load_checkpoint(Path(folder), self.network.model, self.network.optimizer)
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training part, then the scores; a record for metrics.jsonl."""
@@ -138,7 +143,7 @@ class Worker:
             len(self._train), config.batch_size, config.seed, epoch, self._rank, self._workers
         )
         for step, batch in enumerate(batches, start=1):
-            step_loss, step_pixels = self._network.train(
+            step_loss, step_pixels = self.network.train(
                 *self._train.batch(batch.indices), batch.flips
             )
             summed, pixels = summed + step_loss, pixels + step_pixels
@@ -165,10 +170,10 @@ class Worker:
         mine = np.arange(self._rank, len(self._validation), self._workers)
         for start in range(0, len(mine), _SCORE_BATCH):
             images, masks = self._validation.batch(mine[start : start + _SCORE_BATCH])
-            predicted, batch_loss = self._network.score(images, masks)
+            predicted, batch_loss = self.network.score(images, masks)
             confusion += confusion_matrix(masks, predicted, classes)
             loss += batch_loss
-        confusion, loss = self._network.sum_over_replicas(confusion, loss)
+        confusion, loss = self.network.sum_over_replicas(confusion, loss)
         iou = class_iou(confusion)
         return {
             "loss": _number(loss / max(int(confusion.sum()), 1)),
@@ -185,13 +190,13 @@ class Worker:
             progress.best_epoch = record["epoch"]
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "best.weights.h5")
-                self._network.model.save_weights(path)
+                self.network.model.save_weights(path)
                 progress.best_weights = path.read_bytes()
         images, masks = self._validation.batch(np.arange(min(_PREVIEWS, len(self._validation))))
-        predicted, _ = self._network.score(images, masks)
+        predicted, _ = self.network.score(images, masks)
         output, labels = self._assignment.output, self._config.labels
         write_preview(output, record["epoch"], images, masks, predicted, labels)
-        write_records(output, progress.history, labels.names)
+        write_records(output, progress.history, labels)
         left = (self._config.epochs - record["epoch"]) * record["seconds"]
         self._assignment.tell(
             f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
@@ -205,7 +210,7 @@ class Worker:
             ray.train.report(record, checkpoint=None)
             return
         with tempfile.TemporaryDirectory() as folder:
-            save_checkpoint(Path(folder), self._network.model, self._network.optimizer, progress)
+            save_checkpoint(Path(folder), self.network.model, self.network.optimizer, progress)
             ray.train.report(record, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _write_model(self, progress: Progress) -> None:
