@@ -1,6 +1,5 @@
-"""What the tests share: an S3 server on loopback, images in memory, a tiny trained-looking model."""
+"""The fixtures that tests share: an S3 server on loopback, and one Ray for all."""
 
-import io
 import os
 import socket
 import subprocess
@@ -8,30 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
-import numpy.typing as npt
 import pytest
-from PIL import Image
+
+from tests.support import encode, free_port  # noqa: F401
 
 # No test may look for credentials on the network.
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 # TensorFlow's own notes would drown a failing test's output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def encode(pixels: npt.NDArray[np.generic], kind: str, **options: object) -> bytes:
-    """An image file's content, of uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W]."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -59,19 +42,58 @@ def s3_endpoint() -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture
-def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Sets the AWS environment; call it with a name to make a bucket, and get its URI."""
-    import boto3
+@pytest.fixture(scope="session")
+def aws_environment(s3_endpoint: str) -> Iterator[None]:
+    """The environment that makes S3 the server on loopback; Ray's processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+        patch.setenv("AWS_REGION", "us-east-1")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        yield
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+@pytest.fixture
+def s3(aws_environment: None) -> Callable[[str], str]:
+    """Call it with a name to make a bucket, and get its URI."""
+    import boto3
 
     def make_bucket(name: str) -> str:
         boto3.client("s3").create_bucket(Bucket=name)
         return f"s3://{name}"
 
     return make_bucket
+
+
+@pytest.fixture(scope="session")
+def ray_session(aws_environment: None) -> Iterator[None]:
+    """A Ray of two CPUs in this process, shared by all tests that need one."""
+    import logging
+
+    import ray
+    import ray.data
+
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    ray.init(
+        "local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A weights file as --encoder-weights takes it, of random numbers."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    path = tmp_path_factory.mktemp("encoder") / "mobilenet_v2.weights.h5"
+    keras.applications.MobileNetV2((96, 96, 3), include_top=False, weights=None).save_weights(path)
+    return str(path)

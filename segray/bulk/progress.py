@@ -16,7 +16,7 @@ class ProgressLine:
 
     def __init__(self, total: int, tell: Callable[[str], None]) -> None:
         self._total, self._tell = total, tell
-        self._segmented = self._failed = self._bytes = 0
+        self._segmented = self._failed = self._bytes = self._said = 0
         self._started = self._told = time.monotonic()
 
     def add(self, segmented: int, failed: int, bytes: int) -> None:
@@ -25,13 +25,17 @@ class ProgressLine:
         self._failed += failed
         self._bytes += bytes
         if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
-            self.say()
+            self._say()
 
-    def say(self) -> None:
-        """Say how far it is now."""
+    def finish(self) -> None:
+        """Say what all came to, unless the last line did."""
+        if self._said != self._segmented + self._failed:
+            self._say()
+
+    def _say(self) -> None:
         self._told = time.monotonic()
         seconds = max(self._told - self._started, 1e-3)
-        done = self._segmented + self._failed
+        done = self._said = self._segmented + self._failed
         left = (self._total - done) / done * seconds if done else 0
         self._tell(
             f"{done}/{self._total} images, {self._failed} failed, {done / seconds:.1f} images/s, "

@@ -1,6 +1,7 @@
 """A segmentation run: from a bucket of images to Parquet."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def segment(plan: Plan, tell: Callable[[str], None]) -> SegmentSummary:
         for written in _pipeline(plan).iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in written.to_pylist():
                 progress.add(**row)
-        progress.say()
+        progress.finish()
     summary = _summarise(plan, time.monotonic() - started)
     _write_record(plan, summary)
     return summary
@@ -89,12 +90,14 @@ def segment(plan: Plan, tell: Callable[[str], None]) -> SegmentSummary:
 def _pipeline(plan: Plan) -> ray.data.Dataset:
     """The whole job: images in, files written, one row of counts out for each."""
     config, bundle = plan.config, plan.bundle
-    workers = config.workers or _default_workers(config.use_gpu)
+    # Never more predictors than images: Ray keeps the idle ones waiting for blocks.
+    workers = min(config.workers or _default_workers(config.use_gpu), len(plan.missing))
+    block_rows = min(config.batch_size, math.ceil(len(plan.missing) / workers))
     low, high = _FILE_ROWS
     file_rows = min(max(len(plan.missing) // (8 * workers), low), high)
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": _TASK_CPUS}
     return (
-        ray.data.from_arrow(_as_tables(plan.missing, config.batch_size))
+        ray.data.from_arrow(_as_tables(plan.missing, block_rows))
         .map_batches(fetch, batch_size=None, **tasks)
         .map_batches(decode, batch_size=None, fn_args=(bundle.image_size,), **tasks)
         .map_batches(
@@ -122,7 +125,7 @@ def _pipeline(plan: Plan) -> ray.data.Dataset:
 
 
 def _as_tables(missing: list[Entry], rows: int) -> list[pa.Table]:
-    """Blocks of a batch each: Ray deals out blocks, and few large ones reach few workers."""
+    """Blocks of a batch at most: Ray deals out blocks, and few large ones reach few workers."""
     return [
         pa.table(
             {

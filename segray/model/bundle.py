@@ -27,6 +27,8 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
 
+# The encoder halves five times; past the upper end, a layer's values fill no machine's memory.
+_IMAGE_SIZES = range(32, 16385, 32)
 _PACKAGES = ("keras", "tensorflow", "numpy", "onnxruntime", "pillow", "ray")
 
 
@@ -73,24 +75,42 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         document = json.loads(text)
         if document["format_version"] != FORMAT_VERSION:
             raise InputError(
-                f"{description} has the format version {document['format_version']}, and this "
+                f"{description} has the format version {document['format_version']!r}, and this "
                 f"segray reads {FORMAT_VERSION}: use the version of segray that wrote it"
             )
         if document["architecture"]["name"] != ARCHITECTURE:
             raise InputError(
-                f"{description} describes a {document['architecture']['name']}, which this "
+                f"{description} describes a {document['architecture']['name']!r}, which this "
                 "segray cannot build: use the version of segray that wrote it"
             )
         expected = {name: str(document["sha256"][name]) for name in files}
-        labels = Labels.from_json(document["labels"])
-        image_size = int(document["architecture"]["image_size"])
-    except (ValueError, KeyError, TypeError) as error:
+        labels = _parse_labels(document["labels"], document["architecture"]["classes"])
+        image_size = _parse_image_size(document["architecture"]["image_size"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{description} is no model description ({type(error).__name__}: {error}): "
             "copy the bundle again or train anew"
         ) from error
     content = {name: _read_checked(join_uri(uri, name), expected[name]) for name in files}
     return Bundle(uri, hashlib.sha256(text).hexdigest()[:16], labels, image_size, content)
+
+
+def _parse_labels(document: Any, classes: Any) -> Labels:
+    try:
+        labels = Labels.from_json(document)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    if not len(labels) == len(labels.values) == classes:
+        raise ValueError(
+            f"{classes!r} classes with {len(labels)} names and {len(labels.values)} values"
+        )
+    return labels
+
+
+def _parse_image_size(image_size: Any) -> int:
+    if not isinstance(image_size, int) or image_size not in _IMAGE_SIZES:
+        raise ValueError(f"the image size {image_size!r}")
+    return image_size
 
 
 def _read_checked(uri: str, expected: str) -> bytes:

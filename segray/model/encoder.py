@@ -1,12 +1,15 @@
 """The encoder, MobileNetV2: which sizes it takes, and where its weights come from."""
 
+import http.client
+import io
 import os
-import tempfile
+import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from segray.errors import InputError
-from segray.storage.uri import absolute_uri, read_bytes
+from segray.storage.uri import absolute_uri, exists, read_bytes, write_bytes
 
 # The file that keras.applications.MobileNetV2(weights="imagenet", include_top=False) loads; its
 # convolutions fit images of every size.
@@ -52,28 +55,41 @@ def read_encoder_weights(source: str) -> bytes | None:
 
 def _read_imagenet() -> bytes:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = home / "models" / _IMAGENET_FILE
-    if path.exists():
-        return path.read_bytes()
+    path = str(home / "models" / _IMAGENET_FILE)
+    if exists(path):
+        return read_bytes(path)
     folder = os.environ.get("SEGRAY_IMAGENET_URL", _IMAGENET_FOLDER).rstrip("/")
     content = _download(f"{folder}/{_IMAGENET_FILE}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(content)
-    Path(file.name).replace(path)
+    write_bytes(path, content)
     return content
 
 
 def _download(url: str) -> bytes:
     try:
+        if "@" in urllib.parse.urlsplit(url).netloc:
+            raise InputError("SEGRAY_IMAGENET_URL must not hold credentials: name an open mirror")
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
             content: bytes = response.read()
-            expected = response.headers.get("Content-Length")
-    except (OSError, ValueError) as error:
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = f"HTTP {error.code} {error.reason}"
+        raise InputError(_no_weights(url, reason)) from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise InputError(_no_weights(url, str(getattr(error, "reason", error)))) from error
-    if expected is not None and int(expected) != len(content):
-        raise InputError(_no_weights(url, f"got {len(content)} of {expected} bytes"))
+    if not _is_hdf5(content):
+        raise InputError(_no_weights(url, "the answer is no whole HDF5 file"))
     return content
+
+
+def _is_hdf5(content: bytes) -> bool:
+    """Whether it is a file that can be kept: not one cut short, and not a proxy's login page."""
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(content)):
+            return True
+    except OSError:
+        return False
 
 
 def _no_weights(url: str, reason: str) -> str:

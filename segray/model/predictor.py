@@ -1,5 +1,6 @@
 """Predictors: images in, logits out, by one of two engines."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -50,7 +51,7 @@ class TensorflowPredictor:
     Args:
         bundle: with the file `WEIGHTS`.
         threads: how many cores one call uses; 0 for all of the machine's. TensorFlow takes it
-            from the first predictor of a process.
+            from the first predictor of a process, if nothing has run in it before.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
@@ -59,8 +60,10 @@ class TensorflowPredictor:
 
         from segray.model.unet import build_unet
 
-        if threads and not tf.config.threading.get_intra_op_parallelism_threads():
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if threads:
+            # Once TensorFlow has run, it keeps the threads that it has.
+            with contextlib.suppress(RuntimeError):
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
         gpu = bool(tf.config.list_physical_devices("GPU"))
         before = keras.config.dtype_policy()
         # float16 and not bfloat16: for a forward pass its range is enough and its precision better.

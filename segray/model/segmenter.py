@@ -46,11 +46,11 @@ class Segmenter:
             ids.
 
         Raises:
-            InputError: the image cannot be read.
+            InputError: the image cannot be read, or an array is of another kind.
         """
         name = "the image"
         if isinstance(image, np.ndarray):
-            image = Image.fromarray(image)
+            image = _from_array(image)
         elif isinstance(image, str | Path):
             name = absolute_uri(str(image))
             image = read_bytes(name)
@@ -61,6 +61,17 @@ class Segmenter:
         logits = self._predictor.predict(picture.pixels[None])[0]
         mask, _ = segment_logits(logits, picture.height, picture.width)
         return mask
+
+
+def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:
+    # Pillow takes more kinds of arrays, and guesses what they mean.
+    wanted = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,)) and pixels.dtype == np.uint8
+    if not wanted or not pixels.size:
+        raise InputError(
+            f"cannot segment an array {pixels.dtype} {list(pixels.shape)}: give uint8 [H, W, 3] "
+            "RGB or [H, W] grey, with values in 0 to 255"
+        )
+    return Image.fromarray(pixels)
 
 
 def load(uri: str, engine: Engine = "auto") -> Segmenter:

@@ -1,0 +1,121 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from segray.model.bundle import ONNX, WEIGHTS, Bundle, open_bundle
+from segray.model.predictor import Engine, Predictor, choose_engine, load_predictor
+from tests.model.conftest import IMAGE_SIZE, draw_batch, draw_picture
+
+if TYPE_CHECKING:
+    import keras
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_uri: str) -> Bundle:
+    return open_bundle(bundle_uri, [WEIGHTS, ONNX])
+
+
+@pytest.fixture(scope="module")
+def onnx(bundle: Bundle) -> Predictor:
+    return load_predictor(bundle, "onnx")
+
+
+@pytest.fixture(scope="module")
+def tensorflow(bundle: Bundle) -> Predictor:
+    return load_predictor(bundle, "tensorflow")
+
+
+def test_engines_agree(onnx: Predictor, tensorflow: Predictor) -> None:
+    images = draw_batch(16)
+
+    first, second = onnx.predict(images), tensorflow.predict(images)
+
+    assert first.shape == second.shape == (16, IMAGE_SIZE, IMAGE_SIZE, 3)
+    assert first.dtype == second.dtype == np.float32
+    assert len(np.unique(first.argmax(-1))) == 3, "a network that sees no difference proves nothing"
+    assert np.abs(first - second).max() < 1e-4 * np.ptp(first)
+    assert (first.argmax(-1) != second.argmax(-1)).mean() < 1e-4
+
+
+def test_engines_compute_what_the_network_does(onnx: Predictor, network: "keras.Model") -> None:
+    images = draw_batch(2)
+
+    expected = network(images, training=False).numpy()
+
+    np.testing.assert_allclose(onnx.predict(images), expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_onnx_gives_an_image_the_same_logits_in_any_batch(onnx: Predictor) -> None:
+    images = draw_batch(5)
+
+    one_by_one = np.concatenate([onnx.predict(image[None]) for image in images])
+
+    np.testing.assert_array_equal(onnx.predict(images), one_by_one)
+
+
+def test_tensorflow_gives_an_image_the_same_logits_in_any_batch(tensorflow: Predictor) -> None:
+    images = draw_batch(5)
+
+    one_by_one = np.concatenate([tensorflow.predict(image[None]) for image in images])
+
+    together = tensorflow.predict(images)
+    np.testing.assert_allclose(together, one_by_one, atol=1e-5 * np.ptp(together))
+
+
+def test_onnx_gives_the_same_logits_on_any_number_of_threads(bundle: Bundle) -> None:
+    images = draw_batch(3)
+
+    one, two = (load_predictor(bundle, "onnx", threads).predict(images) for threads in (1, 2))
+
+    np.testing.assert_array_equal(one, two)
+
+
+def test_tensorflow_takes_threads_when_it_has_already_run(
+    bundle: Bundle, tensorflow: Predictor
+) -> None:
+    images = draw_batch(1)
+    expected = tensorflow.predict(images)
+
+    logits = load_predictor(bundle, "tensorflow", threads=2).predict(images)
+
+    np.testing.assert_array_equal(logits, expected)
+
+
+@pytest.mark.parametrize(
+    ("engine", "use_gpu", "chosen"),
+    [
+        ("auto", False, "onnx"),
+        ("auto", True, "tensorflow"),
+        ("onnx", True, "onnx"),
+        ("tensorflow", False, "tensorflow"),
+    ],
+)
+def test_auto_means_tensorflow_with_a_gpu_and_onnx_without(
+    engine: Engine, use_gpu: bool, chosen: str
+) -> None:
+    assert choose_engine(engine, use_gpu) == chosen
+
+
+def test_onnx_imports_neither_tensorflow_nor_keras(bundle_uri: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", draw_picture(40, 30))
+    program = f"""
+import sys
+import numpy
+import segray
+mask = segray.load({bundle_uri!r}).segment(numpy.load("image.npy"))
+assert mask.shape == (40, 30)
+print(*{{name.partition(".")[0] for name in sys.modules}})
+"""
+
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert process.returncode == 0, process.stderr
+    modules = set(process.stdout.split())
+    assert "onnxruntime" in modules
+    assert not modules & {"tensorflow", "keras", "ray", "tf2onnx", "h5py"}

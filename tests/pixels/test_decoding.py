@@ -1,0 +1,360 @@
+"""Decoding: whatever the bytes are, upright pixels come out, or one line that says why not."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import ExifTags, Image
+
+from segray.pixels.decoding import FORMATS, DecodeError, read_mask_values, read_picture
+from segray.pixels.sample import draw_sample
+from tests.support import encode
+
+WIDTH, HEIGHT = 60, 40
+SIZE = 32
+
+# For each EXIF orientation, what a camera held that way does to the upright scene (EXIF 2.32).
+STORED: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
+    1: lambda scene: scene,
+    2: lambda scene: scene[:, ::-1],
+    3: lambda scene: scene[::-1, ::-1],
+    4: lambda scene: scene[::-1],
+    5: lambda scene: np.swapaxes(scene, 0, 1),
+    6: lambda scene: np.rot90(scene, 1),
+    7: lambda scene: np.swapaxes(scene[::-1, ::-1], 0, 1),
+    8: lambda scene: np.rot90(scene, -1),
+}
+
+
+def quadrants() -> npt.NDArray[np.uint8]:
+    """uint8 [HEIGHT, WIDTH, 3]: red, green, blue and white, so that every turn shows."""
+    scene = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    scene[: HEIGHT // 2, : WIDTH // 2] = (255, 0, 0)
+    scene[: HEIGHT // 2, WIDTH // 2 :] = (0, 255, 0)
+    scene[HEIGHT // 2 :, : WIDTH // 2] = (0, 0, 255)
+    scene[HEIGHT // 2 :, WIDTH // 2 :] = (255, 255, 255)
+    return scene
+
+
+def save(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def oriented(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has next to nothing after its header."""
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")):
+        checksum = zlib.crc32(kind + body)
+        parts.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum))
+    return b"".join(parts)
+
+
+def refusal(read: Callable[[], object]) -> str:
+    with pytest.raises(DecodeError) as error:
+        read()
+    message = str(error.value)
+    assert message
+    assert "\n" not in message
+    assert len(message) < 400
+    return message
+
+
+def assert_shows_the_quadrants(pixels: npt.NDArray[np.uint8], tolerance: int = 60) -> None:
+    quarter = SIZE // 4
+    corners = pixels[quarter :: SIZE // 2, quarter :: SIZE // 2].astype(int)
+    expected = [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (255, 255, 255)]]
+    assert np.abs(corners - np.array(expected)).max() < tolerance
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_content_and_nothing_else_tells_the_format(kind: str) -> None:
+    picture = read_picture(encode(quadrants(), kind), SIZE)
+    assert (picture.width, picture.height) == (WIDTH, HEIGHT)
+    assert picture.pixels.shape == (SIZE, SIZE, 3)
+    assert picture.pixels.dtype == np.uint8
+    assert_shows_the_quadrants(picture.pixels)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {"quality": 95, "subsampling": 0}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+def test_every_exif_orientation_gives_the_upright_picture(
+    kind: str, options: dict[str, Any], orientation: int
+) -> None:
+    stored = STORED[orientation](quadrants())
+    data = encode(stored, kind, exif=oriented(orientation), **options)
+    for source in (data, Image.open(io.BytesIO(data))):
+        picture = read_picture(source, SIZE)
+        assert (picture.width, picture.height) == (WIDTH, HEIGHT)
+        assert_shows_the_quadrants(picture.pixels)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_exif_orientation_gives_the_upright_mask(
+    kind: str, orientation: int, dtype: npt.DTypeLike
+) -> None:
+    mask = np.arange(6, dtype=dtype).reshape(2, 3)
+    stored = STORED[orientation](mask)
+    values = read_mask_values(encode(stored, kind, exif=oriented(orientation)))
+    assert values.tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 300])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
+    picture = read_picture(encode(quadrants(), "PNG", exif=oriented(orientation)), SIZE)
+    assert_shows_the_quadrants(picture.pixels)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_damaged_exif_leaves_the_picture_alone() -> None:
+    data = encode(quadrants(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    assert_shows_the_quadrants(read_picture(data, SIZE).pixels)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGBA", "PNG"),
+        ("RGBA", "WEBP"),
+        ("RGBA", "TIFF"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("CMYK", "JPEG"),
+        ("CMYK", "TIFF"),
+        ("YCbCr", "TIFF"),
+    ],
+)
+def test_every_colour_mode_gives_the_same_colours(mode: str, kind: str) -> None:
+    image = Image.fromarray(quadrants()).convert(mode)
+    assert_shows_the_quadrants(read_picture(save(image, kind), SIZE).pixels)
+    assert_shows_the_quadrants(read_picture(image, SIZE).pixels)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "PA", "I;16", "I;16B", "I"])
+def test_every_grey_mode_gives_the_same_greys(mode: str) -> None:
+    grey = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    grey[:, WIDTH // 2 :] = 255
+    image = Image.fromarray(grey)
+    if mode.startswith("I"):
+        kind = {"I;16": "<u2", "I;16B": ">u2", "I": "<i4"}[mode]
+        image = Image.frombytes(mode, image.size, (grey * np.int64(257)).astype(kind).tobytes())
+    elif mode == "PA":
+        image = image.convert("P").convert("PA")
+    else:
+        image = image.convert(mode)
+    sources: list[bytes | Image.Image] = [image]
+    if mode != "PA":  # no file format holds it
+        sources.append(save(image, "TIFF" if mode in ("I", "I;16B") else "PNG"))
+    for source in sources:
+        pixels = read_picture(source, SIZE).pixels
+        assert (pixels[:, : SIZE // 2 - 2] == 0).all()
+        assert (pixels[:, SIZE // 2 + 2 :] == 255).all()
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    pixels = read_picture(encode(np.full((8, 8), 0x8000, dtype=np.uint16), "PNG"), 4).pixels
+    assert (pixels == 0x80).all()
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\x80\xff\x40"])
+def test_transparency_of_a_palette_is_dropped_without_a_warning(transparency: int | bytes) -> None:
+    image = Image.fromarray(quadrants()).quantize(4)
+    data = save(image, "PNG", transparency=transparency)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_shows_the_quadrants(read_picture(data, SIZE).pixels)
+
+
+def test_hidden_colours_below_full_transparency_come_out() -> None:
+    rgba = np.dstack([quadrants(), np.zeros((HEIGHT, WIDTH), dtype=np.uint8)])
+    assert_shows_the_quadrants(read_picture(encode(rgba, "PNG"), SIZE).pixels)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_the_first_frame_counts(kind: str) -> None:
+    first, second = (Image.new("RGB", (20, 10), colour) for colour in ("red", "blue"))
+    data = save(first, kind, save_all=True, append_images=[second])
+    pixels = read_picture(data, 4).pixels
+    assert np.abs(pixels.astype(int) - (255, 0, 0)).max() < 16
+
+
+@pytest.mark.parametrize("size", [1, 7, 224])
+def test_the_smallest_picture_fills_the_square(size: int) -> None:
+    picture = read_picture(encode(np.array([[[10, 20, 30]]], dtype=np.uint8), "PNG"), size)
+    assert (picture.pixels == (10, 20, 30)).all()
+    assert picture.pixels.shape == (size, size, 3)
+    assert (picture.width, picture.height) == (1, 1)
+
+
+def test_a_small_jpeg_gives_the_same_pixels_from_bytes_and_from_pillow() -> None:
+    image, _ = draw_sample(0)
+    data = encode(image, "JPEG", quality=90)
+    from_bytes = read_picture(data, 64)
+    from_pillow = read_picture(Image.open(io.BytesIO(data)), 64)
+    assert np.array_equal(from_bytes.pixels, from_pillow.pixels)
+    assert (from_bytes.width, from_bytes.height) == (from_pillow.width, from_pillow.height)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_at_reduced_scale_is_close_to_the_full_decoding(orientation: int) -> None:
+    image = Image.fromarray(draw_sample(0)[0]).resize((1801, 1353), Image.Resampling.BICUBIC)
+    grain = np.random.default_rng(0).normal(0, 20, (1353, 1801, 1))
+    pixels = (np.asarray(image) + grain).clip(0, 255).astype(np.uint8)
+    data = encode(pixels, "JPEG", quality=92, exif=oriented(orientation))
+    reduced = read_picture(data, 64)
+    full = read_picture(Image.open(io.BytesIO(data)), 64)
+    assert (reduced.width, reduced.height) == (full.width, full.height)
+    assert {reduced.width, reduced.height} == {1801, 1353}
+    difference = np.abs(reduced.pixels.astype(int) - full.pixels)
+    # Of 255 levels; with the codec alone doing the scaling, the mean is about 1.
+    assert difference.mean() < 0.7
+    assert np.quantile(difference, 0.99) <= 6
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
+    grain = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    data = encode(grain, kind)
+    truncated = data[: int(share * len(data))]
+    refusal(lambda: read_picture(truncated, SIZE))
+    refusal(lambda: read_mask_values(truncated))
+
+
+@pytest.mark.parametrize("read", [lambda data: read_picture(data, SIZE), read_mask_values])
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"", "empty"),
+        (b"not a picture but a line of text\n" * 20, "not an image"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        (save(Image.new("RGB", (9, 9)), "PPM"), "JPEG, PNG, WEBP, TIFF, BMP, GIF"),
+        (png_header(9500, 9500), "9500 x 9500 pixels, over the limit"),
+        (png_header(100_000, 100_000), "10000000000 pixels"),
+        (png_header(0, 5), "not an image"),
+    ],
+    ids=["empty", "text", "svg", "ppm", "over the limit", "far over the limit", "no pixels"],
+)
+def test_what_is_no_image_is_refused_with_the_reason(
+    read: Callable[[bytes], object], data: bytes, named: str
+) -> None:
+    assert named in refusal(lambda: read(data))
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    data = encode(np.ones((4, 4), dtype=np.float32), "TIFF")
+    assert "floating-point" in refusal(lambda: read_picture(data, SIZE))
+    refusal(lambda: read_mask_values(data))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_a_grey_mask_gives_its_values(kind: str) -> None:
+    mask = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    values = read_mask_values(encode(mask, kind))
+    assert values.dtype == np.uint8
+    assert np.array_equal(values, mask)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])
+def test_a_palette_mask_gives_its_indices_and_not_its_colours(kind: str) -> None:
+    mask = np.array([[0, 1, 2], [3, 2, 1]], dtype=np.uint8)
+    image = Image.fromarray(mask).convert("P")
+    image.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0, 0, 0, 200])
+    assert read_mask_values(save(image, kind)).tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_sixteen_bit_mask_gives_its_values(kind: str) -> None:
+    mask = np.array([[0, 1, 256], [257, 40000, 65535]], dtype=np.uint16)
+    values = read_mask_values(encode(mask, kind))
+    assert values.dtype == np.uint16
+    assert values.tolist() == mask.tolist()
+
+
+def test_a_big_endian_sixteen_bit_mask_gives_its_values() -> None:
+    mask = np.array([[0, 1, 256], [257, 40000, 65535]])
+    image = Image.frombytes("I;16B", (3, 2), mask.astype(">u2").tobytes())
+    assert read_mask_values(save(image, "TIFF")).tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_a_mask_value_that_no_class_can_have_is_refused(value: int) -> None:
+    data = encode(np.array([[0, value]], dtype=np.int32), "TIFF")
+    assert "0 to 65535" in refusal(lambda: read_mask_values(data))
+
+
+def test_a_one_bit_mask_gives_zeros_and_ones() -> None:
+    mask = np.array([[0, 1, 1], [1, 0, 0]], dtype=np.uint8)
+    data = save(Image.fromarray(mask * 255).convert("1"), "PNG")
+    values = read_mask_values(data)
+    assert values.dtype == np.uint8
+    assert values.tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", "R+G+B"), ("RGBA", "A"), ("LA", "L+A")])
+def test_a_mask_with_colour_channels_is_refused(mode: str, channels: str) -> None:
+    data = save(Image.new(mode, (5, 4)), "PNG")
+    message = refusal(lambda: read_mask_values(data))
+    assert channels in message
+    assert "save it as a grey or palette image" in message
+
+
+def test_damaged_bytes_raise_nothing_but_a_decode_error() -> None:
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(quadrants())
+    intact = [save(scene.quantize(16) if kind == "GIF" else scene, kind) for kind in FORMATS]
+    intact += [
+        save(scene.convert("L"), "PNG"),
+        save(scene, "TIFF", compression="tiff_lzw"),
+        save(scene, "JPEG", exif=oriented(6)),
+    ]
+    read, reasons = 0, []
+    for attempt in range(1200):
+        data = bytearray(intact[attempt % len(intact)])
+        # Half of the damage goes to the headers, where most of the decisions are.
+        reach = len(data) if attempt % 2 else min(len(data), 300)
+        for place in rng.integers(reach, size=rng.integers(1, 8)):
+            data[place] ^= 1 << rng.integers(8)
+        for decode in (lambda data: read_picture(data, 8).pixels, read_mask_values):
+            try:
+                decode(bytes(data))
+                read += 1
+            except DecodeError as error:
+                reasons.append(str(error))
+    assert read > 100
+    assert len(reasons) > 100
+    assert not [reason for reason in reasons if "\n" in reason or not reason]
+
+
+def test_random_bytes_after_a_good_beginning_raise_nothing_but_a_decode_error() -> None:
+    rng = np.random.default_rng(0)
+    beginnings = [b""] + [encode(quadrants(), kind)[:24] for kind in FORMATS]
+    for attempt in range(300):
+        data = beginnings[attempt % len(beginnings)] + rng.bytes(int(rng.integers(1, 500)))
+        refusal(lambda data=data: read_picture(data, SIZE))
+        refusal(lambda data=data: read_mask_values(data))

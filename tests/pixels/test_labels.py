@@ -1,0 +1,115 @@
+"""Labels: what --classes and --ignore-values accept, and what they make of a mask."""
+
+import json
+
+import numpy as np
+import pytest
+
+from segray.errors import InputError
+from segray.pixels.labels import IGNORED, Labels
+
+
+def test_words_become_classes_in_their_order() -> None:
+    labels = Labels.parse(["pet=1", "background=2", "border=3"], [255, 0])
+    assert labels.names == ("pet", "background", "border")
+    assert labels.values == (1, 2, 3)
+    assert labels.ignored == (255, 0)
+    assert len(labels) == 3
+
+
+@pytest.mark.parametrize("name", ["a", "Tree", "tree_2", "left-leaf", "été", "猫", "x" * 63])
+def test_a_name_that_sql_bears_is_accepted(name: str) -> None:
+    assert Labels.parse([f"{name}=0", "rest=65535"]).names == (name, "rest")
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored", "named"),
+    [
+        ([], [], "at least two"),
+        (["pet=1"], [], "at least two"),
+        ([f"class_{i}={i}" for i in range(256)], [], "at most 255"),
+        (["pet", "rest=0"], [], "'pet'"),
+        (["pet=", "rest=0"], [], "'pet='"),
+        (["pet=one", "rest=0"], [], "'pet=one'"),
+        (["pet=1.5", "rest=0"], [], "'pet=1.5'"),
+        (["pet=-1", "rest=0"], [], "'pet=-1'"),
+        (["pet=٣", "rest=0"], [], "'pet=٣'"),
+        (["=1", "rest=0"], [], "''"),
+        (["1st=1", "rest=0"], [], "'1st'"),
+        (["a pet=1", "rest=0"], [], "'a pet'"),
+        (["pet;drop=1", "rest=0"], [], "'pet;drop'"),
+        (["pet\n=1", "rest=0"], [], "pet"),
+        (["x" * 64 + "=1", "rest=0"], [], "63 characters"),
+        (["pet=1", "pet=2"], [], "'pet' stands twice"),
+        (["pet=1", "Pet=2"], [], "'pet' stands twice"),
+        (["pet=1", "rest=1"], [], "1 stands twice"),
+        (["pet=1", "rest=2"], [2], "2 stands twice"),
+        (["pet=1", "rest=2"], [7, 7], "7 stands twice"),
+        (["pet=65536", "rest=2"], [], "65536"),
+        (["pet=1", "rest=2"], [65536], "65536"),
+        (["pet=1", "rest=2"], [-1], "-1"),
+    ],
+)
+def test_what_cannot_be_classes_is_refused_by_name(
+    words: list[str], ignored: list[int], named: str
+) -> None:
+    with pytest.raises(InputError) as refusal:
+        Labels.parse(words, ignored)
+    assert named in str(refusal.value)
+    assert "--classes" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_json_brings_the_same_labels_back() -> None:
+    labels = Labels.parse(["pet=1", "été=65535"], [255])
+    assert Labels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
+
+
+@pytest.mark.parametrize("classes", [2, 7, 8, 100, 255])
+def test_every_class_has_a_colour_of_its_own(classes: int) -> None:
+    palette = Labels.parse([f"class_{i}={i}" for i in range(classes)]).palette
+    assert len(set(palette)) == classes
+    assert all(0 <= channel <= 255 for colour in palette for channel in colour)
+
+
+def test_a_class_keeps_its_colour_when_classes_are_added() -> None:
+    few = Labels.parse([f"class_{i}={i}" for i in range(3)]).palette
+    many = Labels.parse([f"class_{i}={i}" for i in range(20)]).palette
+    assert many[:3] == few
+
+
+def test_values_become_class_ids_and_ignored_values_become_ignored() -> None:
+    labels = Labels.parse(["pet=1", "background=2", "far=200"], [0, 255])
+    mask = np.array([[1, 2, 200], [0, 255, 1]], dtype=np.uint8)
+    ids = labels.to_class_ids(mask)
+    assert ids.dtype == np.uint8
+    assert ids.tolist() == [[0, 1, 2], [IGNORED, IGNORED, 0]]
+
+
+def test_sixteen_bit_values_are_told_apart() -> None:
+    labels = Labels.parse(["low=1", "middle=256", "high=65535"], [257])
+    mask = np.array([[1, 256, 65535, 257]], dtype=np.uint16)
+    assert labels.to_class_ids(mask).tolist() == [[0, 1, 2, IGNORED]]
+
+
+def test_the_last_of_255_classes_is_not_taken_for_ignored() -> None:
+    labels = Labels.parse([f"class_{i}={i}" for i in range(255)], [255])
+    ids = labels.to_class_ids(np.array([[254, 255]], dtype=np.uint8))
+    assert ids.tolist() == [[254, IGNORED]]
+
+
+def test_an_unclaimed_value_is_refused_with_its_value_and_its_pixels() -> None:
+    labels = Labels.parse(["pet=1", "background=2"], [255])
+    mask = np.array([[1, 2, 255], [38, 38, 38]], dtype=np.uint8)
+    with pytest.raises(InputError, match=r"the value 38 in 3 pixels.*--ignore-values 38") as error:
+        labels.to_class_ids(mask)
+    assert "pet=1 background=2" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_refusal_stays_short_with_many_classes() -> None:
+    labels = Labels.parse([f"class_number_{i}={i}" for i in range(255)])
+    with pytest.raises(InputError) as error:
+        labels.to_class_ids(np.full((2, 2), 1000, dtype=np.uint16))
+    assert "the value 1000 in 4 pixels" in str(error.value)
+    assert len(str(error.value)) < 300

@@ -1,0 +1,161 @@
+"""Tables: Parquet files that come back equal, and that other tools understand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segray.errors import InputError
+from segray.pixels.labels import Labels
+from segray.pixels.masks import encode_mask
+from segray.storage.tables import (
+    ERRORS_SCHEMA,
+    MANIFEST_SCHEMA,
+    read_tables,
+    results_schema,
+    table_uris,
+    write_table,
+)
+from segray.storage.uri import join_uri, read_bytes, write_bytes
+
+LABELS = Labels.parse(["pet=1", "background=2"])
+
+
+@pytest.fixture(params=["local", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        s3 = request.getfixturevalue("s3")
+        name = tmp_path.name.replace("_", "-").lower()
+        return str(s3(f"tables-{name}")) + "/results"
+    return str(tmp_path / "results")
+
+
+def manifest(first: int, rows: int = 2) -> pa.Table:
+    ids = list(range(first, first + rows))
+    columns: dict[str, list[Any]] = {
+        "id": ids,
+        "uri": [f"s3://bucket/été {id}.jpg" for id in ids],
+        "size": [1 << 40 for _ in ids],
+        "etag": ["abc", None][:rows],
+    }
+    return pa.table(columns, schema=MANIFEST_SCHEMA)
+
+
+def results() -> pa.Table:
+    png = encode_mask(np.array([[0, 0, 0]], dtype=np.uint8), LABELS.palette)
+    row = {
+        "id": -(2**63),
+        "uri": "/images/a.jpg",
+        "width": 3,
+        "height": 1,
+        "mask": {"bytes": png, "path": None},
+        "pixels_pet": 3,
+        "fraction_pet": 1.0,
+        "confidence_pet": 0.75,
+        "pixels_background": 0,
+        "fraction_background": 0.0,
+        "confidence_background": None,
+        "model": "sha256:00",
+    }
+    return pa.Table.from_pylist([row], results_schema(LABELS))
+
+
+def test_a_table_comes_back_equal(folder: str) -> None:
+    uri = join_uri(folder, "part-0.parquet")
+    for table in (manifest(1), results(), pa.table({"id": []}, pa.schema([("id", pa.int64())]))):
+        write_table(uri, table)
+        back = list(read_tables(folder, table.column_names))
+        assert len(back) == 1
+        assert back[0].equals(table, check_metadata=True)
+
+
+def test_the_parquet_files_of_a_folder_come_in_order_and_nothing_else_does(folder: str) -> None:
+    write_table(join_uri(folder, "part-2.parquet"), manifest(20))
+    write_table(join_uri(folder, "part-1.parquet"), manifest(10))
+    write_table(join_uri(folder, "deeper", "part-0.parquet"), manifest(0))
+    write_bytes(join_uri(folder, "notes.txt"), b"notes")
+    write_bytes(join_uri(folder, ".partial-x1y2"), b"half of a fi")
+    assert table_uris(folder) == [join_uri(folder, f"part-{i}.parquet") for i in (1, 2)]
+    tables = list(read_tables(folder, ["id"]))
+    assert [table.to_pydict() for table in tables] == [{"id": [10, 11]}, {"id": [20, 21]}]
+
+
+def test_a_folder_that_is_not_there_has_no_tables(folder: str) -> None:
+    assert table_uris(folder) == []
+    assert list(read_tables(folder, ["id"])) == []
+
+
+def broken_in_the_middle(parquet: bytes) -> bytes:
+    return parquet[:4] + bytes(len(parquet) // 2) + parquet[4 + len(parquet) // 2 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda parquet: b"",
+        lambda parquet: b"no Parquet at all, but a longer text\n" * 9,
+        lambda parquet: parquet[:-1],
+        lambda parquet: parquet[: len(parquet) // 2],
+        lambda parquet: parquet[len(parquet) // 2 :],
+        broken_in_the_middle,
+    ],
+    ids=["empty", "text", "last byte cut", "end cut", "beginning cut", "zeros in the middle"],
+)
+def test_a_broken_file_is_named_on_one_line(folder: str, damage: Callable[[bytes], bytes]) -> None:
+    uri = join_uri(folder, "part-0.parquet")
+    write_table(uri, manifest(0))
+    write_bytes(uri, damage(read_bytes(uri)))
+    with pytest.raises(InputError) as error:
+        list(read_tables(folder, ["id", "uri", "size", "etag"]))
+    message = str(error.value)
+    assert message.startswith(f"cannot read {uri}: ")
+    assert "\n" not in message
+    assert len(message) < 600
+
+
+def test_results_have_the_columns_that_the_documentation_names() -> None:
+    schema = results_schema(LABELS)
+    assert {field.name: str(field.type) for field in schema} == {
+        "id": "int64",
+        "uri": "string",
+        "width": "int32",
+        "height": "int32",
+        "mask": "struct<bytes: binary, path: string>",
+        "pixels_pet": "int64",
+        "fraction_pet": "float",
+        "confidence_pet": "float",
+        "pixels_background": "int64",
+        "fraction_background": "float",
+        "confidence_background": "float",
+        "model": "string",
+    }
+
+
+def test_errors_have_the_columns_that_the_documentation_names() -> None:
+    assert ERRORS_SCHEMA.names == ["id", "uri", "stage", "error", "message"]
+
+
+def test_the_hugging_face_key_gives_every_column_its_type(tmp_path: Path) -> None:
+    write_table(str(tmp_path / "part-0.parquet"), results())
+    metadata = pq.read_schema(tmp_path / "part-0.parquet").metadata
+    features = json.loads(metadata[b"huggingface"])["info"]["features"]
+    assert features.pop("mask") == {"_type": "Image"}
+    assert all(feature["_type"] == "Value" for feature in features.values())
+    assert {name: feature["dtype"] for name, feature in features.items()} == {
+        "id": "int64",
+        "uri": "string",
+        "width": "int32",
+        "height": "int32",
+        "pixels_pet": "int64",
+        "fraction_pet": "float32",
+        "confidence_pet": "float32",
+        "pixels_background": "int64",
+        "fraction_background": "float32",
+        "confidence_background": "float32",
+        "model": "string",
+    }

@@ -1,0 +1,42 @@
+"""Plain functions that the tests share."""
+
+import io
+import socket
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segray.storage.uri import join_uri, write_bytes
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def encode(pixels: npt.NDArray[np.generic], kind: str, **options: object) -> bytes:
+    """An image file's content, of uint8 [H, W, 3], uint8 [H, W] or uint16 [H, W]."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_shapes(folder: str, count: int, seed: int = 0) -> None:
+    """A labelled set that is learned in seconds: images/*.jpg and masks/*.png of a bright box.
+
+    Mask values: 10 for the box, 20 around it; sizes differ from image to image.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        height, width = rng.integers(30, 70, 2)
+        mask = np.full((height, width), 20, dtype=np.uint8)
+        top, left = rng.integers(2, height // 2), rng.integers(2, width // 2)
+        mask[top : top + height // 3, left : left + width // 3] = 10
+        image = rng.integers(0, 90, (height, width, 3), dtype=np.uint8)
+        image[mask == 10] += 150
+        write_bytes(join_uri(folder, "images", f"shape_{number}.jpg"), encode(image, "JPEG"))
+        write_bytes(join_uri(folder, "masks", f"shape_{number}.png"), encode(mask, "PNG"))

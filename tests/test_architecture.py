@@ -1,0 +1,81 @@
+"""The direction of the imports: jobs -> training | bulk -> model -> storage -> pixels."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# What each part of the house may import: parts of segray, and the libraries that belong to it.
+ALLOWED_PARTS = {
+    "errors": set(),
+    "pixels": {"errors"},
+    "storage": {"errors", "pixels"},
+    "model": {"errors", "pixels", "storage"},
+    "training": {"errors", "pixels", "storage", "model"},
+    "bulk": {"errors", "pixels", "storage", "model"},
+    "job": {"errors"},
+    "__init__": {"errors", "model"},
+}
+HEAVY = {
+    "ray": {"training", "bulk", "job"},
+    "keras": {"model", "training"},
+    "tensorflow": {"model", "training"},
+    "onnxruntime": {"model"},
+    "fsspec": {"storage"},
+    "s3fs": {"storage"},
+    "botocore": {"storage"},
+    "pyarrow": {"storage", "training", "bulk"},
+    "pandas": set(),
+    "matplotlib": {"training"},
+    "PIL": {"pixels", "storage", "model", "training"},
+}
+
+
+def imported_names(path: Path) -> set[str]:
+    """Every absolute name that a file imports, anywhere in it; no import may be relative."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def part_of(name: str) -> str:
+    """The part of segray that an imported name lies in."""
+    parts = name.split(".")
+    return parts[1] if (ROOT / "segray" / parts[1]).is_dir() or parts[1] in ALLOWED_PARTS else ""
+
+
+SOURCES = sorted((ROOT / "segray").rglob("*.py"))
+
+
+def test_every_part_is_known() -> None:
+    found = {path.relative_to(ROOT / "segray").parts[0].removesuffix(".py") for path in SOURCES}
+    assert found == set(ALLOWED_PARTS)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = path.relative_to(ROOT / "segray").parts[0].removesuffix(".py")
+    for name in imported_names(path):
+        library = name.split(".")[0]
+        if library in HEAVY:
+            assert part in HEAVY[library], f"{path} imports {library}"
+        if library == "segray" and (other := part_of(name)):
+            assert other == part or other in ALLOWED_PARTS[part], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.name)
+def test_jobs_are_thin(path: Path) -> None:
+    """A job serves one verb, leaves the heavy libraries to the package, and fits on a screen."""
+    names = imported_names(path)
+    parts = {part_of(name) for name in names if name.startswith("segray.")}
+    assert not {"training", "bulk"} <= parts
+    assert not {name.split(".")[0] for name in names} & set(HEAVY)
+    assert len(path.read_text().splitlines()) <= 70

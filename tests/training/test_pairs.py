@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+
+from segray.errors import InputError
+from segray.training.pairs import Pair, find_pairs, split_pairs
+
+
+def touch(folder: Path, *names: str) -> str:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return str(folder)
+
+
+def test_pairs_share_a_stem_at_any_depth_whatever_the_suffix(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "a.jpg", "deep/er/b.webp", "lonely.png")
+    masks = touch(tmp_path / "m", "b.png", "x/a.tiff", "c.png", "d.png")
+    found = find_pairs(images, masks)
+    assert [(Path(p.image).name, Path(p.mask).name) for p in found.pairs] == [
+        ("a.jpg", "a.tiff"),
+        ("b.webp", "b.png"),
+    ]
+    assert (found.lone_images, found.lone_masks) == (1, 2)
+
+
+def test_repeated_stems_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "cats/1.jpg", "dogs/1.jpg")
+    masks = touch(tmp_path / "m", "cats/1.png", "dogs/1.png")
+    pairs = find_pairs(images, masks).pairs
+    assert [p.key for p in pairs] == ["cats/1", "dogs/1"]
+    assert all(Path(p.image).parent.name == Path(p.mask).parent.name for p in pairs)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "a.jpg", "a.png")
+    masks = touch(tmp_path / "m", "a.png")
+    with pytest.raises(InputError, match=r"a\.jpg and .*a\.png share the name a"):
+        find_pairs(images, masks)
+
+
+@pytest.mark.parametrize(
+    ("image_names", "mask_names", "message"),
+    [
+        ([], ["a.png"], "no image found"),
+        (["a.jpg"], [], "no mask found"),
+        (["a.jpg"], ["b.png"], "no image matches a mask.* a and .* b"),
+    ],
+)
+def test_nothing_to_pair(
+    tmp_path: Path, image_names: list[str], mask_names: list[str], message: str
+) -> None:
+    (tmp_path / "i").mkdir()
+    (tmp_path / "m").mkdir()
+    images, masks = touch(tmp_path / "i", *image_names), touch(tmp_path / "m", *mask_names)
+    with pytest.raises(InputError, match=message):
+        find_pairs(images, masks)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        find_pairs(str(tmp_path / "nowhere"), str(tmp_path))
+
+
+def numbered(count: int) -> list[Pair]:
+    return [Pair(str(i), f"{i}.jpg", f"{i}.png") for i in range(count)]
+
+
+def test_split_is_complete_disjoint_and_repeatable() -> None:
+    pairs = numbered(50)
+    train, validation = split_pairs(pairs, 0.1, seed=3)
+    assert len(validation) == 5
+    assert sorted(train + validation, key=lambda p: int(p.key)) == pairs
+    assert split_pairs(pairs, 0.1, seed=3) == (train, validation)
+    assert split_pairs(pairs, 0.1, seed=4) != (train, validation)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_each_part_keeps_one_pair(fraction: float) -> None:
+    train, validation = split_pairs(numbered(2), fraction, seed=0)
+    assert (len(train), len(validation)) == (1, 1)
+
+
+def test_one_pair_cannot_be_split() -> None:
+    with pytest.raises(InputError, match="at least two"):
+        split_pairs(numbered(1), 0.5, seed=0)
