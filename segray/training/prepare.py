@@ -1,17 +1,30 @@
 """The preparation of a training run: what can be checked and fetched before Ray is started."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.storage.sample import write_sample
-from segray.storage.uri import absolute_uri, child_names, exists, join_uri
+from segray.storage.uri import absolute_uri, child_names, exists, join_uri, read_bytes
 from segray.training.config import TrainConfig
 from segray.training.pairs import Pair, find_pairs, split_pairs
 
 #: What a run's folder is known by; it holds what the run was started with.
 MARKER = "config.json"
+
+# Settings that may differ when a run goes on: where the data lies (its content is compared), and
+# what changes how fast the run goes but not what comes out.
+_FREE_SETTINGS = (
+    "images",
+    "masks",
+    "validation_images",
+    "validation_masks",
+    "output",
+    "workers",
+    "use_gpu",
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,7 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     """
     check_image_size(config.image_size)
     output = absolute_uri(config.output)
-    _check_output(output)
+    _check_output(output, config)
     config = _with_data(config, tell)
     train, validation = _find_parts(config, tell)
     weights = read_encoder_weights(config.encoder_weights)
@@ -80,12 +93,26 @@ def _find_parts(config: TrainConfig, tell: Callable[[str], None]) -> tuple[list[
     return train, validation
 
 
-def _check_output(output: str) -> None:
-    if exists(join_uri(output, MARKER)):
+def _check_output(output: str, config: TrainConfig) -> None:
+    """Refuse a folder that holds something else, or a run with other settings."""
+    marker = join_uri(output, MARKER)
+    if not exists(marker):
+        names = child_names(output)
+        if names:
+            raise InputError(
+                f"{output} holds something that is no training run ({', '.join(names[:3])}): "
+                "give another --output, or empty the folder"
+            )
         return
-    names = child_names(output)
-    if names:
+    try:
+        before = json.loads(read_bytes(marker))["configuration"]
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{output} holds something that is no training run ({', '.join(names[:3])}): "
-            "give another --output, or empty the folder"
-        )
+            f"{marker} is no record of a training run: give another --output"
+        ) from error
+    for name, value in json.loads(json.dumps(config.to_json())).items():
+        if name not in _FREE_SETTINGS and before.get(name) != value:
+            raise InputError(
+                f"{output} holds a run with --{name.replace('_', '-')} {before.get(name)}, and this "
+                f"one has {value}: give another --output, or delete it"
+            )

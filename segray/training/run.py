@@ -12,6 +12,7 @@ import ray.train
 from ray.train.tensorflow import TensorflowTrainer
 
 from segray.errors import InputError
+from segray.model.bundle import DESCRIPTION
 from segray.storage.uri import (
     exists,
     file_system,
@@ -25,9 +26,6 @@ from segray.training.examples import decode_pairs
 from segray.training.messages import relay_messages
 from segray.training.prepare import MARKER, Preparation
 from segray.training.worker import Assignment, train_worker
-
-# Settings that may differ when a run goes on: they change how fast it goes, not what comes out.
-_FREE_SETTINGS = ("images", "masks", "validation_images", "validation_masks", "output", "use_gpu")
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
     )
     tell(f"decoded {len(pairs)} pairs in {time.monotonic() - started:.0f} s")
     _claim_output(output, config, fingerprint)
+    if exists(join_uri(output, "model", DESCRIPTION)):
+        tell("this run is finished; nothing to do")
+        return _summarise(output)
 
     cpus, threads = _worker_cpus(config)
     weights = preparation.encoder_weights
@@ -86,23 +87,13 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
 
 
 def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
-    """Mark the folder as this run's, or make sure that the run in it is this one."""
-    document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
-    document = json.loads(json.dumps(document))  # tuples become lists, as they will be read back
+    """Mark the folder as this run's, or make sure that the run in it learned the same data."""
     marker = join_uri(output, MARKER)
     if not exists(marker):
+        document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
         write_bytes(marker, json.dumps(document, indent=2).encode())
-        return
-    before = json.loads(read_bytes(marker))
-    if before["data_fingerprint"] != fingerprint:
+    elif json.loads(read_bytes(marker))["data_fingerprint"] != fingerprint:
         raise InputError(f"{output} holds a run on other data: give another --output, or delete it")
-    for name, value in document["configuration"].items():
-        was = before["configuration"].get(name)
-        if was != value and name not in _FREE_SETTINGS:
-            raise InputError(
-                f"{output} holds a run with --{name.replace('_', '-')} {was}, and this one has "
-                f"{value}: give another --output, or delete it"
-            )
 
 
 def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
@@ -164,7 +155,7 @@ def _summarise(output: str) -> TrainSummary:
     history = [
         json.loads(line) for line in read_bytes(join_uri(output, "metrics.jsonl")).splitlines()
     ]
-    document = json.loads(read_bytes(join_uri(output, "model", "model.json")))
+    document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
     return TrainSummary(output, len(history), document["metrics"])
 
 
