@@ -6,10 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import encode, free_port  # noqa: F401
+from segray.pixels.labels import Labels
+from tests.support import IMAGE_SIZE, RECORD, draw_batch, free_port
+
+if TYPE_CHECKING:
+    import keras
 
 # No test may look for credentials on the network.
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
@@ -97,3 +102,38 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("encoder") / "mobilenet_v2.weights.h5"
     keras.applications.MobileNetV2((96, 96, 3), include_top=False, weights=None).save_weights(path)
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def labels() -> Labels:
+    """Three classes and a value to ignore."""
+    return Labels(("pet", "background", "border"), (1, 2, 3), (255,))
+
+
+@pytest.fixture(scope="session")
+def network() -> "keras.Model":
+    """A network with random weights whose running statistics are those of some images.
+
+    Without them its logits are all but equal, and a mask would say nothing.
+    """
+    import keras
+
+    from segray.model.unet import build_unet
+
+    keras.utils.set_random_seed(0)
+    network = build_unet(3, IMAGE_SIZE)
+    for step in range(15):
+        network(draw_batch(4, seed=4 * step), training=True)
+    return network
+
+
+@pytest.fixture(scope="session")
+def bundle_uri(
+    network: "keras.Model", labels: Labels, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The folder of a bundle of `network`. Exporting is slow, so do not change it: copy it."""
+    from segray.model.bundle import write_bundle
+
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    write_bundle(str(folder), network, labels, RECORD)
+    return str(folder)

@@ -68,7 +68,7 @@ def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
     """Turn what a file system raises into an `InputError` that names the URI and the way out."""
     try:
         yield
-    except (OSError, ValueError, *_boto_errors()) as error:
+    except _store_errors() as error:
         raise InputError(f"cannot {doing} {uri}: {describe_error(uri, error)}") from error
 
 
@@ -95,12 +95,13 @@ def describe_error(uri: str, error: BaseException) -> str:
     return " ".join(f"{kind}: {error}".split())[:300]
 
 
-def _boto_errors() -> tuple[type[Exception], ...]:
+def _store_errors() -> tuple[type[Exception], ...]:
+    # Arrow's errors on a damaged file and botocore's on a bad endpoint are ValueErrors.
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
-        return ()
-    return (BotoCoreError, ClientError)
+        return (OSError, ValueError)
+    return (OSError, ValueError, BotoCoreError, ClientError)
 
 
 def read_bytes(uri: str) -> bytes:

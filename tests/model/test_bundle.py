@@ -13,7 +13,7 @@ from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION, ONNX, WEIGHTS, open_bundle, write_bundle
 from segray.pixels.labels import Labels
 from segray.storage.uri import child_names, read_bytes
-from tests.model.conftest import IMAGE_SIZE, RECORD
+from tests.support import IMAGE_SIZE, RECORD
 
 
 def read_description(uri: str) -> dict[str, Any]:

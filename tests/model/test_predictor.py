@@ -8,7 +8,7 @@ import pytest
 
 from segray.model.bundle import ONNX, WEIGHTS, Bundle, open_bundle
 from segray.model.predictor import Engine, Predictor, choose_engine, load_predictor
-from tests.model.conftest import IMAGE_SIZE, draw_batch, draw_picture
+from tests.support import IMAGE_SIZE, draw_batch, draw_picture
 
 if TYPE_CHECKING:
     import keras

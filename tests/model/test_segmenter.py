@@ -12,8 +12,7 @@ from segray import InputError, Segmenter
 from segray.model.bundle import DESCRIPTION
 from segray.pixels.labels import Labels
 from segray.storage.uri import write_bytes
-from tests.model.conftest import IMAGE_SIZE, draw_picture
-from tests.support import encode
+from tests.support import IMAGE_SIZE, draw_picture, encode
 
 
 @pytest.fixture(scope="module")

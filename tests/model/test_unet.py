@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from segray.errors import InputError
 from segray.model.unet import build_unet
-from tests.model.conftest import draw_batch
+from tests.support import draw_batch
 
 
 @pytest.fixture(scope="module")

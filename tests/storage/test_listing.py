@@ -147,6 +147,12 @@ def test_a_missing_folder_is_named(root: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_file_is_no_folder_to_list(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"cannot list .*a\.jpg: .*[Nn]ot a directory"):
+        list_entries(str(tmp_path / "a.jpg"))
+
+
 def test_a_missing_prefix_in_a_bucket_that_has_others_is_named(root: str) -> None:
     fill(root, ["a.jpg"])
     with pytest.raises(InputError, match=r"missing: no such .*folder"):

@@ -1,0 +1,137 @@
+"""Bad input gets one line that says what to do, exit status 1, and no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import encode, free_port, write_shapes
+
+ROOT = Path(__file__).parent.parent.parent
+CLASSES = ["--classes", "box=10", "ground=20"]
+
+
+def run_job(job: str, *flags: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *flags],
+        cwd=cwd,
+        env={**clean, "HOME": str(cwd), "AWS_EC2_METADATA_DISABLED": "true", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def check_refused(result: subprocess.CompletedProcess, *parts: str) -> None:
+    assert result.returncode == 1, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+    assert "Traceback" not in result.stdout
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_shapes(str(tmp_path / "data"), 4)
+    return tmp_path
+
+
+TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encoder-weights", "none"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--images", "nowhere", "--masks", "data/masks"], ["nowhere", "no such folder"]),
+        (["--images", "data/images", "--masks", "empty"], ["no mask found", "empty"]),
+        (["--images", "data/images", "--masks", "other"], ["no image matches a mask"]),
+        (["--images", "data/images"], ["--images and --masks go together"]),
+        ([*TRAIN, "--classes", "box=10"], ["at least two", "name=value"]),
+        ([*TRAIN, "--classes", "box", "ground=2"], ["'box' is not name=value"]),
+        ([*TRAIN, "--image-size", "100"], ["--image-size 100", "multiple of 32"]),
+        ([*TRAIN, "--output", "other"], ["no training run", "different.png"]),
+        ([*TRAIN, "--workers", "3"], ["--batch-size 16", "--workers 3"]),
+        ([*TRAIN, "--encoder-weights", "lost.h5"], ["lost.h5", "no such file"]),
+        (["--images", "gs://bucket/i", "--masks", "m"], ["gs://", "s3://bucket/key"]),
+    ],
+)
+def test_train(data: Path, flags: list[str], parts: list[str]) -> None:
+    (data / "empty").mkdir()
+    (data / "other").mkdir()
+    (data / "other" / "different.png").write_bytes(b"x")
+    check_refused(run_job("train", *flags, cwd=data), *parts)
+
+
+def test_imagenet_weights_that_cannot_be_fetched(data: Path) -> None:
+    flags = [*TRAIN, "--encoder-weights", "imagenet"]
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    result = run_job("train", *flags, cwd=data, SEGRAY_IMAGENET_URL=nowhere)
+    check_refused(result, nowhere, "--encoder-weights FILE", "--encoder-weights none")
+
+
+def test_missing_credentials(data: Path) -> None:
+    result = run_job("train", "--images", "s3://b/i", "--masks", "s3://b/m", cwd=data)
+    check_refused(result, "s3://b/i", "no AWS credentials", "AWS_ACCESS_KEY_ID")
+
+
+def test_unreachable_bucket(data: Path) -> None:
+    result = run_job(
+        "train",
+        *("--images", "s3://b/i", "--masks", "s3://b/m"),
+        cwd=data,
+        AWS_ACCESS_KEY_ID="an-id",
+        AWS_SECRET_ACCESS_KEY="very-secret",
+        AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}",
+        AWS_MAX_ATTEMPTS="1",
+    )
+    check_refused(result, "s3://b/i", "does not answer", "AWS_ENDPOINT_URL")
+    assert "very-secret" not in result.stdout + result.stderr
+
+
+def test_a_mask_value_that_no_class_claims(data: Path) -> None:
+    mask = data / "data" / "masks" / "shape_2.png"
+    pixels = np.full((40, 40), 20, dtype=np.uint8)
+    pixels[3, 4] = 77
+    mask.write_bytes(encode(pixels, "PNG"))
+    mask_image = data / "data" / "images" / "shape_2.jpg"
+    mask_image.write_bytes(encode(np.stack([pixels] * 3, -1), "JPEG"))
+    check_refused(
+        run_job("train", *TRAIN, cwd=data), "shape_2.png", "the value 77 in 1 pixels", "--classes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ([], ["output/train/model", "model.json is missing", "jobs/train.py"]),
+        (["--model", "bundle", "--images", "nowhere"], ["nowhere", "no such folder"]),
+        (["--model", "bundle", "--images", "empty"], ["no image found", "empty"]),
+        (["--model", "bundle", "--images", "data/images", "--output", "data"], ["no segmentation"]),
+        (["--model", "damaged", "--images", "data/images"], ["model.onnx", "sha256"]),
+        (["--workers", "0"], ["--workers must be at least 1"]),
+        (["--max-error-rate", "7"], ["--max-error-rate"]),
+        (["--engine", "onnx", "--use-gpu"], ["--engine onnx runs on CPUs"]),
+    ],
+)
+def test_segment(data: Path, bundle_uri: str, flags: list[str], parts: list[str]) -> None:
+    (data / "empty").mkdir()
+    (data / "bundle").symlink_to(bundle_uri)
+    (data / "damaged").mkdir()
+    document = json.loads(Path(bundle_uri, "model.json").read_text())
+    (data / "damaged" / "model.json").write_text(json.dumps(document))
+    (data / "damaged" / "model.onnx").write_bytes(b"something else")
+    check_refused(run_job("segment", *flags, cwd=data), *parts)
+
+
+def test_a_flag_that_does_not_exist_is_explained(tmp_path: Path) -> None:
+    result = run_job("train", "--epoch", "3", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--epochs" in result.stderr
+    assert "Traceback" not in result.stderr
