@@ -7,23 +7,16 @@
 """
 
 import sys
-from dataclasses import replace
 
 import tyro
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.job import run_job, start_ray, tell
-from segray.storage.sample import write_sample
-from segray.storage.uri import absolute_uri, join_uri
 
 
 def main() -> int:
     config = tyro.cli(SegmentConfig)
-    if config.images is None:
-        sample = absolute_uri("output/sample")
-        write_sample(sample, tell)
-        config = replace(config, images=join_uri(sample, "new"))
     plan = make_plan(config, tell)
     if plan.missing:
         start_ray()

@@ -15,6 +15,7 @@ from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
 from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import Entry, list_entries
+from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.tables import MANIFEST_SCHEMA, read_tables, table_uris, write_table
 from segray.storage.uri import (
     absolute_uri,
@@ -54,19 +55,18 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Plan:
     """Open the model, list the images, write the manifest, and find what is still to be done.
 
     Args:
-        config: the flags of jobs/segment.py, with `images` given.
+        config: the flags of jobs/segment.py.
         tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: something the user gave cannot be used.
     """
-    assert config.images
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
     settings = {"model": bundle.digest, "mask_size": config.mask_size}
     _check_output(output, settings)
-    entries = _list_images(absolute_uri(config.images), tell)[: config.limit]
+    entries = _list_images(_images_uri(config, tell), tell)[: config.limit]
     _check_ids(entries)
     _write_manifest(output, entries, settings)
     if config.retry_errors:
@@ -85,6 +85,14 @@ def read_ids(output: str, folder: str) -> Iterator[int]:
     """The ids of all rows in a folder of the output."""
     for table in read_tables(join_uri(output, folder), ["id"]):
         yield from table["id"].to_pylist()
+
+
+def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
+    """What to segment: the sample images where none were named."""
+    if config.images:
+        return absolute_uri(config.images)
+    write_sample(SAMPLE_FOLDER, tell)
+    return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
 
 
 def _list_images(images: str, tell: Callable[[str], None]) -> list[Entry]:

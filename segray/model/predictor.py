@@ -3,11 +3,12 @@
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from segray.errors import InputError
 from segray.model.bundle import ONNX, WEIGHTS, Bundle
 
 Engine = Literal["auto", "tensorflow", "onnx"]
@@ -92,7 +93,15 @@ class TensorflowPredictor:
 
 
 def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"]:
-    """What ``auto`` means: TensorFlow where there is a GPU to use, ONNX Runtime where not."""
+    """What ``auto`` means: TensorFlow where there is a GPU to use, ONNX Runtime where not.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if engine not in get_args(Engine):
+        raise InputError(
+            f"there is no engine {engine!r}: take one of {', '.join(get_args(Engine))}"
+        )
     if engine == "auto":
         return "tensorflow" if use_gpu else "onnx"
     return engine

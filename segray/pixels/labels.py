@@ -30,7 +30,7 @@ _OKABE_ITO = (
 )
 
 # A class name becomes the end of a column's name, so it is kept to what SQL and file names bear.
-_NAME = re.compile(r"[^\W\d][\w-]{0,62}")
+_NAME = re.compile(r"[^\W\d_][\w-]{0,62}")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def list_entries(root: str) -> list[Entry]:
     folders are left out.
 
     Raises:
-        InputError: there is no such folder, or the store cannot be asked.
+        InputError: there is no such folder, a name in it is not Unicode, or the store cannot be
+            asked.
     """
     with explain_errors(root, "list"):
         entries = sorted(
@@ -65,6 +66,10 @@ def _list_local(root: Path) -> Iterator[Entry]:
             if name.startswith(".") or not path.is_file():
                 continue
             status = path.stat()
+            try:
+                str(path).encode()
+            except UnicodeEncodeError as error:
+                raise InputError(f"the name of {path!a} is not UTF-8: rename it") from error
             yield Entry(str(path), status.st_size, f"{status.st_mtime_ns:x}")
 
 

@@ -8,7 +8,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from segray.pixels.sample import draw_sample
-from segray.storage.uri import exists, join_uri, write_bytes
+from segray.storage.uri import absolute_uri, exists, join_uri, write_bytes
+
+#: Where the jobs keep it that are given no data.
+SAMPLE_FOLDER = "output/sample"
 
 LABELLED = 200
 UNLABELLED = 32
@@ -27,6 +30,7 @@ def write_sample(folder: str, tell: Callable[[str], None]) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
+    folder = absolute_uri(folder)
     if exists(join_uri(folder, _DONE)):
         return
     tell(f"drawing a sample data set of {LABELLED + UNLABELLED} images into {folder}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size, read_encoder_weights
-from segray.storage.sample import write_sample
+from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.uri import absolute_uri, child_names, exists, join_uri, read_bytes
 from segray.training.config import TrainConfig
 from segray.training.pairs import Pair, find_pairs, split_pairs
@@ -69,7 +69,7 @@ def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
     """Fill in the sample data set where no data was named."""
     if config.images:
         return config
-    folder = absolute_uri("output/sample")
+    folder = absolute_uri(SAMPLE_FOLDER)
     write_sample(folder, tell)
     return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
 
@@ -113,6 +113,6 @@ def _check_output(output: str, config: TrainConfig) -> None:
     for name, value in json.loads(json.dumps(config.to_json())).items():
         if name not in _FREE_SETTINGS and before.get(name) != value:
             raise InputError(
-                f"{output} holds a run with --{name.replace('_', '-')} {before.get(name)}, and this "
-                f"one has {value}: give another --output, or delete it"
+                f"{output} holds a run with --{name.replace('_', '-')} {before.get(name)}, and "
+                f"this one has {value}: give another --output, or delete it"
             )

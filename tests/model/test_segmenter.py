@@ -167,3 +167,8 @@ def test_takes_an_array_that_is_a_view(segmenter: Segmenter) -> None:
 def test_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"^{tmp_path} holds no model \({DESCRIPTION} is missing"):
         segray.load(str(tmp_path))
+
+
+def test_an_unknown_engine_is_named(bundle_uri: str) -> None:
+    with pytest.raises(InputError, match="no engine 'torch': take one of auto, tensorflow, onnx"):
+        segray.load(bundle_uri, engine="torch")  # type: ignore[arg-type]

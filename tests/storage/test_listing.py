@@ -187,3 +187,11 @@ def test_a_folder_that_this_user_may_not_read_is_not_passed_over(tmp_path: Path)
             list_entries(str(tmp_path))
     finally:
         (tmp_path / "shut").chmod(0o700)
+
+
+def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
+    """Parquet holds text: such a name could not be written into the manifest."""
+    Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.jpg")).write_bytes(b"x")
+    with pytest.raises(InputError, match="is not UTF-8: rename it") as caught:
+        list_entries(str(tmp_path))
+    assert str(caught.value).isascii()
