@@ -25,9 +25,9 @@ TAPS = (
 )
 _DECODER_FILTERS = (512, 256, 128, 64)
 
-# Of the running statistics. From given weights, Keras' default; from random ones the statistics
-# move fast, and with MobileNetV2's own 0.999 they would lag thousands of steps behind.
-_MOMENTUM, _SCRATCH_MOMENTUM = 0.99, 0.9
+# Of the running statistics that batch normalisation keeps. A small data set makes some twenty steps
+# an epoch: Keras' 0.99 lags five epochs behind the weights there, MobileNetV2's 0.999 fifty.
+_MOMENTUM = 0.9
 
 
 def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = None) -> keras.Model:
@@ -46,9 +46,8 @@ def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = No
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
     *skips, x = _build_encoder(image_size, encoder_weights)(scaled)
-    momentum = _SCRATCH_MOMENTUM if encoder_weights is None else _MOMENTUM
     for filters, skip in zip(_DECODER_FILTERS, reversed(skips), strict=True):
-        x = _upsample(filters, momentum, x)
+        x = _upsample(filters, x)
         x = keras.layers.Concatenate()([x, skip])
     logits = keras.layers.Conv2DTranspose(
         classes, 3, strides=2, padding="same", dtype="float32", name="logits"
@@ -64,7 +63,7 @@ def _build_encoder(image_size: int, weights: bytes | None) -> keras.Model:
     if weights is None:
         for layer in encoder.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = _SCRATCH_MOMENTUM
+                layer.momentum = _MOMENTUM
                 layer.synchronized = True
     else:
         _load_encoder_weights(base, weights)
@@ -99,7 +98,7 @@ def _file_name(content: bytes) -> str:
     return "encoder.h5" if legacy else "encoder.weights.h5"
 
 
-def _upsample(filters: int, momentum: float, x: keras.KerasTensor) -> keras.KerasTensor:
+def _upsample(filters: int, x: keras.KerasTensor) -> keras.KerasTensor:
     """Double the resolution: the pix2pix block, https://arxiv.org/abs/1611.07004."""
     x = keras.layers.Conv2DTranspose(
         filters,
@@ -109,5 +108,5 @@ def _upsample(filters: int, momentum: float, x: keras.KerasTensor) -> keras.Kera
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
         use_bias=False,
     )(x)
-    x = keras.layers.BatchNormalization(momentum=momentum, synchronized=True)(x)
+    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, synchronized=True)(x)
     return keras.layers.ReLU()(x)

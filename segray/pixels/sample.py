@@ -86,7 +86,7 @@ def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Ima
     return tilted.point(lambda value: 255 * (value > 127))
 
 
-def _paint_ground(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.float32]:
+def _paint_ground(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.floating]:
     """Two colours in soft clouds, with pebbles; float32 [height, width, 3]."""
     clouds = _noise(rng, width, height, (6, 12, 48))
     ground = _mix(_ground_colour(rng), _ground_colour(rng), clouds)

@@ -10,7 +10,6 @@ import ray
 _POLL_SECONDS = 0.5
 
 
-@ray.remote(num_cpus=0)
 class _Mailbox:
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -27,7 +26,7 @@ class Messages:
     """A mailbox that any process of the cluster can write to; call it with a line."""
 
     def __init__(self) -> None:
-        self._mailbox: Any = _Mailbox.remote()
+        self._mailbox: Any = ray.remote(num_cpus=0)(_Mailbox).remote()
 
     def __call__(self, line: str) -> None:
         """Send a line, without waiting for it to arrive."""

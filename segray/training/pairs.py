@@ -1,7 +1,7 @@
 """Pairs: which mask belongs to which image, and which pairs are kept for validation."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -96,7 +96,7 @@ def _path(root: str, uri: str) -> str:
     return str(PurePosixPath(relative_key(root, uri)).with_suffix(""))
 
 
-def _repeats(root: str, uris: list[str], key_of) -> dict[str, list[str]]:
+def _repeats(root: str, uris: list[str], key_of: Callable[[str, str], str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
     for uri in uris:
         groups[key_of(root, uri)].append(uri)
