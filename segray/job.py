@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,9 +56,12 @@ def quiet_native_logs() -> Iterator[None]:
 
 
 def start_ray() -> None:
-    """Connect to the cluster that RAY_ADDRESS or the machine names, or start one here, quietly.
+    """Connect to the cluster that RAY_ADDRESS or this machine names, or start one here, quietly.
 
     Workers' logs stay in Ray's own files: the job prints what a person needs.
+
+    Raises:
+        InputError: nothing answers at RAY_ADDRESS.
     """
     # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -66,7 +70,38 @@ def start_ray() -> None:
 
     tell("starting Ray")
     with quiet_native_logs():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(
+            _cluster_address(),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+
+
+def _cluster_address() -> str:
+    """What to give `ray.init`, which waits without end for a cluster that is gone."""
+    named = os.environ.get("RAY_ADDRESS", "")
+    if named == "local":
+        return named
+    if named not in ("", "auto"):
+        if not _answers(named.rpartition("://")[2]):
+            raise InputError(
+                f"no Ray cluster answers at RAY_ADDRESS={named}: correct it, or unset it to start "
+                "Ray on this machine"
+            )
+        return named
+    # Where `ray start` notes the cluster of this machine; a killed one leaves its note behind.
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
+    return "auto" if note.exists() and _answers(note.read_text()) else "local"
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True

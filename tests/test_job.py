@@ -1,0 +1,63 @@
+"""What every job does around its one function."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import free_port
+
+PROGRAM = """
+from segray.job import run_job, start_ray
+
+def main():
+    start_ray()
+    import ray
+    print("CPUs:", ray.cluster_resources()["CPU"])
+    return 3
+
+run_job(main)
+"""
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """A temporary folder for Ray, whose sockets need a short path."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(**environment: str) -> subprocess.CompletedProcess:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**clean, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_the_note_of_a_killed_cluster_does_not_hang_a_job(ray_folder: Path) -> None:
+    note = ray_folder / "ray" / "ray_current_cluster"
+    note.parent.mkdir()
+    note.write_text(f"127.0.0.1:{free_port()}")
+    result = run(RAY_TMPDIR=str(ray_folder))
+    assert "CPUs:" in result.stdout, result.stderr
+    assert result.returncode == 3  # the status that the job's function gave
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_that_does_not_answer_is_named(scheme: str) -> None:
+    address = f"{scheme}127.0.0.1:{free_port()}"
+    result = run(RAY_ADDRESS=address)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: no Ray cluster answers at RAY_ADDRESS={address}")
+    assert len(result.stderr.splitlines()) == 1
