@@ -19,6 +19,7 @@ from segray.bulk.plan import Plan, read_ids
 from segray.bulk.progress import ProgressLine
 from segray.bulk.stages import Predict, decode, fetch
 from segray.bulk.write import write
+from segray.errors import InputError
 from segray.storage.listing import Entry
 from segray.storage.tables import read_tables
 from segray.storage.uri import join_uri, write_bytes
@@ -80,7 +81,9 @@ def segment(plan: Plan, tell: Callable[[str], None]) -> SegmentSummary:
         progress = ProgressLine(len(plan.missing), tell)
         for written in _pipeline(plan).iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in written.to_pylist():
-                progress.add(**row)
+                if row["problem"]:
+                    raise InputError(row["problem"])
+                progress.add(row["segmented"], row["failed"], row["bytes"])
         progress.finish()
     summary = _summarise(plan, time.monotonic() - started)
     _write_record(plan, summary)

@@ -264,6 +264,20 @@ def test_a_folder_without_images_is_refused(bundle_uri: str, tmp_path) -> None:
         make_plan(config, print)
 
 
+def test_an_output_that_cannot_be_written_is_named(bundle_uri: str, tmp_path) -> None:
+    """The write fails in a task, far from the driver; the user sees one line all the same."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(GOOD["a.jpg"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results").write_text("a file where a folder should be")
+    config = SegmentConfig(
+        model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
+    )
+    with pytest.raises(InputError, match=r"cannot write .*out/results/") as caught:
+        run(config)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_no_partial_file_is_left(finished) -> None:
     config, *_ = finished
     found = file_system(config.output).find(config.output)
