@@ -21,7 +21,7 @@ MAX_PIXELS = 89_478_485
 
 # A reduced-scale decode keeps at least this many times the size asked for, so that the
 # anti-aliasing filter, and not the codec's scaling, decides what the small image looks like.
-_REDUCED_MARGIN = 4
+_REDUCED_MARGIN = 8
 
 
 class DecodeError(Exception):
@@ -50,7 +50,7 @@ def read_picture(source: bytes | Image.Image, size: int) -> Picture:
 
     Args:
         source: an image file's bytes (one of `FORMATS`, told by content), or an image in memory.
-            JPEG bytes of over eight times `size` are decoded at a reduced scale.
+            JPEG bytes of over sixteen times `size` are decoded at a reduced scale.
         size: the side of the square in pixels.
 
     Raises:
