@@ -19,7 +19,7 @@ def main() -> int:
     config = tyro.cli(SegmentConfig)
     plan = make_plan(config, tell)
     if plan.missing:
-        start_ray()
+        start_ray(config.use_gpu)
     from segray.bulk.run import segment
 
     summary = segment(plan, tell)

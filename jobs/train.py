@@ -18,7 +18,7 @@ def main() -> int:
     if config.images is None:
         config = tyro.cli(TrainConfig, default=TrainConfig(**SAMPLE_SETTINGS))
     preparation = prepare_training(config, tell)
-    start_ray()
+    start_ray(config.use_gpu)
     with quiet_native_logs():
         from segray.training.run import train
 
@@ -29,7 +29,8 @@ def main() -> int:
         f"  mIoU {best['mean_iou']:.3f}   accuracy {best['accuracy']:.3f}   loss {best['loss']:.3f}"
     )
     for name in config.labels.names:
-        tell(f"  IoU of {name:<20} {best[f'iou_{name}'] or 0:.3f}")
+        iou = best[f"iou_{name}"]
+        tell(f"  IoU of {name:<20} {'not there' if iou is None else f'{iou:.3f}'}")
     tell(f"model:    {summary.output}/model")
     tell(f"pictures: {summary.output}/previews, {summary.output}/curves.png")
     return 0

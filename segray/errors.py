@@ -5,5 +5,5 @@ class InputError(Exception):
     """Something the user gave cannot be used.
 
     Its message is one line that names the thing, says what is wrong with it and what to do.
-    The job scripts print it and exit with status 1; nothing else in segray catches it.
+    The job scripts print it and exit with status 1.
     """

@@ -55,13 +55,16 @@ def quiet_native_logs() -> Iterator[None]:
         os.close(kept)
 
 
-def start_ray() -> None:
+def start_ray(use_gpu: bool) -> None:
     """Connect to the cluster that RAY_ADDRESS or this machine names, or start one here, quietly.
 
     Workers' logs stay in Ray's own files: the job prints what a person needs.
 
+    Args:
+        use_gpu: whether the job is going to ask for GPUs.
+
     Raises:
-        InputError: nothing answers at RAY_ADDRESS.
+        InputError: nothing answers at RAY_ADDRESS, or this machine has no GPU to use.
     """
     # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -69,9 +72,10 @@ def start_ray() -> None:
     import ray.data
 
     tell("starting Ray")
+    address = _cluster_address()
     with quiet_native_logs():
         ray.init(
-            _cluster_address(),
+            address,
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False,
@@ -79,6 +83,13 @@ def start_ray() -> None:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    if use_gpu and not ray.cluster_resources().get("GPU"):
+        if address == "local":
+            raise InputError(
+                "--use-gpu: Ray finds no GPU on this machine; leave the flag out, or run on a "
+                "cluster that has GPUs"
+            )
+        tell("no node has a GPU yet: waiting until the cluster brings one")
 
 
 def _cluster_address() -> str:

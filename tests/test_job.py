@@ -16,7 +16,7 @@ PROGRAM = """
 from segray.job import run_job, start_ray
 
 def main():
-    start_ray()
+    start_ray(use_gpu=False)
     import ray
     print("CPUs:", ray.cluster_resources()["CPU"])
     return 3

@@ -29,7 +29,7 @@ class SegmentConfig:
     mask_size: MaskSize = "original"
     """Size of the masks: each image's own, or the model's (small and square)."""
     limit: int | None = None
-    """Take only so many images, the first by URI; default: all."""
+    """Take only so many images, the first by URI, and list no others; default: all."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
     max_error_rate: float = 0.05
@@ -38,13 +38,17 @@ class SegmentConfig:
     engine: Engine = "auto"
     """What runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
     workers: int | None = None
-    """How many predictors run at once; default: one for each CPU, or each GPU with --use-gpu."""
+    """How many predictors run at once; default: one for each CPU that the cluster has now, or each
+    GPU with --use-gpu; on a cluster that starts with none, as many as it grows to."""
     use_gpu: bool = False
     """Give each predictor a GPU."""
     batch_size: int = 32
     """Images that a predictor takes at a time."""
 
     def __post_init__(self) -> None:
+        for name in ("model", "images", "output"):
+            if getattr(self, name) == "":
+                raise InputError(f"--{name} is empty: give a URI")
         for name in ("limit", "workers", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segray.bulk.config import SegmentConfig
@@ -16,7 +17,7 @@ from segray.model.predictor import choose_engine, engine_file
 from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import Entry, list_entries
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
-from segray.storage.tables import MANIFEST_SCHEMA, read_tables, table_uris, write_table
+from segray.storage.tables import MANIFEST_SCHEMA, read_table, read_tables, table_uris, write_table
 from segray.storage.uri import (
     absolute_uri,
     child_names,
@@ -69,11 +70,9 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Plan:
     entries = _list_images(_images_uri(config, tell), tell)[: config.limit]
     _check_ids(entries)
     _write_manifest(output, entries, settings)
-    if config.retry_errors:
-        # Their images are missing from then on, whatever happens to this run.
-        for uri in table_uris(join_uri(output, "errors")):
-            remove(uri)
-    done = {*read_ids(output, "results"), *read_ids(output, "errors")}
+    done = set(read_ids(output, "results"))
+    if not config.retry_errors:
+        done.update(read_ids(output, "errors"))
     missing = [entry for entry in entries if entry.id not in done]
     if len(missing) < len(entries):
         tell(f"{len(entries) - len(missing)} of them have a row from an earlier run")
@@ -87,9 +86,26 @@ def read_ids(output: str, folder: str) -> Iterator[int]:
         yield from table["id"].to_pylist()
 
 
+def forget_errors(plan: Plan) -> None:
+    """Delete the errors rows of images that are about to be tried again, and keep the others.
+
+    Raises:
+        InputError: a file cannot be read or written.
+    """
+    missing = pa.array([entry.id for entry in plan.missing], pa.int64())
+    folder = join_uri(plan.output, "errors")
+    for uri in table_uris(folder):
+        table = read_table(uri)
+        kept = table.filter(pc.invert(pc.is_in(table["id"], value_set=missing)))
+        if not len(kept):
+            remove(uri)
+        elif len(kept) < len(table):
+            write_table(uri, kept)
+
+
 def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
     """What to segment: the sample images where none were named."""
-    if config.images:
+    if config.images is not None:
         return absolute_uri(config.images)
     write_sample(SAMPLE_FOLDER, tell)
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")

@@ -15,7 +15,7 @@ import ray
 import ray.data
 
 from segray import __version__
-from segray.bulk.plan import Plan, read_ids
+from segray.bulk.plan import Plan, forget_errors, read_ids
 from segray.bulk.progress import ProgressLine
 from segray.bulk.stages import Predict, decode, fetch
 from segray.bulk.write import write
@@ -33,6 +33,9 @@ _PREDICTOR_CPUS = 0.5
 # Rows in a results file: few enough that a small job is spread over the CPUs and seldom loses work,
 # many enough that a large one leaves no heap of small files.
 _FILE_ROWS = (64, 2048)
+# What bounds the memory of a task: the files it reads, and the logits it makes masks of.
+_BLOCK_BYTES = 1 << 27
+_FILE_LOGITS_BYTES = 1 << 27
 
 _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
@@ -78,6 +81,9 @@ def segment(plan: Plan, tell: Callable[[str], None]) -> SegmentSummary:
     started = time.monotonic()
     if plan.missing:
         tell(f"segmenting {len(plan.missing)} images with {plan.engine}")
+        # Ray Data gives a job up after half an hour without a block; nodes may take longer.
+        ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
+        forget_errors(plan)
         progress = ProgressLine(len(plan.missing), tell)
         for written in _pipeline(plan).iter_batches(batch_size=None, batch_format="pyarrow"):
             for row in written.to_pylist():
@@ -93,11 +99,8 @@ def segment(plan: Plan, tell: Callable[[str], None]) -> SegmentSummary:
 def _pipeline(plan: Plan) -> ray.data.Dataset:
     """The whole job: images in, files written, one row of counts out for each."""
     config, bundle = plan.config, plan.bundle
-    # Never more predictors than images: Ray keeps the idle ones waiting for blocks.
-    workers = min(config.workers or _default_workers(config.use_gpu), len(plan.missing))
+    workers, pool = _predictors(plan)
     block_rows = min(config.batch_size, math.ceil(len(plan.missing) / workers))
-    low, high = _FILE_ROWS
-    file_rows = min(max(len(plan.missing) // (8 * workers), low), high)
     tasks: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": _TASK_CPUS}
     return (
         ray.data.from_arrow(_as_tables(plan.missing, block_rows))
@@ -108,13 +111,13 @@ def _pipeline(plan: Plan) -> ray.data.Dataset:
             batch_size=config.batch_size,
             batch_format="pyarrow",
             fn_constructor_args=(bundle, plan.engine, 0 if config.use_gpu else 1),
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=_PREDICTOR_CPUS,
+            compute=pool,
+            num_cpus=_predictor_cpus(workers),
             num_gpus=1 if config.use_gpu else 0,
         )
         .map_batches(
             write,
-            batch_size=file_rows,
+            batch_size=_file_rows(plan, workers),
             fn_args=(
                 plan.output,
                 bundle.labels,
@@ -127,25 +130,52 @@ def _pipeline(plan: Plan) -> ray.data.Dataset:
     )
 
 
+def _predictors(plan: Plan) -> tuple[int, ray.data.ActorPoolStrategy]:
+    """How many predictors to start with, and their pool."""
+    kind = "GPU" if plan.config.use_gpu else "CPU"
+    now = plan.config.workers or int(ray.cluster_resources().get(kind, 0))
+    if not now:
+        # A cluster that starts its nodes when they are asked for: ask until it has no more.
+        return 1, ray.data.ActorPoolStrategy(min_size=1, max_size=len(plan.missing))
+    # Never more predictors than images: Ray would keep the idle ones waiting for blocks.
+    workers = min(now, len(plan.missing))
+    return workers, ray.data.ActorPoolStrategy(size=workers)
+
+
+def _predictor_cpus(workers: int) -> float:
+    """What a predictor asks for: with all of them, half of the CPUs stay free for the tasks."""
+    share = min(_PREDICTOR_CPUS, ray.cluster_resources().get("CPU", math.inf) / 2 / workers)
+    return math.floor(share * 10_000) / 10_000
+
+
+def _file_rows(plan: Plan, workers: int) -> int:
+    """How many rows a results file gets."""
+    low, high = _FILE_ROWS
+    logits_bytes = 4 * len(plan.bundle.labels) * plan.bundle.image_size**2
+    fitting = max(1, _FILE_LOGITS_BYTES // logits_bytes)
+    return min(max(len(plan.missing) // (8 * workers), low), high, fitting)
+
+
 def _as_tables(missing: list[Entry], rows: int) -> list[pa.Table]:
     """Blocks of a batch at most: Ray deals out blocks, and few large ones reach few workers."""
+    blocks: list[list[Entry]] = [[]]
+    size = 0
+    for entry in missing:
+        if blocks[-1] and (len(blocks[-1]) == rows or size + entry.size > _BLOCK_BYTES):
+            blocks.append([])
+            size = 0
+        blocks[-1].append(entry)
+        size += entry.size
     return [
         pa.table(
             {
-                "id": pa.array([entry.id for entry in part], pa.int64()),
-                "uri": [entry.uri for entry in part],
-                "size": pa.array([entry.size for entry in part], pa.int64()),
+                "id": pa.array([entry.id for entry in block], pa.int64()),
+                "uri": [entry.uri for entry in block],
+                "size": pa.array([entry.size for entry in block], pa.int64()),
             }
         )
-        for part in (missing[i : i + rows] for i in range(0, len(missing), rows))
+        for block in blocks
     ]
-
-
-def _default_workers(use_gpu: bool) -> int:
-    resources = ray.cluster_resources()
-    if not use_gpu:
-        return max(1, int(resources.get("CPU", 1)))
-    return max(1, int(resources.get("GPU", 1)))
 
 
 def _summarise(plan: Plan, seconds: float) -> SegmentSummary:
@@ -153,17 +183,18 @@ def _summarise(plan: Plan, seconds: float) -> SegmentSummary:
     columns = [f"pixels_{name}" for name in labels.names]
     listed = pa.array(plan.listed, pa.int64())
     pixels = np.zeros(len(labels), dtype=np.int64)
-    segmented: list[int] = []
+    segmented: set[int] = set()
     for table in read_tables(join_uri(output, "results"), ["id", *columns]):
         # Rows of objects that are gone or have changed stay, and are not of this listing.
         table = table.filter(pc.is_in(table["id"], value_set=listed))
-        segmented += table["id"].to_pylist()
+        segmented.update(table["id"].to_pylist())
         pixels += [pc.sum(table[column]).as_py() or 0 for column in columns]
-    failed = [row_id for row_id in read_ids(output, "errors") if row_id in plan.listed]
-    rows = len(segmented) + len(failed)
-    if not rows == len({*segmented, *failed}) == len(plan.listed):
-        raise RuntimeError(
-            f"{output} has {rows} rows for {len(plan.listed)} images; this is a defect of segray"
+    failed = (plan.listed & set(read_ids(output, "errors"))) - segmented
+    lost = len(plan.listed) - len(segmented) - len(failed)
+    if lost:
+        raise InputError(
+            f"{output} has no row for {lost} images that were treated: on several nodes --output "
+            "must be in S3 or on a file system that all of them share; run again"
         )
     return SegmentSummary(
         output=output,
@@ -180,6 +211,7 @@ def _write_record(plan: Plan, summary: SegmentSummary) -> None:
     record = {
         "configuration": plan.config.to_json(),
         "model": plan.bundle.digest,
+        "engine": plan.engine,
         "labels": plan.bundle.labels.to_json(),
         "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
         "counts": {

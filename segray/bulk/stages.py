@@ -23,6 +23,9 @@ from segray.storage.uri import describe_error, file_system
 # Requests to have under way at once. A request waits far more than it computes.
 _REQUESTS = 16
 
+#: Files larger than this are not read: no image of `MAX_PIXELS` pixels needs as much.
+MAX_FILE_BYTES = 1 << 29
+
 _FAILURE = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 _KEYS = [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64())]
 _FETCHED = pa.schema([*_KEYS, ("content", pa.binary()), *_FAILURE])
@@ -40,6 +43,9 @@ def fetch(images: pa.Table) -> pa.Table:
 
 def _fetch_one(row: dict[str, Any]) -> dict[str, Any]:
     uri = row["uri"]
+    if row["size"] > MAX_FILE_BYTES:
+        too_large = DecodeError(f"is {row['size']} bytes large, over the limit of {MAX_FILE_BYTES}")
+        return {**row, **_failure("fetch", too_large, str(too_large))}
     try:
         return {**row, "content": file_system(uri).cat_file(uri)}
     except Exception as error:

@@ -90,11 +90,14 @@ def read_mask_values(data: bytes) -> npt.NDArray[np.integer[Any]]:
     """
     try:
         image = _open(data)
+        # Pillow stretches grey of two and four bits to eight; a mask's values are those stored.
+        tiles = getattr(image, "tile", None)
+        stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "", 1)
         upright = _turn_upright(image, _orientation(image))
         if upright.mode == "1":
             return np.asarray(upright, dtype=np.uint8)
         if upright.mode in ("L", "P") or upright.mode.startswith("I"):
-            return _unsigned(np.asarray(upright))
+            return _unsigned(np.asarray(upright)) // stretch
     except DecodeError:
         raise
     except Exception as error:

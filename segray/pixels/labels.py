@@ -29,7 +29,7 @@ _OKABE_ITO = (
     (240, 228, 66),
 )
 
-# A class name becomes the end of a column's name, so it is kept to what SQL and file names bear.
+# A class name becomes the end of a column's name; one with a hyphen needs quotes in SQL.
 _NAME = re.compile(r"[^\W\d_][\w-]{0,62}")
 
 

@@ -59,8 +59,14 @@ def relative_key(root: str, uri: str) -> str:
 
 def _list_local(root: Path) -> Iterator[Entry]:
     # os.walk passes over what it cannot read unless it is told to raise.
-    for folder, subfolders, names in os.walk(root, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    seen: set[str] = set()  # folders by their real path: links may lead round in a circle
+    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in seen
+        ]
         for name in names:
             path = Path(folder, name)
             if name.startswith(".") or not path.is_file():

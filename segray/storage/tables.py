@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,7 @@ ERRORS_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
         ("uri", pa.string()),
-        ("stage", pa.string()),  # fetch, decode or segment
+        ("stage", pa.string()),  # fetch or decode
         ("error", pa.string()),  # a kind to group by
         ("message", pa.string()),  # the reason, for a person
     ]
@@ -81,6 +80,14 @@ def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
         InputError: a file cannot be read or is no Parquet file.
     """
     for uri in table_uris(folder):
-        with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
-            table: Any = pq.read_table(file, columns=columns)
-        yield table
+        yield read_table(uri, columns)
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Some columns of a Parquet file, or all of them.
+
+    Raises:
+        InputError: it cannot be read or is no Parquet file.
+    """
+    with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
+        return pq.read_table(file, columns=columns)

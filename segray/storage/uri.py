@@ -27,9 +27,10 @@ def absolute_uri(uri: str) -> str:
     """
     scheme = _SCHEME.match(uri)
     if not scheme:
-        return str(Path(uri).expanduser().absolute())
+        # Not only absolute but one spelling for each path: the ids of images hang on it.
+        return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
     if scheme[1] == "file":
-        return str(Path(uri[len("file://") :]).absolute())
+        return os.path.abspath(uri[len("file://") :])  # noqa: PTH100
     if scheme[1] != "s3":
         raise InputError(f"{scheme[0]}... is not supported: give a local path or s3://bucket/key")
     bucket, _, key = uri[len("s3://") :].partition("/")
@@ -92,7 +93,8 @@ def describe_error(uri: str, error: BaseException) -> str:
     if isinstance(error, PermissionError):
         who = "this user" if is_local(uri) else "these credentials"
         return f"{who} may not do that: check the permissions"
-    return " ".join(f"{kind}: {error}".split())[:300]
+    # A URL in an error may hold the password of an endpoint or of a proxy.
+    return re.sub(r"//[^/@\s]*@", "//", " ".join(f"{kind}: {error}".split()))[:300]
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
@@ -169,7 +171,9 @@ def exists(uri: str) -> bool:
 
 
 def child_names(uri: str) -> list[str]:
-    """The names right below a folder or prefix, sorted; none where there is no such folder.
+    """The names right below a folder or prefix, sorted, hidden ones left out.
+
+    There are none where there is no such folder.
 
     Raises:
         InputError: the store cannot be asked.
@@ -182,7 +186,8 @@ def child_names(uri: str) -> list[str]:
                 raise
             return []
     # In S3 a name that ends with a slash is the empty object that stands for the folder itself.
-    return sorted(str(name).rpartition("/")[2] for name in found if not name.endswith("/"))
+    names = (str(name).rpartition("/")[2] for name in found)
+    return sorted(name for name in names if name and not name.startswith("."))
 
 
 def _umask() -> int:

@@ -1,5 +1,6 @@
 """The configuration of a training run: the flags of jobs/train.py, with their defaults."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -64,19 +65,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", Labels.parse(self.classes, self.ignore_values))
-        _require(bool(self.images) == bool(self.masks), "--images and --masks go together")
+        for name in ("images", "masks", "output", "validation_images", "validation_masks"):
+            _require(getattr(self, name) != "", f"--{name.replace('_', '-')} is empty: give a URI")
+        _require((self.images is None) == (self.masks is None), "--images and --masks go together")
         _require(
-            bool(self.validation_images) == bool(self.validation_masks),
+            (self.validation_images is None) == (self.validation_masks is None),
             "--validation-images and --validation-masks go together",
         )
         _require(
-            bool(self.images) or not self.validation_images,
+            self.images is not None or self.validation_images is None,
             "--validation-images needs --images and --masks to train on",
         )
         for name in ("epochs", "batch_size", "workers"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
-        _require(self.learning_rate > 0, "--learning-rate must be above 0")
-        _require(self.seed >= 0, "--seed must be 0 or above")
+        _require(0 < self.learning_rate < math.inf, "--learning-rate must be a number above 0")
+        _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
         _require(
             0 < self.validation_fraction < 1, "--validation-fraction must be above 0 and below 1"
         )

@@ -131,7 +131,7 @@ def _index(
         more = f" (and {len(errors) - 1} more such pairs)" if len(errors) > 1 else ""
         raise InputError(errors[first] + more)
     positions = np.array([position_of[pair.key] for pair in pairs], dtype=np.int64)
-    fingerprint = hashlib.sha256("".join(digests[pair.key] for pair in pairs).encode())
+    fingerprint = hashlib.sha256("".join(p.key + digests[p.key] for p in pairs).encode())
     return Examples(blocks, positions, image_size), fingerprint.hexdigest()[:16]
 
 

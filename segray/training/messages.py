@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _POLL_SECONDS = 0.5
 
@@ -26,7 +27,9 @@ class Messages:
     """A mailbox that any process of the cluster can write to; call it with a line."""
 
     def __init__(self) -> None:
-        self._mailbox: Any = ray.remote(num_cpus=0)(_Mailbox).remote()
+        # On the driver's own node: no other node's end takes it away.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
 
     def __call__(self, line: str) -> None:
         """Send a line, without waiting for it to arrive."""

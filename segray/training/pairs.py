@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from segray.errors import InputError
+from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import list_entries, relative_key
 from segray.storage.uri import absolute_uri
 
@@ -82,9 +83,15 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list
 
 
 def _list(root: str, what: str) -> list[str]:
-    uris = [entry.uri for entry in list_entries(root)]
+    entries = list_entries(root)
+    # What the content is decides later; this keeps notes and sidecar files out.
+    suffixes = (*SUFFIXES, "")
+    uris = [e.uri for e in entries if PurePosixPath(e.uri).suffix.lower() in suffixes]
     if not uris:
-        raise InputError(f"no {what} found: {root} is empty")
+        raise InputError(
+            f"no {what} found: of the {len(entries)} files below {root} none ends in "
+            f"{', '.join(SUFFIXES)}"
+        )
     return uris
 
 

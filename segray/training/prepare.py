@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size, read_encoder_weights
@@ -67,7 +68,7 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
 
 def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
     """Fill in the sample data set where no data was named."""
-    if config.images:
+    if config.images is not None:
         return config
     folder = absolute_uri(SAMPLE_FOLDER)
     write_sample(folder, tell)
@@ -93,6 +94,22 @@ def _find_parts(config: TrainConfig, tell: Callable[[str], None]) -> tuple[list[
     return train, validation
 
 
+def read_marker(output: str) -> dict[str, Any]:
+    """What the run in a folder was started with: ``configuration`` and ``data_fingerprint``.
+
+    Raises:
+        InputError: the folder's marker is not one that segray wrote.
+    """
+    uri = join_uri(output, MARKER)
+    try:
+        document: dict[str, Any] = json.loads(read_bytes(uri))
+        if isinstance(document["configuration"], dict) and document["data_fingerprint"]:
+            return document
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{uri} is no record of a training run: give another --output")
+
+
 def _check_output(output: str, config: TrainConfig) -> None:
     """Refuse a folder that holds something else, or a run with other settings."""
     marker = join_uri(output, MARKER)
@@ -104,12 +121,7 @@ def _check_output(output: str, config: TrainConfig) -> None:
                 "give another --output, or empty the folder"
             )
         return
-    try:
-        before = json.loads(read_bytes(marker))["configuration"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{marker} is no record of a training run: give another --output"
-        ) from error
+    before = read_marker(output)["configuration"]
     for name, value in json.loads(json.dumps(config.to_json())).items():
         if name not in _FREE_SETTINGS and before.get(name) != value:
             raise InputError(

@@ -2,11 +2,14 @@
 
 import io
 import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from segray.pixels.labels import Labels
 from segray.pixels.pictures import colour_mask, draw_sheet
@@ -19,6 +22,22 @@ def write_records(output: str, history: Sequence[dict[str, Any]], labels: Labels
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in history)
     write_bytes(join_uri(output, "metrics.jsonl"), lines.encode())
     write_bytes(join_uri(output, "curves.png"), draw_curves(history, labels))
+
+
+def write_events(output: str, history: Sequence[dict[str, Any]]) -> None:
+    """Write ``tensorboard/`` anew, with every number of all epochs so far as a scalar."""
+    with tempfile.TemporaryDirectory() as folder:
+        writer = tf.summary.create_file_writer(folder)
+        with writer.as_default():
+            for record in history:
+                for name, value in record.items():
+                    if name != "epoch" and value is not None:
+                        tf.summary.scalar(name, value, step=record["epoch"])
+        writer.close()
+        [events] = Path(folder).iterdir()
+        # One name, so that a run that goes on replaces what it wrote before.
+        uri = join_uri(output, "tensorboard", "events.out.tfevents.segray")
+        write_bytes(uri, events.read_bytes())
 
 
 def write_preview(

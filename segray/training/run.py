@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import ray
@@ -24,7 +25,7 @@ from segray.storage.uri import (
 from segray.training.config import TrainConfig
 from segray.training.examples import decode_pairs
 from segray.training.messages import relay_messages
-from segray.training.prepare import MARKER, Preparation
+from segray.training.prepare import MARKER, Preparation, read_marker
 from segray.training.worker import Assignment, train_worker
 
 
@@ -62,6 +63,8 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
     examples, fingerprint = decode_pairs(
         pairs, config.labels, config.image_size, _progress(len(pairs), tell)
     )
+    # The same files, parted otherwise, are another run.
+    fingerprint = f"{fingerprint}-{trained_on}"
     tell(f"decoded {len(pairs)} pairs in {time.monotonic() - started:.0f} s")
     _claim_output(output, config, fingerprint)
     if exists(join_uri(output, "model", DESCRIPTION)):
@@ -92,29 +95,21 @@ def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
     if not exists(marker):
         document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
         write_bytes(marker, json.dumps(document, indent=2).encode())
-    elif json.loads(read_bytes(marker))["data_fingerprint"] != fingerprint:
+    elif read_marker(output)["data_fingerprint"] != fingerprint:
         raise InputError(f"{output} holds a run on other data: give another --output, or delete it")
 
 
 def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
     """How many CPUs a worker asks Ray for, and how many threads it computes with (0: its pick)."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if config.use_gpu:
-        if len(nodes) == 1 and "GPU" not in nodes[0] and not _can_grow():
-            raise InputError(
-                "--use-gpu: this machine has no GPU that Ray can see; leave the flag out, or run "
-                "on a cluster that has GPUs"
-            )
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    if config.use_gpu or not any(nodes):
         return 1.0, 0
-    largest = max(node.get("CPU", 0.0) for node in nodes)
-    share = largest / math.ceil(config.workers / len(nodes))
-    cpus = math.floor(share) if share >= 1 else round(share, 4) or 0.0
-    return float(cpus), max(1, math.floor(cpus))
-
-
-def _can_grow() -> bool:
-    """Whether an autoscaler may still bring nodes."""
-    return bool(ray.cluster_resources().get("autoscaler", 0))
+    for cpus in range(int(max(nodes)), 0, -1):
+        if sum(node // cpus for node in nodes) >= config.workers:
+            return float(cpus), cpus
+    # More workers than CPUs: each gets an equal part of one, rounded down so that all fit.
+    parts = next(n for n in count(2) if sum(int(node) * n for node in nodes) >= config.workers)
+    return math.floor(10_000 / parts) / 10_000, 1
 
 
 def _fit(assignment: Assignment, cpus: float) -> None:

@@ -13,6 +13,7 @@ import ray
 import ray.train
 import tensorflow as tf
 
+from segray.errors import InputError
 from segray.model.bundle import write_bundle
 from segray.model.unet import build_unet
 from segray.pixels.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
@@ -22,7 +23,7 @@ from segray.training.checkpoint import Progress, load_checkpoint, save_checkpoin
 from segray.training.config import TrainConfig
 from segray.training.examples import Examples
 from segray.training.network import TrainableNetwork
-from segray.training.records import write_preview, write_records
+from segray.training.records import write_events, write_preview, write_records
 
 _PREVIEWS = 4
 _SCORE_BATCH = 32
@@ -125,6 +126,11 @@ class Worker:
         started = time.monotonic()
         train_loss, rate = self._learn(epoch)
         scores = self._score()
+        if not np.isfinite(train_loss) or scores["loss"] is None:
+            raise InputError(
+                f"the loss is no number any more in epoch {epoch}: lower --learning-rate "
+                f"{self._config.learning_rate:g}, and give another --output"
+            )
         return {
             "epoch": epoch,
             "train_loss": _number(train_loss),
@@ -174,9 +180,14 @@ class Worker:
             confusion += confusion_matrix(masks, predicted, classes)
             loss += batch_loss
         confusion, loss = self.network.sum_over_replicas(confusion, loss)
+        if not confusion.any():
+            raise InputError(
+                "no pixel of the validation part is labelled: every value there is one of "
+                "--ignore-values"
+            )
         iou = class_iou(confusion)
         return {
-            "loss": _number(loss / max(int(confusion.sum()), 1)),
+            "loss": _number(loss / int(confusion.sum())),
             "accuracy": _number(pixel_accuracy(confusion)),
             "mean_iou": _number(mean_iou(confusion)),
             **{f"iou_{name}": _number(value) for name, value in zip(names, iou, strict=True)},
@@ -185,7 +196,7 @@ class Worker:
     def _keep(self, record: dict[str, Any], progress: Progress) -> None:
         """Take an epoch into the history, and its weights where they are the best so far."""
         progress.history.append(record)
-        scores = [-1.0 if r["mean_iou"] is None else r["mean_iou"] for r in progress.history]
+        scores = [epoch["mean_iou"] for epoch in progress.history]
         if progress.best_epoch == 0 or scores[-1] > max(scores[:-1]):
             progress.best_epoch = record["epoch"]
             with tempfile.TemporaryDirectory() as folder:
@@ -197,10 +208,11 @@ class Worker:
         output, labels = self._assignment.output, self._config.labels
         write_preview(output, record["epoch"], images, masks, predicted, labels)
         write_records(output, progress.history, labels)
+        write_events(output, progress.history)
         left = (self._config.epochs - record["epoch"]) * record["seconds"]
         self._assignment.tell(
             f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
-            f"mIoU {_shown(record['mean_iou'])}  accuracy {_shown(record['accuracy'])}  "
+            f"mIoU {record['mean_iou']:.3f}  accuracy {record['accuracy']:.3f}  "
             f"{record['images_per_second']:.1f} images/s  {left / 60:.1f} min left"
         )
 
@@ -237,7 +249,3 @@ class Worker:
 def _number(value: float) -> float | None:
     """A JSON number; null for what is undefined, such as the IoU of a class that is nowhere."""
     return round(value, 6) if np.isfinite(value) else None
-
-
-def _shown(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"

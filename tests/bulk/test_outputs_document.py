@@ -13,6 +13,7 @@ from segray.bulk.stages import Predict, decode, fetch
 from segray.bulk.write import write
 from segray.model.bundle import ONNX, open_bundle
 from segray.storage.listing import list_entries
+from segray.storage.tables import MANIFEST_SCHEMA, write_table
 from tests.support import draw_picture, encode
 
 TEXT = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
@@ -39,6 +40,11 @@ def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     entries = list_entries(str(images))
     table = pa.table(
         {name: [getattr(entry, name) for entry in entries] for name in ("id", "uri", "size")}
+    )
+    columns = {name: [getattr(e, name) for e in entries] for name in ("id", "uri", "size", "etag")}
+    write_table(
+        str(folder / "output" / "segment" / "manifest" / "part.parquet"),
+        pa.table(columns, schema=MANIFEST_SCHEMA),
     )
     predicted = Predict(bundle, "onnx", 1)(decode(fetch(table), bundle.image_size))
     output = str(folder / "output" / "segment")

@@ -207,6 +207,7 @@ def test_again_does_only_what_is_new_or_changed(finished, bucket: str) -> None:
     assert summary.failed == 2
     failed = {row["uri"].rpartition("/")[2] for row in rows(config.output, "errors")}
     assert failed == {"text.png", "cut.jpg"}
+    assert len(rows(config.output, "errors")) == 2 + 1  # and the row of the old empty.jpg
     remove(f"{bucket}/in/new.png")
     assert run(config)[0].listed == 11
 

@@ -358,3 +358,19 @@ def test_random_bytes_after_a_good_beginning_raise_nothing_but_a_decode_error() 
         data = beginnings[attempt % len(beginnings)] + rng.bytes(int(rng.integers(1, 500)))
         refusal(lambda data=data: read_picture(data, SIZE))
         refusal(lambda data=data: read_mask_values(data))
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_masks_of_few_grey_bits_keep_their_values(bits: int) -> None:
+    """Pillow stretches them to 0..255; what the annotator stored is what counts."""
+    row = bytes([0b00_01_10_11]) if bits == 2 else bytes([0x12, 0x3F])
+    values = [0, 1, 2, 3] if bits == 2 else [1, 2, 3, 15]
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + check
+
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    png += chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    assert read_mask_values(png).tolist() == [values]

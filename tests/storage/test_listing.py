@@ -195,3 +195,13 @@ def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not UTF-8: rename it") as caught:
         list_entries(str(tmp_path))
     assert str(caught.value).isascii()
+
+
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.jpg").write_bytes(b"x")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(root)
+    assert [relative_key(str(root), e.uri) for e in list_entries(str(root))] == ["link/a.jpg"]

@@ -18,6 +18,7 @@ from segray.errors import InputError
 from segray.storage.uri import (
     absolute_uri,
     child_names,
+    describe_error,
     exists,
     is_local,
     join_uri,
@@ -394,3 +395,14 @@ def test_a_profile_that_does_not_exist_is_named(
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "holiday")
     assert "holiday" in complaint(lambda: read_bytes("s3://bucket/key"))
+
+
+def test_a_path_has_one_spelling(tmp_path: Path) -> None:
+    """Ids of images hang on their URIs."""
+    assert absolute_uri(f"{tmp_path}/a/../photos/") == absolute_uri(f"{tmp_path}/photos")
+
+
+def test_a_password_in_an_error_is_left_out() -> None:
+    error = OSError('Read timeout on endpoint URL: "https://user:hunter2@minio:9000/b/k"')
+    assert "hunter2" not in describe_error("s3://b/k", error)
+    assert "minio:9000" in describe_error("s3://b/k", error)

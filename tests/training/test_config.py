@@ -21,6 +21,10 @@ from segray.training.config import SAMPLE_SETTINGS, TrainConfig
         ({"batch_size": 16, "workers": 3}, "cannot be shared equally .* such as 15"),
         ({"classes": ("pet=1",)}, "at least two"),
         ({"seed": -1}, "--seed"),
+        ({"seed": 2**32}, "--seed"),
+        ({"learning_rate": float("inf")}, "--learning-rate"),
+        ({"images": "", "masks": ""}, "--images is empty"),
+        ({"output": ""}, "--output is empty"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str) -> None:

@@ -33,6 +33,14 @@ def test_repeated_stems_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     assert all(Path(p.image).parent.name == Path(p.mask).parent.name for p in pairs)
 
 
+def test_sidecar_files_are_no_images(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "a.jpg", "a.json", "a.xml")
+    masks = touch(tmp_path / "m", "a.png", "a.txt")
+    found = find_pairs(images, masks)
+    assert [Path(p.image).name for p in found.pairs] == ["a.jpg"]
+    assert (found.lone_images, found.lone_masks) == (0, 0)
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     images = touch(tmp_path / "i", "a.jpg", "a.png")
     masks = touch(tmp_path / "m", "a.png")
@@ -44,6 +52,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     ("image_names", "mask_names", "message"),
     [
         ([], ["a.png"], "no image found"),
+        (["a.json"], ["a.png"], "no image found.* of the 1 files"),
         (["a.jpg"], [], "no mask found"),
         (["a.jpg"], ["b.png"], "no image matches a mask.* a and .* b"),
     ],

@@ -89,6 +89,7 @@ def test_output_holds_what_the_contract_names(finished) -> None:
         "model.weights.h5",
     ]
     assert child_names(join_uri(output, "previews")) == [f"epoch_000{i}.png" for i in (1, 2, 3)]
+    assert child_names(join_uri(output, "tensorboard")) == ["events.out.tfevents.segray"]
     for picture in ("curves.png", "previews/epoch_0003.png"):
         with Image.open(io.BytesIO(read_bytes(join_uri(output, picture)))) as image:
             assert image.width > 96
@@ -149,24 +150,49 @@ def test_other_settings_on_the_same_output_are_refused(finished) -> None:
         run(dataclasses.replace(config, seed=5))
 
 
-def test_from_s3_to_s3(s3: Callable[[str], str], encoder_file: str) -> None:
+def test_two_workers_from_s3_to_s3_with_two_images(
+    s3: Callable[[str], str], encoder_file: str
+) -> None:
+    """Fewer images than workers: none of them waits for ever."""
     bucket = s3("train")
-    write_shapes(f"{bucket}/data", 12)
-    config = settings(f"{bucket}/data", f"{bucket}/runs/one", encoder_file, epochs=1)
+    write_shapes(f"{bucket}/data", 2)
+    config = settings(f"{bucket}/data", f"{bucket}/runs/one", encoder_file, epochs=1, workers=2)
     summary, _ = run(config)
     assert summary.output == f"{bucket}/runs/one"
     assert child_names(f"{bucket}/runs/one") == sorted(
-        ["checkpoints", "config.json", "curves.png", "metrics.jsonl", "model", "previews"]
+        [
+            *("checkpoints", "config.json", "curves.png", "metrics.jsonl"),
+            *("model", "previews", "tensorboard"),
+        ]
     )
     assert segray.load(f"{bucket}/runs/one/model").labels.names == ("box", "ground")
 
 
-def test_fewer_images_than_workers(tmp_path: Path, encoder_file: str) -> None:
-    """Nothing hangs: each worker makes its steps on repeated images."""
-    write_shapes(str(tmp_path), 2)
-    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, workers=2, epochs=1)
-    summary, _ = run(config)
-    assert summary.epochs == 1
+def test_tensorboard_gets_every_number(finished) -> None:
+    from tensorflow.core.util.event_pb2 import Event
+    from tensorflow.data import TFRecordDataset
+
+    folder, *_ = finished
+    file = str(folder / "out/tensorboard/events.out.tfevents.segray")
+    events = [Event.FromString(record.numpy()) for record in TFRecordDataset(file)]
+    steps = [event.step for event in events for v in event.summary.value if v.tag == "mean_iou"]
+    assert steps == [1, 2, 3]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
+    write_shapes(str(tmp_path), 10)
+    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30)
+    with pytest.raises(InputError, match="no number any more in epoch 1: lower --learning-rate"):
+        run(config)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"configuration": null, "data_fingerprint": "x"}'])
+def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, content: str) -> None:
+    write_shapes(str(tmp_path), 4)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json is no record of a training run"):
+        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"), print)
 
 
 def test_an_output_with_something_else_is_refused(tmp_path: Path) -> None:
