@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
+from tensorboardX import SummaryWriter
 
 from segray.pixels.labels import Labels
 from segray.pixels.pictures import colour_mask, draw_sheet
@@ -27,13 +27,11 @@ def write_records(output: str, history: Sequence[dict[str, Any]], labels: Labels
 def write_events(output: str, history: Sequence[dict[str, Any]]) -> None:
     """Write ``tensorboard/`` anew, with every number of all epochs so far as a scalar."""
     with tempfile.TemporaryDirectory() as folder:
-        writer = tf.summary.create_file_writer(folder)
-        with writer.as_default():
+        with SummaryWriter(folder) as writer:
             for record in history:
                 for name, value in record.items():
                     if name != "epoch" and value is not None:
-                        tf.summary.scalar(name, value, step=record["epoch"])
-        writer.close()
+                        writer.add_scalar(name, value, record["epoch"])
         [events] = Path(folder).iterdir()
         # One name, so that a run that goes on replaces what it wrote before.
         uri = join_uri(output, "tensorboard", "events.out.tfevents.segray")

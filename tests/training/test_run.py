@@ -169,7 +169,7 @@ def test_two_workers_from_s3_to_s3_with_two_images(
 
 
 def test_tensorboard_gets_every_number(finished) -> None:
-    from tensorflow.core.util.event_pb2 import Event
+    from tensorboardX.proto.event_pb2 import Event
     from tensorflow.data import TFRecordDataset
 
     folder, *_ = finished
@@ -177,6 +177,43 @@ def test_tensorboard_gets_every_number(finished) -> None:
     events = [Event.FromString(record.numpy()) for record in TFRecordDataset(file)]
     steps = [event.step for event in events for v in event.summary.value if v.tag == "mean_iou"]
     assert steps == [1, 2, 3]
+
+
+def test_an_interrupted_run_goes_on_after_its_last_epoch(
+    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segray.training import run as run_module
+
+    def train_and_fall(loop_settings: dict) -> None:
+        """Break down in the second epoch, its pictures written and its checkpoint not."""
+        import ray.train
+
+        from segray.training.worker import start_worker
+
+        report = ray.train.report
+
+        def report_once(metrics: dict, checkpoint: object) -> None:
+            if metrics["epoch"] == 2:
+                raise RuntimeError("the power is gone")
+            report(metrics, checkpoint=checkpoint)
+
+        ray.train.report = report_once
+        start_worker(loop_settings["assignment"]).run()
+
+    write_shapes(str(tmp_path), 20)
+    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, epochs=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "train_worker", train_and_fall)
+        with pytest.raises(RuntimeError, match="the power is gone"):
+            run(config)
+    assert not (tmp_path / "out" / "model").exists()
+    first = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[0])
+
+    summary, lines = run(config)
+    assert summary.epochs == 3
+    done = [line.split()[1] for line in lines if line.startswith("epoch") and "mIoU" in line]
+    assert done == ["2/3", "3/3"]
+    assert json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[0]) == first
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
