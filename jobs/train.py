@@ -33,6 +33,7 @@ def main() -> int:
         tell(f"  IoU of {name:<20} {'not there' if iou is None else f'{iou:.3f}'}")
     tell(f"model:    {summary.output}/model")
     tell(f"pictures: {summary.output}/previews, {summary.output}/curves.png")
+    tell(f"numbers:  {summary.output}/metrics.jsonl, {summary.output}/tensorboard")
     return 0
 
 

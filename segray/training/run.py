@@ -133,6 +133,9 @@ def _fit(assignment: Assignment, cpus: float) -> None:
     )
     try:
         trainer.fit()
+    except SystemExit as stop:
+        # How Ray Train ends a run when the keyboard interrupts it.
+        raise KeyboardInterrupt from stop
     except ray.train.WorkerGroupError as error:
         for failure in error.worker_failures.values():
             if isinstance(failure, InputError):

@@ -104,6 +104,8 @@ class Worker:
     def run(self) -> None:
         """Train from the last finished epoch to the last one, then write the bundle."""
         progress = self._resume()
+        if self._rank == 0 and progress.epoch:
+            self._assignment.tell(f"going on after epoch {progress.epoch}, the last one saved")
         if self._rank == 0 and progress.epoch < self._config.epochs:
             self._assignment.tell("compiling the network; the first step takes a while")
         for epoch in range(progress.epoch + 1, self._config.epochs + 1):
@@ -111,6 +113,8 @@ class Worker:
             if self._rank == 0:
                 self._keep(record, progress)
             self._report(record, progress)
+            if self._rank == 0:
+                self._tell_epoch(record)
         if self._rank == 0:
             self._write_model(progress)
 
@@ -125,7 +129,10 @@ class Worker:
         """One pass over the training part, then the scores; a record for metrics.jsonl."""
         started = time.monotonic()
         train_loss, rate = self._learn(epoch)
+        learned = time.monotonic()
         scores = self._score()
+        # What an epoch takes without the compiling that the first one includes.
+        self._epoch_seconds = len(self._train) / rate + time.monotonic() - learned
         if not np.isfinite(train_loss) or scores["loss"] is None:
             raise InputError(
                 f"the loss is no number any more in epoch {epoch}: lower --learning-rate "
@@ -209,7 +216,9 @@ class Worker:
         write_preview(output, record["epoch"], images, masks, predicted, labels)
         write_records(output, progress.history, labels)
         write_events(output, progress.history)
-        left = (self._config.epochs - record["epoch"]) * record["seconds"]
+
+    def _tell_epoch(self, record: dict[str, Any]) -> None:
+        left = (self._config.epochs - record["epoch"]) * self._epoch_seconds
         self._assignment.tell(
             f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
             f"mIoU {record['mean_iou']:.3f}  accuracy {record['accuracy']:.3f}  "
