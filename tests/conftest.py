@@ -1,11 +1,14 @@
 """The fixtures that tests share: an S3 server on loopback, and one Ray for all."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +72,22 @@ def s3(aws_environment: None) -> Callable[[str], str]:
         return f"s3://{name}"
 
     return make_bucket
+
+
+@pytest.fixture
+def users_folder() -> Iterator[Path]:
+    """A temporary folder, with the test's process as an ordinary user: root may do everything."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    root, nobody = os.geteuid() == 0, 65534
+    if root:
+        os.chown(folder, nobody, nobody)
+        os.seteuid(nobody)
+    try:
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -177,16 +177,15 @@ def test_a_bucket_and_a_prefix_with_nothing_in_them_list_nothing(s3: Callable[[s
     assert list_entries(root + "/images") == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_this_user_may_not_read_is_not_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"")
-    (tmp_path / "shut").mkdir()
-    (tmp_path / "shut").chmod(0)
+def test_a_folder_that_this_user_may_not_read_is_not_passed_over(users_folder: Path) -> None:
+    (users_folder / "a.jpg").write_bytes(b"")
+    (users_folder / "shut").mkdir()
+    (users_folder / "shut").chmod(0)
     try:
         with pytest.raises(InputError, match="check the permissions"):
-            list_entries(str(tmp_path))
+            list_entries(str(users_folder))
     finally:
-        (tmp_path / "shut").chmod(0o700)
+        (users_folder / "shut").chmod(0o700)
 
 
 def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
