@@ -161,5 +161,5 @@ def _check_output(output: str, settings: dict[str, Any]) -> None:
             if before.get(name) != value:
                 raise InputError(
                     f"{output} was made with {name.replace('_', ' ')} {before.get(name)}, and this "
-                    f"run has {value}: give another --output, or delete it"
+                    f"run has {value}: give another --output, or delete that folder"
                 )

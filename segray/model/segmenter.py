@@ -32,6 +32,9 @@ class Segmenter:
         self.digest = bundle.digest
         self._predictor = load_predictor(bundle, chosen)
 
+    def __repr__(self) -> str:
+        return f"<Segmenter {self.digest}: {', '.join(self.labels.names)} at {self.image_size} px>"
+
     def segment(
         self, image: str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
     ) -> npt.NDArray[np.uint8]:

@@ -126,5 +126,5 @@ def _check_output(output: str, config: TrainConfig) -> None:
         if name not in _FREE_SETTINGS and before.get(name) != value:
             raise InputError(
                 f"{output} holds a run with --{name.replace('_', '-')} {before.get(name)}, and "
-                f"this one has {value}: give another --output, or delete it"
+                f"this one has {value}: give another --output, or delete that folder"
             )

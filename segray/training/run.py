@@ -96,7 +96,9 @@ def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
         document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
         write_bytes(marker, json.dumps(document, indent=2).encode())
     elif read_marker(output)["data_fingerprint"] != fingerprint:
-        raise InputError(f"{output} holds a run on other data: give another --output, or delete it")
+        raise InputError(
+            f"{output} holds a run on other data: give another --output, or delete that folder"
+        )
 
 
 def _worker_cpus(config: TrainConfig) -> tuple[float, int]:

@@ -172,3 +172,9 @@ def test_refuses_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_an_unknown_engine_is_named(bundle_uri: str) -> None:
     with pytest.raises(InputError, match="no engine 'torch': take one of auto, tensorflow, onnx"):
         segray.load(bundle_uri, engine="torch")  # type: ignore[arg-type]
+
+
+def test_a_notebook_shows_what_the_model_is(bundle_uri: str) -> None:
+    segmenter = segray.load(bundle_uri)
+    shown = f"<Segmenter {segmenter.digest}: pet, background, border at {IMAGE_SIZE} px>"
+    assert repr(segmenter) == shown
