@@ -110,7 +110,7 @@ def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
         if sum(node // cpus for node in nodes) >= config.workers:
             return float(cpus), cpus
     # More workers than CPUs: each gets an equal part of one, rounded down so that all fit.
-    parts = next(n for n in count(2) if sum(int(node) * n for node in nodes) >= config.workers)
+    parts = next(n for n in count(2) if sum(int(node * n) for node in nodes) >= config.workers)
     return math.floor(10_000 / parts) / 10_000, 1
 
 
