@@ -13,10 +13,9 @@ import ray.data
 from PIL import Image
 
 from segray.errors import InputError
-from segray.pixels.decoding import DecodeError, read_mask_values, read_picture
 from segray.pixels.labels import Labels
-from segray.storage.uri import read_bytes
-from segray.training.pairs import Pair
+from segray.storage.labelled import read_pair
+from segray.storage.pairs import Pair
 
 _PAIRS_PER_TASK = 32
 
@@ -157,29 +156,16 @@ def _decode_table(table: pa.Table, labels: Labels, image_size: int) -> pa.Table:
 
 def _decode_pair(row: dict[str, str], labels: Labels, size: int) -> dict[str, Any]:
     """A decoded row, or one whose column ``error`` says why there is none."""
-    uri = row["image"]
     try:
-        image_content = read_bytes(uri)
-        picture = read_picture(image_content, size)
-        uri = row["mask"]
-        mask_content = read_bytes(uri)
-        values = read_mask_values(mask_content)
-        height, width = values.shape
-        if (width, height) != (picture.width, picture.height):
-            raise InputError(
-                f"is {width} x {height} pixels, and its image {row['image']} is "
-                f"{picture.width} x {picture.height}: a mask has the size of its image"
-            )
-        ids = labels.to_class_ids(values)
-    except (DecodeError, InputError) as error:
-        reason = str(error)
-        return {"key": row["key"], "error": reason if uri in reason else f"{uri}: {reason}"}
-    small = Image.fromarray(ids).resize((size, size), Image.Resampling.NEAREST)
+        labelled = read_pair(Pair(**row), labels, size)
+    except InputError as error:
+        return {"key": row["key"], "error": str(error)}
+    mask = Image.fromarray(labelled.class_ids)
     return {
         "key": row["key"],
-        "image": picture.pixels.tobytes(),
-        "mask": small.tobytes(),
-        "digest": hashlib.blake2b(image_content + mask_content, digest_size=16).hexdigest(),
+        "image": labelled.picture.pixels.tobytes(),
+        "mask": mask.resize((size, size), Image.Resampling.NEAREST).tobytes(),
+        "digest": labelled.digest,
     }
 
 

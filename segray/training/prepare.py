@@ -7,10 +7,10 @@ from typing import Any
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size, read_encoder_weights
+from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.uri import absolute_uri, child_names, exists, join_uri, read_bytes
 from segray.training.config import TrainConfig
-from segray.training.pairs import Pair, find_pairs, split_pairs
 
 #: What a run's folder is known by; it holds what the run was started with.
 MARKER = "config.json"

@@ -6,9 +6,9 @@ import pytest
 from segray.errors import InputError
 from segray.pixels.decoding import read_picture
 from segray.pixels.labels import IGNORED, Labels
+from segray.storage.pairs import find_pairs
 from segray.storage.uri import read_bytes
 from segray.training.examples import decode_pairs
-from segray.training.pairs import find_pairs
 from tests.support import encode, write_shapes
 
 LABELS = Labels.parse(["box=10", "ground=20"])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from segray.errors import InputError
-from segray.training.pairs import Pair, find_pairs, split_pairs
+from segray.storage.pairs import Pair, find_pairs, split_pairs
 
 
 def touch(folder: Path, *names: str) -> str:
