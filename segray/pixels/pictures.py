@@ -10,6 +10,7 @@ from segray.pixels.labels import IGNORED, Labels
 
 _GAP = 8  # pixels between the tiles of a sheet
 _HEADER = 18
+_CAPTION_WIDTH = 280
 _IGNORED_GREY = (128, 128, 128)
 
 
@@ -45,7 +46,10 @@ def overlay_mask(
 
 
 def draw_sheet(
-    rows: Sequence[Sequence[npt.NDArray[np.uint8]]], titles: Sequence[str], labels: Labels
+    rows: Sequence[Sequence[npt.NDArray[np.uint8]]],
+    titles: Sequence[str],
+    labels: Labels,
+    captions: Sequence[str] = (),
 ) -> Image.Image:
     """Lay pictures out as a table with a title over each column and a legend below.
 
@@ -53,12 +57,15 @@ def draw_sheet(
         rows: rows of equally many pictures, each uint8 [h, w, 3], all of one size.
         titles: one per column.
         labels: for the legend of class colours.
+        captions: one per row, written to the right of it, or none at all. A caption may have
+            several lines; a line that is too long loses its middle.
     """
     height, width = rows[0][0].shape[:2]
     step_x, step_y = width + _GAP, height + _GAP
+    left = _GAP + step_x * len(titles)  # of the captions
     sheet = Image.new(
         "RGB",
-        (_GAP + step_x * len(titles), 2 * _HEADER + _GAP + step_y * len(rows)),
+        (left + bool(captions) * (_CAPTION_WIDTH + _GAP), 2 * _HEADER + _GAP + step_y * len(rows)),
         "white",
     )
     draw = ImageDraw.Draw(sheet)
@@ -68,8 +75,20 @@ def draw_sheet(
         for column, picture in enumerate(row):
             corner = (_GAP + column * step_x, _HEADER + line * step_y)
             sheet.paste(Image.fromarray(picture), corner)
+    for line, caption in enumerate(captions):
+        text = "\n".join(_fit(draw, part) for part in caption.split("\n"))
+        draw.text((left, _HEADER + line * step_y), text, fill="black")
     _draw_legend(draw, sheet.width, sheet.height - _HEADER - 2, labels)
     return sheet
+
+
+def _fit(draw: ImageDraw.ImageDraw, line: str) -> str:
+    """A line of a caption, without its middle where it is too long."""
+    kept, shown = len(line), line
+    while draw.textlength(shown) > _CAPTION_WIDTH:
+        kept -= 1
+        shown = f"{line[: (kept + 1) // 2]}…{line[len(line) - kept // 2 :]}"
+    return shown
 
 
 def _draw_legend(draw: ImageDraw.ImageDraw, width: int, y: int, labels: Labels) -> None:

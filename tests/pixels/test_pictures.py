@@ -73,3 +73,16 @@ def test_a_legend_too_long_for_the_sheet_is_cut(names: list[str]) -> None:
     assert sheet.size == short.size
     assert len(places(sheet, labels.palette[0])) > 50
     assert len(places(sheet, labels.palette[-1])) == 0
+
+
+def test_a_caption_stands_beside_its_row_and_fits_whatever_its_length() -> None:
+    rows = [[plain((1, 2, 3)), plain((200, 3, 90))], [plain((50, 60, 70)), plain((77, 0, 77))]]
+    bare = draw_sheet(rows, ["image", "truth"], LABELS)
+    sheet = draw_sheet(rows, ["image", "truth"], LABELS, ["", "IoU 0.5\n" + "very long name " * 99])
+    assert sheet.height == bare.height
+    assert np.array_equal(np.asarray(sheet)[:, : bare.width], np.asarray(bare))
+    ink = np.argwhere(np.asarray(sheet.convert("L"))[:, bare.width :] < 128)
+    second_row = places(sheet, (50, 60, 70))[:, 0]
+    assert second_row.min() <= ink[:, 0].min()
+    assert ink[:, 0].max() <= second_row.max()
+    assert ink[:, 1].max() < sheet.width - bare.width - 1
