@@ -2,7 +2,7 @@
 
 import colorsys
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ IGNORED = 255
 
 MAX_CLASSES = 255
 MAX_VALUE = 65535
+MAX_COLOUR = 0xFFFFFF
 
 # The colour-blind-safe qualitative palette of Okabe and Ito (https://jfly.uni-koeln.de/color/),
 # without its black, strongest contrasts first.
@@ -31,6 +32,8 @@ _OKABE_ITO = (
 
 # A class name becomes the end of a column's name; one with a hyphen needs quotes in SQL.
 _NAME = re.compile(r"[^\W\d_][\w-]{0,62}")
+# A number, or a colour as HTML writes it.
+_VALUE = re.compile(r"[0-9]{1,9}|#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,16 @@ class Labels:
 
     Attributes:
         names: one name per class; class id ``i`` is called ``names[i]``.
-        values: the value that stands for each class in mask files, 0 to 65535.
-        ignored: mask values whose pixels are left out of loss and metrics.
+        values: what stands for each class in mask files: a number of 0 to 65535, or where
+            `coloured`, an RGB colour as 0xRRGGBB.
+        ignored: mask values whose pixels are left out of loss and metrics, of the same kind.
+        coloured: whether the values are colours.
     """
 
     names: tuple[str, ...]
     values: tuple[int, ...]
     ignored: tuple[int, ...] = ()
+    coloured: bool = False
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
@@ -64,41 +70,62 @@ class Labels:
                     "with letters, digits, _ or -, 63 characters at most"
                 )
         # Columns are told apart without regard to case by DuckDB and most SQL engines.
-        _refuse_repeated("name", [name.casefold() for name in self.names])
-        _refuse_repeated("value", [*self.values, *self.ignored])
+        _refuse_repeated("name", [repr(name.casefold()) for name in self.names])
+        highest = MAX_COLOUR if self.coloured else MAX_VALUE
         for value in (*self.values, *self.ignored):
-            if not 0 <= value <= MAX_VALUE:
-                raise InputError(f"--classes: the mask value {value} is not in 0 to {MAX_VALUE}")
+            if not 0 <= value <= highest:
+                raise InputError(f"--classes: the mask value {value} is not in 0 to {highest}")
+        _refuse_repeated("value", [self._spell(value) for value in (*self.values, *self.ignored)])
 
     @classmethod
-    def parse(cls, classes: Sequence[str], ignored: Iterable[int] = ()) -> "Labels":
-        """Read the ``name=value`` words of ``--classes`` and the values of ``--ignore-values``.
+    def parse(cls, classes: Sequence[str], ignored: Sequence[str | int] = ()) -> "Labels":
+        """Read the words of ``--classes`` and ``--ignore-values``.
+
+        Args:
+            classes: ``name=value`` each, the value a whole number or a colour as ``#rrggbb``.
+            ignored: values of the same kind.
 
         Raises:
-            InputError: a word is no ``name=value``, or the classes break a rule of `Labels`.
+            InputError: a word is none of these, numbers and colours are mixed, or the classes
+                break a rule of `Labels`.
         """
         names, values = [], []
         for word in classes:
             name, equals, value = word.rpartition("=")
-            if not equals or not value.isascii() or not value.isdigit():
+            if not equals or not _VALUE.fullmatch(value):
                 raise InputError(
-                    f"--classes: {word!r} is not name=value with a whole number, such as pet=1"
+                    f"--classes: {word!r} is not name=value with a whole number, such as pet=1, "
+                    "or with a colour of six hexadecimal digits, such as pet=#804080"
                 )
             names.append(name)
-            values.append(int(value))
-        return cls(tuple(names), tuple(values), tuple(ignored))
+            values.append(value)
+        others = [str(word) for word in ignored]
+        for word in others:
+            if not _VALUE.fullmatch(word):
+                # In quotes, because a shell takes a word that begins with # for a comment.
+                raise InputError(
+                    f"--ignore-values: {word!r} is neither a whole number, such as 255, nor a "
+                    "colour, such as '#000000': give it as in --classes"
+                )
+        coloured = _are_colours([*values, *others])
+        return cls(tuple(names), _numbers(values), _numbers(others), coloured)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Labels":
-        """The labels that `to_json` wrote."""
-        return cls(*(tuple(document[key]) for key in ("names", "values", "ignored")))
+        """The labels that `to_json` wrote; of bundles from before there were colours, too."""
+        names, values, ignored = (tuple(document[key]) for key in ("names", "values", "ignored"))
+        coloured = document.get("coloured", False)
+        if not isinstance(coloured, bool):
+            raise InputError(f"coloured is {coloured!r}, and has to be true or false")
+        return cls(names, values, ignored, coloured)
 
-    def to_json(self) -> dict[str, list[Any]]:
+    def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, which `from_json` reads."""
         return {
             "names": list(self.names),
             "values": list(self.values),
             "ignored": list(self.ignored),
+            "coloured": self.coloured,
         }
 
     def __len__(self) -> int:
@@ -106,10 +133,13 @@ class Labels:
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """One RGB colour per class, each channel in 0 to 255; the same class id, the same colour.
+        """One RGB colour per class, each channel in 0 to 255.
 
-        Past the seven hand-picked colours, hues are spread by the golden ratio's conjugate.
+        Where the masks are coloured, their colours; else the same class id, the same colour: past
+        the seven hand-picked ones, hues are spread by the golden ratio's conjugate.
         """
+        if self.coloured:
+            return tuple((value >> 16, value >> 8 & 255, value & 255) for value in self.values)
         colours = list(_OKABE_ITO[: len(self)])
         for i in range(len(colours), len(self)):
             hue = (i * 0.618034) % 1.0
@@ -121,35 +151,75 @@ class Labels:
         """Turn the values of a mask file into class ids.
 
         Args:
-            mask: uint8 or uint16 [H, W], values as in the file.
+            mask: uint8 or uint16 [H, W], values as in the file; where the labels are coloured,
+                uint32 [H, W] of 0xRRGGBB.
 
         Returns:
             uint8 [H, W], class ids, `IGNORED` where the value is one to ignore.
 
         Raises:
-            InputError: a value that no class claims; the message has the value and how many
-                pixels hold it, and the caller adds which file it is.
+            InputError: a value that no class claims; the message has the most frequent one and
+                how many pixels hold it, and the caller adds which file it is.
         """
-        table = np.full(MAX_VALUE + 1, -1, dtype=np.int16)
-        table[list(self.values)] = np.arange(len(self))
-        table[list(self.ignored)] = IGNORED
-        ids = table[mask]
-        unclaimed = mask[ids < 0]
-        if unclaimed.size:
-            value = int(unclaimed[0])
-            claimed = " ".join(f"{n}={v}" for n, v in zip(self.names, self.values, strict=True))
-            raise InputError(
-                f"has the value {value} in {np.count_nonzero(mask == value)} pixels, which none of "
-                f"--classes {_shorten(claimed)} claims: add a class for it, or --ignore-values "
-                f"{value}"
-            )
-        return ids.astype(np.uint8)
+        claimed = np.array((*self.values, *self.ignored), dtype=np.uint32)
+        ids = np.array([*range(len(self)), *[IGNORED] * len(self.ignored)], dtype=np.uint8)
+        order = np.argsort(claimed)
+        claimed, ids = claimed[order], ids[order]
+        # A mask is made of runs of equal pixels; looking up each run once is several times as fast
+        # as looking up each pixel, and needs no table of 2**24 colours.
+        pixels = mask.ravel()
+        starts = np.flatnonzero(np.concatenate(([True], pixels[1:] != pixels[:-1])))
+        lengths = np.diff(starts, append=pixels.size)
+        values = pixels[starts].astype(np.uint32)
+        places = np.minimum(np.searchsorted(claimed, values), len(claimed) - 1)
+        unclaimed = claimed[places] != values
+        if unclaimed.any():
+            raise InputError(self._describe_unclaimed(values[unclaimed], lengths[unclaimed]))
+        return np.repeat(ids[places], lengths).reshape(mask.shape)
+
+    def _describe_unclaimed(
+        self, values: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]
+    ) -> str:
+        """Why runs of these values and lengths in pixels cannot be used, and what to do."""
+        found, run_of = np.unique(values, return_inverse=True)
+        counts = np.bincount(run_of, weights=lengths).astype(np.int64)
+        most = int(counts.argmax())
+        word = self._spell(int(found[most]))
+        kind = "colour" if self.coloured else "value"
+        others = f" (and {len(found) - 1} more such {kind}s)" if len(found) > 1 else ""
+        claims = " ".join(
+            f"{name}={self._spell(value)}"
+            for name, value in zip(self.names, self.values, strict=True)
+        )
+        quoted = f"'{word}'" if self.coloured else word
+        return (
+            f"has the {kind} {word} in {counts[most]} pixels{others}, which none of --classes "
+            f"{_shorten(claims)} claims: add a class for it, or --ignore-values {quoted}"
+        )
+
+    def _spell(self, value: int) -> str:
+        return f"#{value:06x}" if self.coloured else str(value)
 
 
-def _refuse_repeated(what: str, items: Sequence[str | int]) -> None:
+def _are_colours(words: Sequence[str]) -> bool:
+    colours = [word for word in words if word.startswith("#")]
+    numbers = [word for word in words if not word.startswith("#")]
+    if colours and numbers:
+        raise InputError(
+            f"--classes and --ignore-values mix the number {numbers[0]} and the colour "
+            f"{colours[0]}: give all of them as numbers, or all as colours such as '#804080'"
+        )
+    return bool(colours)
+
+
+def _numbers(words: Sequence[str]) -> tuple[int, ...]:
+    return tuple(int(word[1:], 16) if word.startswith("#") else int(word) for word in words)
+
+
+def _refuse_repeated(what: str, items: Sequence[str]) -> None:
     repeated = [item for item in dict.fromkeys(items) if items.count(item) > 1]
     if repeated:
-        raise InputError(f"--classes and --ignore-values: the {what} {repeated[0]!r} stands twice")
+        raise InputError(f"--classes and --ignore-values: the {what} {repeated[0]} stands twice")
 
 
 def _shorten(text: str, limit: int = 120) -> str:

@@ -40,6 +40,7 @@ def test_description_keeps_the_record_and_what_readers_need(
         "names": ["pet", "background", "border"],
         "values": [1, 2, 3],
         "ignored": [255],
+        "coloured": False,
     }
     assert [tuple(colour) for colour in document["palette"]] == list(labels.palette)
     assert document["architecture"]["classes"] == 3
@@ -75,6 +76,20 @@ def test_another_model_in_s3_has_another_digest_and_no_secrets(
     ):
         assert leak not in text
     assert str(Path.home()) not in text
+
+
+def test_reads_the_labels_of_coloured_masks_and_those_from_before_there_were_any(
+    bundle_uri: str, labels: Labels, tmp_path: Path
+) -> None:
+    document = read_description(bundle_uri)
+    del document["labels"]["coloured"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(document))
+    assert open_bundle(str(tmp_path), []).labels == labels
+
+    coloured = Labels.parse(["pet=#804080", "background=#000000", "border=#ffffff"])
+    document["labels"] = coloured.to_json()
+    (tmp_path / DESCRIPTION).write_text(json.dumps(document))
+    assert open_bundle(str(tmp_path), []).labels == coloured
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, ONNX])
@@ -196,6 +211,8 @@ def test_refuses_a_model_of_another_version_of_segray(
         ("labels.values", [1, 2]),
         ("labels.values", [1, 2, -3]),
         ("labels.ignored", None),
+        ("labels.coloured", "no"),
+        ("labels.coloured", None),
         ("sha256", "0" * 64),
         ("sha256", ["model.onnx"]),
         ("sha256", {WEIGHTS: "0" * 64}),
