@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,36 +77,94 @@ def read_picture(source: bytes | Image.Image, size: int) -> Picture:
     return Picture(pixels, width, height)
 
 
-def read_mask_values(data: bytes) -> npt.NDArray[np.integer[Any]]:
-    """Decode a mask file to the numbers that its pixels hold.
+def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.integer[Any]]:
+    """Decode a mask file to the numbers, or the colours, that its pixels hold.
 
     Args:
-        data: bytes of an image with one channel; of a palette image the indices are taken.
+        data: an image file's bytes. For numbers it has one channel; of a palette image the
+            indices are taken. For colours it is grey or RGB, or a palette image, of which the
+            palette's colours are taken; alpha is dropped.
+        coloured: whether the colours are wanted.
 
     Returns:
-        uint8 or uint16 [H, W], EXIF orientation applied.
+        uint8 or uint16 [H, W] of numbers, or uint32 [H, W] of 0xRRGGBB; EXIF orientation applied.
 
     Raises:
-        DecodeError: as `read_picture`, or the image has colour channels.
+        DecodeError: as `read_picture`; the image has colour channels where numbers are wanted; or
+            it does not hold colours exactly where they are.
     """
     try:
         image = _open(data)
-        # Pillow stretches grey of two and four bits to eight; a mask's values are those stored.
-        tiles = getattr(image, "tile", None)
-        stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "", 1)
-        upright = _turn_upright(image, _orientation(image))
-        if upright.mode == "1":
-            return np.asarray(upright, dtype=np.uint8)
-        if upright.mode in ("L", "P") or upright.mode.startswith("I"):
-            return _unsigned(np.asarray(upright)) // stretch
+        return _read_colours(image, data) if coloured else _read_numbers(image)
     except DecodeError:
         raise
     except Exception as error:
         raise DecodeError(_reason(error)) from error
+
+
+def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
+    # Pillow stretches grey of two and four bits to eight; a mask's values are those stored.
+    tiles = getattr(image, "tile", None)
+    stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "", 1)
+    upright = _turn_upright(image, _orientation(image))
+    if upright.mode == "1":
+        return np.asarray(upright, dtype=np.uint8)
+    if upright.mode in ("L", "P") or upright.mode.startswith("I"):
+        return _unsigned(np.asarray(upright)) // stretch
     raise DecodeError(
-        f"the mask has the channels {'+'.join(upright.getbands())}, and a mask has one: "
+        f"the mask has the channels {'+'.join(upright.getbands())}, and one of numbers has a "
+        "single channel: if colours stand for the classes, give --classes name=#rrggbb, or else "
         "save it as a grey or palette image whose pixel values are the classes"
     )
+
+
+def _read_colours(image: Image.Image, data: bytes) -> npt.NDArray[np.uint32]:
+    lossy = _lossy_coding(image, data)
+    if lossy:
+        raise DecodeError(
+            f"the mask is a {lossy}, which does not keep the exact colours that stand for the "
+            "classes: save it as PNG, from the original and not from this file"
+        )
+    if image.mode not in _COLOUR_MODES:
+        raise DecodeError(
+            f"the mask has pixels of the kind {image.mode}, and --classes name=#rrggbb needs red, "
+            "green and blue of 8 bits: save it as an RGB or palette PNG"
+        )
+    pixels = np.asarray(_to_rgb(_turn_upright(image, _orientation(image))))
+    colours = pixels[..., 0].astype(np.uint32)
+    for channel in (1, 2):
+        colours <<= 8
+        colours |= pixels[..., channel]
+    return colours
+
+
+# Pillow's modes that turn into RGB without rounding.
+_COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
+
+
+def _lossy_coding(image: Image.Image, data: bytes) -> str | None:
+    """The name of the image's coding if that changes colours, else None."""
+    if image.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if image.format == "TIFF" and "jpeg" in str(image.info.get("compression")):
+        return "TIFF with JPEG compression"
+    if image.format == "WEBP" and "VP8 " in _webp_chunks(data):
+        return "lossy WEBP"
+    return None
+
+
+def _webp_chunks(data: bytes) -> Iterator[str]:
+    """The kinds of a WEBP file's chunks; "VP8 " is lossy pixels, "VP8L" lossless ones.
+
+    https://developers.google.com/speed/webp/docs/riff_container
+    """
+    place = len("RIFF") + 4 + len("WEBP")
+    while place + 8 <= len(data):
+        kind = data[place : place + 4].decode("latin-1")
+        yield kind
+        # A frame of an animation has chunks of its own, after 16 bytes about the frame.
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + (16 if kind == "ANMF" else length + length % 2)
 
 
 def _open(data: bytes) -> Image.Image:

@@ -34,7 +34,7 @@ def read_pair(pair: Pair, labels: Labels, image_size: int) -> LabelledPicture:
 
     Args:
         pair: the files.
-        labels: says which mask value is which class.
+        labels: says which mask value or colour is which class.
         image_size: the side of the square that the image is scaled to, in pixels.
 
     Raises:
@@ -47,7 +47,7 @@ def read_pair(pair: Pair, labels: Labels, image_size: int) -> LabelledPicture:
         picture = read_picture(image_content, image_size)
         uri = pair.mask
         mask_content = read_bytes(uri)
-        values = read_mask_values(mask_content)
+        values = read_mask_values(mask_content, labels.coloured)
         height, width = values.shape
         if (width, height) != (picture.width, picture.height):
             raise InputError(

@@ -74,6 +74,10 @@ def refusal(read: Callable[[], object]) -> str:
     return message
 
 
+def read_colours(data: bytes) -> npt.NDArray[Any]:
+    return read_mask_values(data, coloured=True)
+
+
 def assert_shows_the_quadrants(pixels: npt.NDArray[np.uint8], tolerance: int = 60) -> None:
     quarter = SIZE // 4
     corners = pixels[quarter :: SIZE // 2, quarter :: SIZE // 2].astype(int)
@@ -244,9 +248,17 @@ def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
     truncated = data[: int(share * len(data))]
     refusal(lambda: read_picture(truncated, SIZE))
     refusal(lambda: read_mask_values(truncated))
+    refusal(lambda: read_colours(truncated))
 
 
-@pytest.mark.parametrize("read", [lambda data: read_picture(data, SIZE), read_mask_values])
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda data: read_picture(data, SIZE),
+        read_mask_values,
+        read_colours,
+    ],
+)
 @pytest.mark.parametrize(
     ("data", "named"),
     [
@@ -321,7 +333,103 @@ def test_a_mask_with_colour_channels_is_refused(mode: str, channels: str) -> Non
     data = save(Image.new(mode, (5, 4)), "PNG")
     message = refusal(lambda: read_mask_values(data))
     assert channels in message
+    assert "--classes name=#rrggbb" in message
     assert "save it as a grey or palette image" in message
+
+
+COLOURS = [[0x804080, 0x87CEEB, 0x000001], [0xFF0000, 0x00FF00, 0x804080]]
+PIXELS = np.array(
+    [
+        [(128, 64, 128), (135, 206, 235), (0, 0, 1)],
+        [(255, 0, 0), (0, 255, 0), (128, 64, 128)],
+    ],
+    dtype=np.uint8,
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("WEBP", {"lossless": True}),
+        ("WEBP", {"lossless": True, "exif": oriented(1)}),
+    ],
+)
+def test_a_colour_mask_gives_its_colours(kind: str, options: dict[str, Any]) -> None:
+    colours = read_colours(encode(PIXELS, kind, **options))
+    assert colours.dtype == np.uint32
+    assert colours.tolist() == COLOURS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP"])
+def test_a_palette_mask_gives_its_colours_where_they_are_wanted(kind: str) -> None:
+    image = Image.fromarray(np.array([[0, 1, 2], [3, 4, 0]], dtype=np.uint8)).convert("P")
+    image.putpalette([128, 64, 128, 135, 206, 235, 0, 0, 1, 255, 0, 0, 0, 255, 0])
+    assert read_colours(save(image, kind)).tolist() == COLOURS
+
+
+@pytest.mark.parametrize("transparency", [0, b"\x00\x80\xff\x40"])
+def test_a_transparent_palette_keeps_its_colours(transparency: int | bytes) -> None:
+    image = Image.fromarray(PIXELS).quantize(5)
+    data = save(image, "PNG", transparency=transparency)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_colours(data).tolist() == COLOURS
+
+
+@pytest.mark.parametrize("opacity", [0, 100, 255])
+def test_alpha_does_not_change_a_masks_colours(opacity: int) -> None:
+    alpha = np.full((2, 3, 1), opacity, dtype=np.uint8)
+    assert read_colours(encode(np.dstack([PIXELS, alpha]), "PNG")).tolist() == COLOURS
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1"])
+def test_grey_is_a_colour_as_well(mode: str) -> None:
+    image = Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert(mode)
+    assert read_colours(save(image, "PNG")).tolist() == [[0x000000, 0xFFFFFF]]
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_every_exif_orientation_gives_the_upright_colours(kind: str, orientation: int) -> None:
+    stored = STORED[orientation](PIXELS)
+    data = encode(stored, kind, exif=oriented(orientation))
+    assert read_colours(data).tolist() == COLOURS
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "named"),
+    [
+        ("JPEG", {"quality": 100, "subsampling": 0}, "JPEG"),
+        ("WEBP", {"quality": 100}, "lossy WEBP"),
+        ("WEBP", {"exif": oriented(1)}, "lossy WEBP"),
+        ("WEBP", {"save_all": True, "append_images": [Image.new("RGB", (3, 2))]}, "lossy WEBP"),
+        ("TIFF", {"compression": "jpeg"}, "TIFF with JPEG compression"),
+    ],
+)
+def test_a_coding_that_changes_colours_is_refused(
+    kind: str, options: dict[str, Any], named: str
+) -> None:
+    data = encode(PIXELS, kind, **options)
+    message = refusal(lambda: read_colours(data))
+    assert f"is a {named}, which does not keep the exact colours" in message
+    assert "save it as PNG" in message
+
+
+def test_a_grey_jpeg_mask_is_read_for_its_numbers_as_before() -> None:
+    assert (
+        read_mask_values(encode(np.full((8, 8), 3, dtype=np.uint8), "JPEG")).tolist()
+        == [[3] * 8] * 8
+    )
+
+
+@pytest.mark.parametrize("mode", ["I;16", "CMYK"])
+def test_pixels_that_are_no_eight_bit_colours_are_refused(mode: str) -> None:
+    data = save(Image.new(mode, (5, 4)), "TIFF")
+    assert f"pixels of the kind {mode}" in refusal(lambda: read_colours(data))
 
 
 def test_damaged_bytes_raise_nothing_but_a_decode_error() -> None:
@@ -340,7 +448,7 @@ def test_damaged_bytes_raise_nothing_but_a_decode_error() -> None:
         reach = len(data) if attempt % 2 else min(len(data), 300)
         for place in rng.integers(reach, size=rng.integers(1, 8)):
             data[place] ^= 1 << rng.integers(8)
-        for decode in (lambda data: read_picture(data, 8).pixels, read_mask_values):
+        for decode in (lambda data: read_picture(data, 8), read_mask_values, read_colours):
             try:
                 decode(bytes(data))
                 read += 1
@@ -358,6 +466,7 @@ def test_random_bytes_after_a_good_beginning_raise_nothing_but_a_decode_error() 
         data = beginnings[attempt % len(beginnings)] + rng.bytes(int(rng.integers(1, 500)))
         refusal(lambda data=data: read_picture(data, SIZE))
         refusal(lambda data=data: read_mask_values(data))
+        refusal(lambda data=data: read_colours(data))
 
 
 @pytest.mark.parametrize("bits", [2, 4])
