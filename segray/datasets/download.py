@@ -1,0 +1,304 @@
+"""Download: a file of known checksum over HTTP, gone on with where an earlier attempt broke off.
+
+Of the libraries that fetch data sets, pooch verifies but does not resume; so this is urllib's work.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import io
+import json
+import re
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from segray.datasets.progress import ProgressLine
+from segray.errors import InputError
+from segray.storage.uri import explain_errors
+
+#: Seconds to wait before each new attempt; after the last one the download is given up.
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+
+_TIMEOUT = 60  # seconds without a byte
+_CHUNK = 1 << 18
+_MAX_BYTES = 8 << 30  # of one file: a server must not fill the disk
+# What has to arrive between two failures for the second one to count as a first.
+_HEADWAY = 1 << 20
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that a later attempt may not meet
+
+
+def check_url(url: str, flag: str) -> str:
+    """Bring the address of a folder on a web server to a form that names can be appended to.
+
+    Args:
+        url: the address.
+        flag: the flag that gave it, for the message.
+
+    Raises:
+        InputError: it is no http:// or https:// address, or it holds credentials or a query.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname
+    except ValueError as error:
+        raise InputError(f"{flag} is no address: give https://host/folder") from error
+    # Before anything that repeats it: it may hold a password, and a query a token.
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise InputError(f"{flag} must hold neither credentials nor a query: name an open mirror")
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputError(f"{flag} {url} is no address: give https://host/folder")
+    return url.rstrip("/")
+
+
+def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> None:
+    """Fetch a file, unless it is there already.
+
+    What arrives is kept beside it as ``NAME.partial``, and ``NAME.partial.json`` notes which
+    version of the server's file it is part of: a later attempt asks for the rest of that version
+    alone, and begins anew where the server has another one or sends nothing but whole files. The
+    file gets its name when its checksum is right, and is checked again when it is found.
+
+    Args:
+        url: of the file, checked by `check_url`.
+        path: where to keep it.
+        sha256: its SHA-256 in lower-case hexadecimal digits.
+        tell: is called with each line about what goes on.
+
+    Raises:
+        InputError: the server refuses, does not answer or breaks off again and again, the checksum
+            is wrong, the folder cannot be written, or another run is fetching the same file.
+    """
+    with explain_errors(str(path)):
+        if path.exists():
+            if _file_sha256(path) == sha256:
+                tell(f"{path.name}: fetched earlier, in {path.parent}")
+                return
+            tell(f"{path} is damaged: fetching it again")
+            path.unlink()
+    with _Partial.opened(path) as partial:
+        _receive(url, partial, tell)
+        with explain_errors(str(path), "write"):
+            found = _file_sha256(partial.path)
+            if found == sha256:
+                partial.finish(path)
+                tell(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB fetched, the checksum fits")
+                return
+            partial.discard()
+    raise InputError(
+        f"{url} is not the file it should be: its SHA-256 is {found} instead of {sha256}; it was "
+        "thrown away, run the same command again to fetch it anew"
+    )
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What tells one version of a server's file from another, as far as the server says it.
+
+    Attributes:
+        size: in bytes, of the whole file.
+        etag: the header ``ETag``.
+        modified: the header ``Last-Modified``.
+    """
+
+    size: int | None = None
+    etag: str | None = None
+    modified: str | None = None
+
+    @property
+    def condition(self) -> str | None:
+        """The value for ``If-Range``, which takes no weak ETag (RFC 9110, 13.1.5)."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
+
+    def contradicts(self, other: "_Version") -> bool:
+        return any(
+            None not in (mine, others) and mine != others
+            for mine, others in zip(vars(self).values(), vars(other).values(), strict=True)
+        )
+
+
+class _Interrupted(Exception):
+    """An attempt broke off in a way that the next one may not."""
+
+
+class _Partial:
+    """The part of a file that has arrived, open for appending, and the version it is part of."""
+
+    def __init__(self, path: Path, file: io.FileIO) -> None:
+        self.path, self._file = path, file
+        self._note = path.with_name(path.name + ".json")
+        self.version = self._read_note()
+        if self.version == _Version():
+            self.restart()  # nothing says what it is part of
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path) -> "Iterator[_Partial]":
+        path = path.with_name(path.name + ".partial")
+        with contextlib.ExitStack() as stack:
+            with explain_errors(str(path), "write"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Unbuffered: what a full disk refuses must not come back when the file is closed.
+                file = stack.enter_context(path.open("ab", buffering=0))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise InputError(f"another run is writing {path}: wait for its end") from error
+                except OSError:
+                    pass  # a file system without locks
+                partial = cls(path, file)
+            yield partial
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def append(self, chunk: bytes) -> None:
+        with explain_errors(str(self.path), "write"):
+            rest = memoryview(chunk)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+
+    def restart(self, version: _Version | None = None) -> None:
+        """Forget what has arrived, for a version that is fetched from its beginning."""
+        self.version = version or _Version()
+        with explain_errors(str(self.path), "write"):
+            self._file.truncate(0)
+            self._note.write_text(json.dumps(vars(self.version)))
+
+    def finish(self, path: Path) -> None:
+        """Give it its name."""
+        self.path.replace(path)
+        self._note.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        self.path.unlink()
+        self._note.unlink(missing_ok=True)
+
+    def _read_note(self) -> _Version:
+        try:
+            return _Version(**json.loads(self._note.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return _Version()
+
+
+def _receive(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
+    failures, furthest = 0, partial.size
+    while True:
+        try:
+            _receive_rest(url, partial, tell)
+            return
+        except _Interrupted as interruption:
+            # Measured from the furthest point: a server that sends whole files alone, and always
+            # breaks off at the same place, makes no headway.
+            if partial.size >= furthest + _HEADWAY:
+                failures = 0
+            furthest = max(furthest, partial.size)
+            if failures == len(PAUSES):
+                raise InputError(
+                    f"cannot fetch {url} ({interruption}): {partial.size / 1e6:.1f} MB have "
+                    "arrived and are kept, run the same command again to go on"
+                ) from interruption
+            tell(f"{partial.path.stem}: {interruption}; again in {PAUSES[failures]:.0f} s")
+            time.sleep(PAUSES[failures])
+            failures += 1
+
+
+def _receive_rest(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
+    """One attempt to fetch what is missing."""
+    name, offset = partial.path.stem, partial.size
+    if offset and offset == partial.version.size:
+        return  # an earlier run ended between the last byte and the checksum
+    with _open(url, partial) as response:
+        version = _version(response)
+        if response.status == 206:
+            if version.contradicts(partial.version) or _range_start(response) != offset:
+                partial.restart()
+                raise _Interrupted("the file on the server has changed")
+        else:
+            if offset:
+                tell(f"{name}: the server sends the file from its beginning")
+            offset = 0
+            partial.restart(version)
+        progress = ProgressLine(name, "MB", 1e6, offset, version.size, tell)
+        for chunk in _chunks(response):
+            offset += len(chunk)
+            if offset > _MAX_BYTES:
+                raise InputError(f"{url} has more than {_MAX_BYTES >> 30} GiB: check --url")
+            partial.append(chunk)
+            progress.add(len(chunk))
+    if version.size is not None and offset < version.size:
+        raise _Interrupted("the connection was closed early")
+
+
+def _open(url: str, partial: _Partial) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": "segray"})
+    if partial.size:
+        request.add_header("Range", f"bytes={partial.size}-")
+        if partial.version.condition:
+            request.add_header("If-Range", partial.version.condition)
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            reason = f"HTTP {error.code} {_plain(error.reason)}"
+        if error.code == 416:  # it has become shorter than what has arrived
+            partial.restart()
+            raise _Interrupted("the file on the server has changed") from error
+        if error.code in _PASSING:
+            raise _Interrupted(reason) from error
+        raise InputError(f"cannot fetch {url} ({reason}): check --url") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", error)
+        if isinstance(cause, (ssl.SSLCertVerificationError, http.client.InvalidURL, ValueError)):
+            raise InputError(f"cannot fetch {url} ({_plain(cause)}): check --url") from error
+        raise _Interrupted(_plain(cause)) from error
+    if not isinstance(response, http.client.HTTPResponse):
+        raise InputError(f"cannot fetch {url} (the server refers to ftp://): check --url")
+    return response
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while True:
+        try:
+            # Not read(), which loses what it has when the connection breaks.
+            chunk = response.read1(_CHUNK)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise _Interrupted(_plain(error)) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _version(response: http.client.HTTPResponse) -> _Version:
+    if response.status == 206:
+        size = (response.getheader("Content-Range") or "").rpartition("/")[2]
+    else:
+        size = response.getheader("Content-Length") or ""
+    return _Version(
+        int(size) if size.isdecimal() else None,
+        response.getheader("ETag"),
+        response.getheader("Last-Modified"),
+    )
+
+
+def _range_start(response: http.client.HTTPResponse) -> int | None:
+    start = re.match(r"bytes (\d+)-", response.getheader("Content-Range") or "")
+    return int(start[1]) if start else None
+
+
+def _plain(reason: object) -> str:
+    """A reason on one line: servers word it, and a proxy's address may hold a password."""
+    text = "".join(c if c.isprintable() else " " for c in str(reason) or type(reason).__name__)
+    return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))[:200]
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,232 @@
+"""The Oxford-IIIT Pet data set: from its published archives to images, masks and their pairs."""
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from segray.datasets.archive import read_members
+from segray.datasets.download import check_url, fetch
+from segray.datasets.progress import ProgressLine
+from segray.errors import InputError
+from segray.storage.listing import list_entries, relative_key
+from segray.storage.uri import absolute_uri, exists, is_local, join_uri, read_bytes, write_bytes
+
+#: The classes of the trimaps, as jobs/train.py takes them.
+CLASSES = ("pet=1", "background=2", "border=3")
+
+# Oxford's own address, which refers to whatever server has the files at the time.
+_URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
+_IMAGES, _ANNOTATIONS = "images.tar.gz", "annotations.tar.gz"
+# As TensorFlow Datasets has them (oxford_iiit_pet/checksums.tsv); the MD5 sums of these files are
+# those in torchvision.datasets.OxfordIIITPet.
+_SHA256 = {
+    _IMAGES: "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
+    _ANNOTATIONS: "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
+}
+# The published lists, and what the parts they name are called in a pairs manifest.
+_LISTS = {"annotations/trainval.txt": "train", "annotations/test.txt": "test"}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_HEADER = "image,mask,split\n"
+_NOTE = """\
+The Oxford-IIIT Pet data set (Parkhi, Vedaldi, Zisserman, Jawahar: Cats and Dogs, CVPR 2012),
+https://www.robots.ox.ac.uk/~vgg/data/pets/, as published under CC BY-SA 4.0; the copyright of the
+images is their owners'. images/ and masks/ (1 pet, 2 background, 3 border) are unchanged, pairs.csv
+has the published split: train is trainval.txt, test is test.txt.
+"""
+# Files on their way to S3 at once; with MAX_FILE this bounds the memory they take.
+_THREADS = 12
+
+
+@dataclass(frozen=True)
+class OxfordPetsConfig:
+    """Fetch the Oxford-IIIT Pet data set: 7349 photographs of cats and dogs with their trimaps.
+
+    Fetches images.tar.gz (792 MB) and annotations.tar.gz (19 MB), checks them, and writes images/,
+    masks/ and pairs.csv, which names the pairs and the published split. Run again, it goes on where
+    it was interrupted. Licence of the data: CC BY-SA 4.0. A URI is a local path or s3://bucket/key.
+    """
+
+    output: str
+    """URI of the folder that receives images, masks and pairs.csv."""
+    url: str = _URL
+    """Address of the folder that holds the two archives, where it is not Oxford's: a mirror. Its
+    archives have to be the published ones, by their SHA-256, unless --checksums says otherwise."""
+    checksums: str | None = None
+    """URI of a file with the SHA-256 of both archives, as sha256sum writes it, where they are not
+    the published ones. It is yours to trust: a mirror cannot vouch for itself."""
+    cache: str | None = None
+    """Local folder where the archives are kept, whole or in part; default: segray in
+    $XDG_CACHE_HOME or in ~/.cache."""
+
+    def __post_init__(self) -> None:
+        for name in ("output", "url", "checksums", "cache"):
+            if getattr(self, name) == "":
+                raise InputError(f"--{name} is empty")
+        object.__setattr__(self, "url", check_url(self.url, "--url"))
+        if self.cache is not None and not is_local(absolute_uri(self.cache)):
+            raise InputError(f"--cache {self.cache} is not local: name a folder on this machine")
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where the archives are kept."""
+        if self.cache is not None:
+            return Path(absolute_uri(self.cache))
+        home = os.environ.get("XDG_CACHE_HOME", "")
+        # A relative path there is to be ignored, says the XDG Base Directory Specification.
+        return Path(home if Path(home).is_absolute() else Path.home() / ".cache") / "segray"
+
+
+def prepare_oxford_pets(config: OxfordPetsConfig, tell: Callable[[str], None]) -> str:
+    """Fetch, check and unpack the data set, unless it is complete.
+
+    Args:
+        config: what to fetch from where.
+        tell: is called with each line about what goes on.
+
+    Returns:
+        The URI of the pairs manifest, which is written last: a CSV file with the columns image,
+        mask (relative to its folder) and split (train or test).
+
+    Raises:
+        InputError: an archive cannot be fetched, is not the one it should be or cannot be read,
+            or the output cannot be written.
+    """
+    output = absolute_uri(config.output)
+    manifest = join_uri(output, "pairs.csv")
+    if exists(manifest):
+        text = read_bytes(manifest).decode(errors="replace")
+        if not text.startswith(_HEADER):
+            raise InputError(f"{manifest} is no manifest of this job: choose another --output")
+        count = len(text.splitlines()) - 1
+        tell(f"{manifest} is there with {count} pairs: nothing to do; remove it to unpack again")
+        return manifest
+    sums = _SHA256 if config.checksums is None else _read_sums(absolute_uri(config.checksums))
+    # First of all, so that an output that cannot be written costs no download.
+    write_bytes(join_uri(output, "oxford-pets.txt"), _NOTE.encode())
+
+    annotations = _fetch(config, _ANNOTATIONS, sums, tell)
+    split = _read_split(annotations)
+    masks = {f"annotations/trimaps/{name}.png": f"masks/{name}.png" for name in split}
+    found = _unpack(annotations, masks, output, tell)
+    photographs = _fetch(config, _IMAGES, sums, tell)
+    images = {f"images/{name}.jpg": f"images/{name}.jpg" for name in split}
+    found |= _unpack(photographs, images, output, tell)
+
+    lines = [
+        f"images/{name}.jpg,masks/{name}.png,{part}\n"
+        for name, part in split.items()
+        if {f"images/{name}.jpg", f"masks/{name}.png"} <= found
+    ]
+    _tell_incomplete(split, found, tell)
+    if not lines:
+        raise InputError(f"{photographs} has no image with a trimap in {annotations}: check --url")
+    write_bytes(manifest, (_HEADER + "".join(lines)).encode())
+    tell(f"{manifest}: {len(lines)} pairs; the archives stay in {config.cache_folder}")
+    return manifest
+
+
+def _read_sums(uri: str) -> dict[str, str]:
+    lines = read_bytes(uri).decode(errors="replace").splitlines()
+    matches = (re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:.*/)?([^/]+)", line) for line in lines)
+    sums = {match[2]: match[1].lower() for match in matches if match}
+    for name in (_ANNOTATIONS, _IMAGES):
+        if name not in sums:
+            raise InputError(
+                f"{uri} has no SHA-256 of {name}: write it with sha256sum {_IMAGES} {_ANNOTATIONS}"
+            )
+    return sums
+
+
+def _fetch(
+    config: OxfordPetsConfig, name: str, sums: dict[str, str], tell: Callable[[str], None]
+) -> Path:
+    # The sum in the path keeps a mirror's archives of the same name apart from the published ones.
+    path = config.cache_folder / "oxford-pets" / sums[name][:16] / name
+    fetch(f"{config.url}/{name}", path, sums[name], tell)
+    return path
+
+
+def _read_split(annotations: Path) -> dict[str, str]:
+    """The names that the published lists have, in their order, each with its part of the split."""
+    split: dict[str, str] = {}
+    lists = {
+        member.name: member.read().decode(errors="replace")
+        for member in read_members(annotations)
+        if member.name in _LISTS
+    }
+    for member, part in _LISTS.items():
+        if member not in lists:
+            raise InputError(f"{annotations} has no {member}: check --url")
+        for line in lists[member].splitlines():
+            if not line.strip() or line.startswith("#"):
+                continue
+            name = line.split()[0]
+            # It becomes part of a path.
+            if not _NAME.fullmatch(name):
+                raise InputError(f"{annotations}: {member} lists {name[:80]!a}: check --url")
+            if name in split:
+                raise InputError(f"{annotations} lists {name} more than once: check --url")
+            split[name] = part
+    return split
+
+
+def _unpack(
+    archive: Path, targets: dict[str, str], output: str, tell: Callable[[str], None]
+) -> set[str]:
+    """Write the members that are wanted and not there yet, each at its size.
+
+    Args:
+        archive: the .tar.gz.
+        targets: from the members' names to paths below the output.
+        output: URI of the folder.
+        tell: is called with each line about what goes on.
+
+    Returns:
+        Those of the paths that are there now.
+    """
+    there = _sizes(output, {Path(target).parent.name for target in targets.values()})
+    # write_bytes reads the umask by changing it, which two threads cannot do at once.
+    threads = 1 if is_local(output) else _THREADS
+    progress = ProgressLine(f"unpacking {archive.name}", "files", 1, 0, len(targets), tell)
+    found: set[str] = set()
+    written = 0
+    pending: set[Future[None]] = set()
+    with ThreadPoolExecutor(threads) as pool:
+        for member in read_members(archive):
+            target = targets.get(member.name)
+            if target is None or target in found:  # of two members of one name the first counts
+                continue
+            found.add(target)
+            progress.add(1)
+            if there.get(target) == member.size:
+                continue
+            if len(pending) > threads:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            pending.add(pool.submit(write_bytes, join_uri(output, target), member.read()))
+            written += 1
+        for future in pending:
+            future.result()
+    tell(f"{archive.name}: {len(found)} files, {len(found) - written} of them there before")
+    return found
+
+
+def _sizes(output: str, folders: set[str]) -> dict[str, int]:
+    roots = [root for root in (join_uri(output, folder) for folder in folders) if exists(root)]
+    return {
+        relative_key(output, entry.uri): entry.size
+        for root in roots
+        for entry in list_entries(root)
+    }
+
+
+def _tell_incomplete(split: dict[str, str], found: set[str], tell: Callable[[str], None]) -> None:
+    for what, pattern in (("image", "images/{}.jpg"), ("trimap", "masks/{}.png")):
+        without = [name for name in split if pattern.format(name) not in found]
+        if without:
+            names = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
+            tell(f"{len(without)} of {len(split)} listed names have no {what}, left out: {names}")

@@ -1,0 +1,132 @@
+"""An archive of unknown origin is read, or refused on one line; it writes nothing anywhere."""
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from segray.datasets import archive
+from segray.datasets.archive import read_members
+from segray.errors import InputError
+
+
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header and its content as they stand in an archive."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, len(content)
+    if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        info.linkname = "/etc/passwd"
+    return info.tobuf() + content + bytes(-len(content) % 512)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "a.tar.gz"
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {found.name: found.read() for found in read_members(path)}
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        contents(path)
+    message = str(caught.value)
+    assert message.startswith(f"cannot unpack {path}: ")
+    assert "\n" not in message
+    return message
+
+
+def test_reads_files_of_every_size(path: Path) -> None:
+    files = {f"images/{size}": bytes([size % 251]) * size for size in (0, 1, 511, 512, 513, 99999)}
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+    assert contents(path) == files
+    assert [found.size for found in read_members(path)] == [len(c) for c in files.values()]
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_reads_long_names(path: Path, kind: int) -> None:
+    name = "images/" + 50 * "long_" + ".jpg"
+    with tarfile.open(path, "w:gz", format=kind) as tar:
+        tar.addfile(tarfile.TarInfo(name))
+
+    assert contents(path) == {name: b""}
+
+
+def test_leaves_out_what_is_no_plain_file(path: Path) -> None:
+    kinds = [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+    others = b"".join(member(f"images/{kind!r}", kind=kind) for kind in kinds)
+    path.write_bytes(gzip.compress(others + member("./images/a.jpg", b"pixels") + bytes(1024)))
+
+    assert contents(path) == {"images/a.jpg": b"pixels"}
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_truncated_archive(path: Path, keep: float) -> None:
+    whole = gzip.compress(b"".join(member(f"{i}", bytes(range(256)) * 40) for i in range(9)))
+    path.write_bytes(whole[: int(keep * len(whole))])
+
+    refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"<html>Please log in</html>", gzip.compress(b"no tar" * 999)])
+def test_what_is_no_archive(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    assert "no sound .tar.gz" in refusal(path)
+
+
+def test_a_cut_member(path: Path) -> None:
+    path.write_bytes(gzip.compress(member("images/a.jpg", bytes(5000))[:3000]))
+
+    assert "end of data" in refusal(path)
+
+
+def test_a_file_that_would_fill_the_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILE", 100_000)
+    path.write_bytes(gzip.compress(member("images/a.jpg", bytes(200_000))))
+
+    assert "images/a.jpg" in refusal(path)
+
+
+def test_a_header_that_would_fill_the_memory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "MAX_FILE", 100_000)
+    path.write_bytes(gzip.compress(member("x", bytes(200_000), tarfile.XHDTYPE)))
+
+    assert "header of 200" in refusal(path)
+
+
+def test_an_archive_of_more_bytes_than_it_may_have(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_MAX_BYTES", 100_000)
+    path.write_bytes(gzip.compress(member("a", bytes(200_000)) + member("b")))
+    with pytest.raises(InputError, match="outside the archive"):
+        list(read_members(path))
+
+
+def test_an_archive_of_more_members_than_it_may_have(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_MAX_MEMBERS", 5)
+    path.write_bytes(gzip.compress(b"".join(member(f"{i}") for i in range(6))))
+
+    assert "more than 5 members" in refusal(path)
+
+
+def test_a_negative_size_ends(path: Path) -> None:
+    """tarfile before Python 3.11.14 reads such an archive without end (CVE-2025-8194)."""
+    header = bytearray(member("a"))
+    header[124:136] = (-512).to_bytes(12, "big", signed=True)  # base 256, as GNU tar writes it
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path.write_bytes(gzip.compress(member("first") + bytes(header) + member("b")))
+    with pytest.raises(InputError, match="no sound"):
+        list(read_members(path))
