@@ -81,6 +81,6 @@ def test_jobs_are_thin(path: Path) -> None:
     """A job serves one verb, leaves the heavy libraries to the package, and fits on a screen."""
     names = imported_names(path)
     parts = {part_of(name) for name in names if name.startswith("segray.")}
-    assert len(parts & {"training", "evaluation", "bulk"}) == 1
+    assert len(parts & {"training", "evaluation", "bulk"}) <= 1
     assert not {name.split(".")[0] for name in names} & set(HEAVY)
     assert len(path.read_text().splitlines()) <= 70
