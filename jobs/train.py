@@ -9,14 +9,15 @@
 import tyro
 
 from segray.job import quiet_native_logs, run_job, start_ray, tell
-from segray.training.config import SAMPLE_SETTINGS, TrainConfig
+from segray.training.config import RECIPES, SAMPLE_SETTINGS, TrainConfig
 from segray.training.prepare import prepare_training
 
 
 def main() -> int:
     config = tyro.cli(TrainConfig)
-    if config.images is None:
-        config = tyro.cli(TrainConfig, default=TrainConfig(**SAMPLE_SETTINGS))
+    # Flags that were given count over the settings of a recipe, and these over those of the sample.
+    sample = SAMPLE_SETTINGS if config.images is None and config.pairs is None else {}
+    config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
     preparation = prepare_training(config, tell)
     start_ray(config.use_gpu)
     with quiet_native_logs():

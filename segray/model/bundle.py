@@ -42,6 +42,7 @@ class Bundle:
             of the other files: it names this model and no other.
         labels: the model's classes.
         image_size: the side of the square that the network takes, in pixels.
+        input_range: what the network scales pixel values to.
         files: the content of the files that were asked for, each checked against its sha256.
     """
 
@@ -49,6 +50,7 @@ class Bundle:
     digest: str
     labels: Labels
     image_size: int
+    input_range: tuple[float, float]
     files: dict[str, bytes]
 
 
@@ -86,13 +88,15 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         expected = {name: str(document["sha256"][name]) for name in files}
         labels = _parse_labels(document["labels"], document["architecture"]["classes"])
         image_size = _parse_image_size(document["architecture"]["image_size"])
+        low, high = map(float, document["architecture"]["input_range"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{description} is no model description ({type(error).__name__}: {error}): "
             "copy the bundle again or train anew"
         ) from error
     content = {name: _read_checked(join_uri(uri, name), expected[name]) for name in files}
-    return Bundle(uri, hashlib.sha256(text).hexdigest()[:16], labels, image_size, content)
+    digest = hashlib.sha256(text).hexdigest()[:16]
+    return Bundle(uri, digest, labels, image_size, (low, high), content)
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -137,8 +141,9 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
         InputError: the folder cannot be written.
     """
     from segray import __version__
+    from segray.model.unet import input_range, weights_content
 
-    files = {WEIGHTS: _weights_content(model), ONNX: _onnx_content(model)}
+    files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
     for name, content in files.items():
         write_bytes(join_uri(uri, name), content)
     document = {
@@ -147,6 +152,7 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
             "name": ARCHITECTURE,
             "image_size": model.input_shape[1],
             "classes": model.output_shape[-1],
+            "input_range": input_range(model),
         },
         "labels": labels.to_json(),
         "palette": labels.palette,
@@ -156,13 +162,6 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
     }
     text = json.dumps(document, indent=2, allow_nan=False)
     write_bytes(join_uri(uri, DESCRIPTION), text.encode())
-
-
-def _weights_content(model: "keras.Model") -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, WEIGHTS)
-        model.save_weights(path)
-        return path.read_bytes()
 
 
 def _onnx_content(model: "keras.Model") -> bytes:

@@ -1,8 +1,6 @@
 """Predictors: images in, logits out, by one of two engines."""
 
 import contextlib
-import tempfile
-from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -59,7 +57,7 @@ class TensorflowPredictor:
         import keras
         import tensorflow as tf
 
-        from segray.model.unet import build_unet
+        from segray.model.unet import build_unet, load_weights_content
 
         if threads:
             # Once TensorFlow has run, it keeps the threads that it has.
@@ -70,13 +68,12 @@ class TensorflowPredictor:
         # float16 and not bfloat16: for a forward pass its range is enough and its precision better.
         keras.config.set_dtype_policy("mixed_float16" if gpu else "float32")
         try:
-            model = build_unet(len(bundle.labels), bundle.image_size)
+            model = build_unet(
+                len(bundle.labels), bundle.image_size, input_range=bundle.input_range
+            )
         finally:
             keras.config.set_dtype_policy(before)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, WEIGHTS)
-            path.write_bytes(bundle.files[WEIGHTS])
-            model.load_weights(path)
+        load_weights_content(model, bundle.files[WEIGHTS])
         shape = (None, bundle.image_size, bundle.image_size, 3)
 
         # XLA on a CPU was measured slower than TensorFlow's own kernels.

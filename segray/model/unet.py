@@ -2,8 +2,9 @@
 
 The architecture is that of TensorFlow's "Image segmentation" tutorial
 (https://www.tensorflow.org/tutorials/images/segmentation), with two differences: the network takes
-images as they are, uint8 in [0, 255], and scales them to the [-1, 1] that ImageNet encoders
-expect, and the decoder's batch normalisation is synchronised over the replicas of a training run.
+images as they are, uint8 in [0, 255], and scales them itself, to the [-1, 1] that ImageNet
+encoders expect unless it is told otherwise, and the decoder's batch normalisation is synchronised
+over the replicas of a training run.
 """
 
 import io
@@ -27,10 +28,16 @@ _DECODER_FILTERS = (512, 256, 128, 64)
 
 # Of the running statistics that batch normalisation keeps. A small data set makes some twenty steps
 # an epoch: Keras' 0.99 lags five epochs behind the weights there, MobileNetV2's 0.999 fifty.
-_MOMENTUM = 0.9
+MOMENTUM = 0.9
 
 
-def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = None) -> keras.Model:
+def build_unet(
+    classes: int,
+    image_size: int,
+    encoder_weights: bytes | None = None,
+    input_range: tuple[float, float] = (-1.0, 1.0),
+    momentum: float = MOMENTUM,
+) -> keras.Model:
     """Build the network: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C].
 
     Args:
@@ -38,16 +45,19 @@ def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = No
         image_size: S, a multiple of 32, in pixels.
         encoder_weights: content of a Keras weights file for MobileNetV2 without its top. With it
             the encoder is frozen; without, it starts at random and is trained.
+        input_range: what the pixel values 0 and 255 are scaled to before the encoder.
+        momentum: of the running statistics of batch normalisation that is trained.
 
     Raises:
         InputError: `image_size` does not fit the encoder, or the weights do not.
     """
     check_image_size(image_size)
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(images)
-    *skips, x = _build_encoder(image_size, encoder_weights)(scaled)
+    low, high = input_range
+    scaled = keras.layers.Rescaling((high - low) / 255, offset=low, name="scale")(images)
+    *skips, x = _build_encoder(image_size, encoder_weights, momentum)(scaled)
     for filters, skip in zip(_DECODER_FILTERS, reversed(skips), strict=True):
-        x = _upsample(filters, x)
+        x = _upsample(filters, x, momentum)
         x = keras.layers.Concatenate()([x, skip])
     logits = keras.layers.Conv2DTranspose(
         classes, 3, strides=2, padding="same", dtype="float32", name="logits"
@@ -55,7 +65,7 @@ def build_unet(classes: int, image_size: int, encoder_weights: bytes | None = No
     return keras.Model(images, logits, name="unet")
 
 
-def _build_encoder(image_size: int, weights: bytes | None) -> keras.Model:
+def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> keras.Model:
     base = keras.applications.MobileNetV2(
         (image_size, image_size, 3), include_top=False, weights=None
     )
@@ -63,7 +73,7 @@ def _build_encoder(image_size: int, weights: bytes | None) -> keras.Model:
     if weights is None:
         for layer in encoder.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = _MOMENTUM
+                layer.momentum = momentum
                 layer.synchronized = True
     else:
         _load_encoder_weights(base, weights)
@@ -98,7 +108,7 @@ def _file_name(content: bytes) -> str:
     return "encoder.h5" if legacy else "encoder.weights.h5"
 
 
-def _upsample(filters: int, x: keras.KerasTensor) -> keras.KerasTensor:
+def _upsample(filters: int, x: keras.KerasTensor, momentum: float) -> keras.KerasTensor:
     """Double the resolution: the pix2pix block, https://arxiv.org/abs/1611.07004."""
     x = keras.layers.Conv2DTranspose(
         filters,
@@ -108,5 +118,27 @@ def _upsample(filters: int, x: keras.KerasTensor) -> keras.KerasTensor:
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
         use_bias=False,
     )(x)
-    x = keras.layers.BatchNormalization(momentum=_MOMENTUM, synchronized=True)(x)
+    x = keras.layers.BatchNormalization(momentum=momentum, synchronized=True)(x)
     return keras.layers.ReLU()(x)
+
+
+def input_range(model: keras.Model) -> tuple[float, float]:
+    """What a network scales the pixel values 0 and 255 to."""
+    scale = model.get_layer("scale")
+    return (scale.offset, scale.offset + 255 * scale.scale)
+
+
+def weights_content(model: keras.Model) -> bytes:
+    """The content of a Keras weights file with the weights of a network."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "unet.weights.h5")
+        model.save_weights(path)
+        return path.read_bytes()
+
+
+def load_weights_content(model: keras.Model, content: bytes) -> None:
+    """Give a network the weights that `weights_content` took from one of the same settings."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "unet.weights.h5")
+        path.write_bytes(content)
+        model.load_weights(path)

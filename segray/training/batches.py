@@ -1,4 +1,4 @@
-"""Batches: which examples make a step, and which of them are whose."""
+"""Batches: which examples make a step, how they are changed, and which of them are whose."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,18 +6,39 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from segray.training.augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One worker's share of a step, as drawn; the examples themselves are not read yet.
+
+    Attributes:
+        indices: int64 [b], which examples.
+        warps: float32 [b, 8], see `segray.training.augmentation.Augmentation.draw_warps`.
+        colours: float32 [b, 3, 4], see `Augmentation.draw_colours`.
+    """
+
+    indices: npt.NDArray[np.int64]
+    warps: npt.NDArray[np.float32]
+    colours: npt.NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class Batch:
     """One worker's share of a step.
 
     Attributes:
-        indices: int64 [b], which examples.
-        flips: bool [b], which of them are mirrored left to right.
+        images: uint8 [b, S, S, 3] RGB.
+        masks: uint8 [b, S, S] of class ids or `segray.pixels.labels.IGNORED`.
+        warps: float32 [b, 8].
+        colours: float32 [b, 3, 4].
     """
 
-    indices: npt.NDArray[np.int64]
-    flips: npt.NDArray[np.bool_]
+    images: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.uint8]
+    warps: npt.NDArray[np.float32]
+    colours: npt.NDArray[np.float32]
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -26,8 +47,15 @@ def steps_per_epoch(count: int, batch_size: int) -> int:
 
 
 def draw_epoch(
-    count: int, batch_size: int, seed: int, epoch: int, rank: int, workers: int
-) -> Iterator[Batch]:
+    count: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int,
+    workers: int,
+    augmentation: Augmentation,
+    size: int,
+) -> Iterator[Draw]:
     """Shuffle the examples anew and deal each global batch out to the workers.
 
     Every worker draws the same global batches and takes its own share, so that what a step learns
@@ -42,12 +70,15 @@ def draw_epoch(
         epoch: of the run, from 1.
         rank: of this worker, from 0.
         workers: how many there are.
+        augmentation: how far examples are changed.
+        size: S, the side of the images, in pixels.
     """
     rng = np.random.default_rng([seed, epoch])
     steps = steps_per_epoch(count, batch_size)
     order = np.resize(rng.permutation(count), steps * batch_size)
-    flips = rng.random(len(order)) < 0.5
     share = batch_size // workers
-    for step in range(steps):
-        start = step * batch_size + rank * share
-        yield Batch(order[start : start + share], flips[start : start + share])
+    mine = slice(rank * share, (rank + 1) * share)
+    for start in range(0, len(order), batch_size):
+        warps = augmentation.draw_warps(rng, batch_size, size)
+        colours = augmentation.draw_colours(rng, batch_size)
+        yield Draw(order[start : start + batch_size][mine], warps[mine], colours[mine])

@@ -1,17 +1,25 @@
-"""Checkpoints: all that a training run needs to go on from the end of an epoch."""
+"""Checkpoints: all that a training run needs to go on from the end of an epoch.
 
+A checkpoint is one file, written in one go: it is there and whole, or it is not there. The last two
+are kept, and that of the best epoch.
+"""
+
+import io
 import json
+import re
+import zipfile
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-_WEIGHTS = "last.weights.h5"
-_BEST = "best.weights.h5"
-_OPTIMIZER = "optimizer.npz"
-_PROGRESS = "progress.json"
+from segray.errors import InputError
+from segray.storage.uri import child_names, join_uri, read_bytes, remove, write_bytes
+from segray.training.network import TrainableNetwork
+
+_NAME = re.compile(r"epoch_(\d{4,})\.npz")
+_KEPT = 2
+_MODEL, _OPTIMIZERS, _PROGRESS = "model", "optimizers", "progress"
 
 
 @dataclass
@@ -21,37 +29,111 @@ class Progress:
     Attributes:
         history: one record per finished epoch, as in metrics.jsonl.
         best_epoch: the epoch (from 1) with the highest mean IoU; 0 before the first.
-        best_weights: the content of that epoch's weights file.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
-    best_weights: bytes = b""
 
     @property
     def epoch(self) -> int:
         """How many epochs are finished."""
         return len(self.history)
 
+    def add(self, record: dict[str, Any]) -> None:
+        """Take up the record of the epoch that was just finished."""
+        self.history.append(record)
+        best = self.history[self.best_epoch - 1]["mean_iou"] if self.best_epoch else None
+        # Only where no pixel is labelled is there no mean: any other epoch is better.
+        if self.best_epoch == 0 or (record["mean_iou"] or 0) > (best or 0):
+            self.best_epoch = self.epoch
 
-def save_checkpoint(
-    folder: Path, model: keras.Model, optimizer: keras.Optimizer, progress: Progress
-) -> None:
-    """Write model, optimizer and progress into an empty folder."""
-    model.save_weights(folder / _WEIGHTS)
-    values = [np.asarray(variable) for variable in optimizer.variables]
-    np.savez(folder / _OPTIMIZER, *values)
-    (folder / _BEST).write_bytes(progress.best_weights)
-    document = asdict(progress)
-    del document["best_weights"]
-    (folder / _PROGRESS).write_text(json.dumps(document))
+    def is_over(self, epochs: int, patience: int) -> bool:
+        """Whether no epoch is left: all are done, or the best one is `patience` epochs ago."""
+        stale = bool(patience) and self.epoch - self.best_epoch >= patience
+        return self.epoch >= epochs or stale
 
 
-def load_checkpoint(folder: Path, model: keras.Model, optimizer: keras.Optimizer) -> Progress:
-    """Bring model and optimizer to where `save_checkpoint` left them."""
-    model.load_weights(folder / _WEIGHTS)
-    with np.load(folder / _OPTIMIZER) as values:
-        for variable, name in zip(optimizer.variables, values.files, strict=True):
-            variable.assign(values[name])
-    document = json.loads((folder / _PROGRESS).read_text())
-    return Progress(**document, best_weights=(folder / _BEST).read_bytes())
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        uri: of their folder.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def save(self, network: TrainableNetwork, progress: Progress) -> None:
+        """Write a checkpoint of the epoch just finished, and delete those that are not needed.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        arrays = {f"{_MODEL}/{i}": np.asarray(v) for i, v in enumerate(network.model.variables)}
+        for i, optimizer in enumerate(network.optimizers):
+            for j, variable in enumerate(optimizer.variables):
+                arrays[f"{_OPTIMIZERS}/{i}/{j}"] = np.asarray(variable)
+        arrays[_PROGRESS] = np.frombuffer(json.dumps(asdict(progress)).encode(), dtype=np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_bytes(self._file(progress.epoch), buffer.getvalue())
+        kept = {progress.best_epoch, *range(progress.epoch - _KEPT + 1, progress.epoch + 1)}
+        for epoch in self.epochs():
+            if epoch not in kept:
+                remove(self._file(epoch))
+
+    def epochs(self) -> list[int]:
+        """The epochs that have a checkpoint, in their order."""
+        found = (_NAME.fullmatch(name) for name in child_names(self._uri))
+        return sorted(int(match[1]) for match in found if match)
+
+    def newest(self) -> int:
+        """The last epoch whose checkpoint can be read; 0 if there is none."""
+        for epoch in reversed(self.epochs()):
+            try:
+                self._read(epoch)
+            except InputError:
+                continue
+            return epoch
+        return 0
+
+    def load(self, epoch: int, network: TrainableNetwork) -> Progress:
+        """Bring a network to where it was at the end of an epoch.
+
+        Raises:
+            InputError: the checkpoint is missing or damaged, or of another network.
+        """
+        arrays = self._read(epoch)
+        variables = [(f"{_MODEL}/{i}", v) for i, v in enumerate(network.model.variables)]
+        for i, optimizer in enumerate(network.optimizers):
+            variables += [(f"{_OPTIMIZERS}/{i}/{j}", v) for j, v in enumerate(optimizer.variables)]
+        try:
+            for name, variable in variables:
+                variable.assign(arrays[name])
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"{self._file(epoch)} is not of this network: give another --output"
+            ) from error
+        return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
+
+    def load_model(self, epoch: int, model: Any) -> None:
+        """Give a network of the same architecture the weights of the end of an epoch.
+
+        Raises:
+            InputError: the checkpoint is missing or damaged.
+        """
+        arrays = self._read(epoch)
+        for i, variable in enumerate(model.variables):
+            variable.assign(arrays[f"{_MODEL}/{i}"])
+
+    def _read(self, epoch: int) -> dict[str, Any]:
+        content = read_bytes(self._file(epoch))
+        try:
+            # Each array of the archive carries a checksum of its own.
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self._file(epoch)} is damaged: delete it and run again") from error
+
+    def _file(self, epoch: int) -> str:
+        return join_uri(self._uri, f"epoch_{epoch:04d}.npz")

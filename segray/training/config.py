@@ -2,20 +2,29 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import tyro
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.training.augmentation import Augmentation
+from segray.training.schedule import Schedule
+
+Recipe = Literal["segray", "tutorial"]
+Loss = Literal["ce", "ce+dice", "focal"]
+Precision = Literal["auto", "float32", "mixed_bfloat16"]
+Cache = Literal["auto", "memory", "none"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a U-Net on images and masks, and write it as a model bundle.
 
-    With no --images, a small sample data set is drawn once into output/sample and learned, with
-    settings to match: a smaller image size, fewer epochs, no weights to fetch.
+    With no --images and no --pairs, a small sample data set is drawn once into output/sample and
+    learned, with settings to match: a smaller image size, fewer epochs, no weights to fetch.
     A URI is a local path or s3://bucket/key; S3 is configured by the standard AWS environment.
     """
 
@@ -23,6 +32,9 @@ class TrainConfig:
     """URI of the folder of images; default: a sample that segray draws."""
     masks: str | None = None
     """URI of the folder of masks; a mask and its image share a name up to the suffix."""
+    pairs: str | None = None
+    """URI of a CSV or Parquet file with the columns image and mask, and maybe split (train,
+    validation or test), instead of --images and --masks."""
     output: str = "output/train"
     """URI of the folder that receives model, checkpoints, metrics and pictures."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (
@@ -30,9 +42,11 @@ class TrainConfig:
         "background=2",
         "border=3",
     )
-    """The classes, each with the value that stands for it in the masks."""
-    ignore_values: tuple[int, ...] = ()
-    """Mask values whose pixels count in neither loss nor metrics."""
+    """The classes, each with the value or the colour (road=#804080) of its pixels in the masks."""
+    ignore_values: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VALUE ...")] = ()
+    """Mask values or colours whose pixels count in neither loss nor metrics."""
+    max_error_rate: float = 0.05
+    """Share of unreadable or unpaired files, 0 to 1, above which the job stops."""
 
     image_size: int = 128
     """Side of the square that the network sees, in pixels; a multiple of 32."""
@@ -40,15 +54,60 @@ class TrainConfig:
     """How often the training part is gone through."""
     batch_size: int = 16
     """Images in a step, over all workers together."""
-    learning_rate: float = 1e-3
-    """Step size of the optimiser, Adam."""
     seed: int = 0
-    """Of the split, the order of the images, the flips and the first weights."""
+    """Of the split, the order of the images, their augmentation and the first weights. On CPUs the
+    same seed gives the same model, bit for bit."""
+    recipe: Recipe = "segray"
+    """tutorial: the settings of TensorFlow's "Image segmentation" tutorial as it stands, for
+    comparison; flags given beside it still count."""
+
     encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
     """What the encoder starts from: ImageNet (fetched once, then kept), none, or the URI of a
-    Keras weights file for MobileNetV2 without its top. Given weights stay as they are; an encoder
-    that starts from none is trained."""
+    Keras weights file for MobileNetV2 without its top."""
+    input_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH")] = (-1.0, 1.0)
+    """What pixel values are scaled to inside the network; ImageNet's weights expect -1 to 1."""
+    frozen_epochs: int = 2
+    """For so many epochs an encoder with given weights stays as it is; its batch-normalisation
+    statistics always do. An encoder that starts from none is trained from the first epoch."""
 
+    learning_rate: float = 1e-3
+    """Peak step size of the optimizer, AdamW, for the decoder."""
+    encoder_learning_rate: float = 3e-4
+    """Peak step size for an encoder with given weights; 0 keeps it frozen."""
+    schedule: Schedule = "cosine"
+    """How the step size goes on after its peak."""
+    warmup: float = 0.05
+    """Share of the run over which the step size is raised."""
+    weight_decay: float = 0.01
+    """Of the weights that are no biases and no normalisation, decoupled from the gradient."""
+    batch_norm_momentum: float = 0.9
+    """Of the running statistics that the decoder's batch normalisation keeps."""
+
+    loss: Loss = "ce+dice"
+    """What is made small: cross-entropy, with the soft Dice loss, or focal loss."""
+    dice_weight: float = 0.5
+    """Of the Dice loss beside the cross-entropy."""
+    class_weights: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
+    ] = ("none",)
+    """Of the classes in cross-entropy and focal loss; balanced: by the inverse of their pixels;
+    a class that is not named has the weight 1."""
+    label_smoothing: float = 0.0
+    """Share of the target that all classes get equally, 0 to 1."""
+
+    flip: bool = True
+    """Mirror half of the examples left to right, each time anew."""
+    zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
+    """Share of the image's side that is cut out at random; 1 1 switches it off."""
+    stretch: float = 0.1
+    """Greatest random change of the aspect ratio; 0 switches it off."""
+    rotation: float = 10.0
+    """Greatest random rotation, in degrees; 0 switches it off."""
+    colour: float = 0.2
+    """Greatest relative change of brightness, contrast and saturation; 0 switches it off."""
+
+    patience: int = 0
+    """Stop after so many epochs without a better mean IoU; 0: never before --epochs."""
     validation_fraction: float = 0.1
     """Share of the pairs kept for validation, above 0 and below 1."""
     validation_images: str | None = None
@@ -57,17 +116,61 @@ class TrainConfig:
     """URI of its masks."""
 
     workers: int = 1
-    """How many processes train together, each with its share of every batch."""
+    """How many processes train together, each with its share of every batch; 0: none, training
+    runs in the job's own process, as in a notebook."""
     use_gpu: bool = False
     """Give each worker a GPU."""
+    precision: Precision = "auto"
+    """auto: mixed_bfloat16 on GPUs that have it in hardware, float32 otherwise."""
+    cache: Cache = "auto"
+    """Where decoded examples are kept: in Ray's memory, or nowhere (decoded anew each epoch);
+    auto: in memory if they fit."""
+    max_restarts: int = 3
+    """How often a run whose worker died goes on by itself from the last finished epoch."""
+    stall_timeout: float = 600.0
+    """Seconds that workers wait for one that does not come, before they are all restarted."""
+    mlflow: str | None = None
+    """Tracking URI of an MLflow server to report to as well (pip install 'segray[mlflow]')."""
 
     labels: tyro.conf.Suppress[Labels] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", Labels.parse(self.classes, self.ignore_values))
-        for name in ("images", "masks", "output", "validation_images", "validation_masks"):
-            _require(getattr(self, name) != "", f"--{name.replace('_', '-')} is empty: give a URI")
+        self._check_data()
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, f"{_flag(name)} must be at least 1")
+        for name in ("workers", "frozen_epochs", "patience", "max_restarts"):
+            _require(getattr(self, name) >= 0, f"{_flag(name)} must not be below 0")
+        for name in ("learning_rate", "stall_timeout"):
+            _require(0 < getattr(self, name) < math.inf, f"{_flag(name)} must be a number above 0")
+        for name in ("encoder_learning_rate", "weight_decay", "dice_weight", "rotation"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"{_flag(name)} must be a number, 0 or above")
+        for name in ("warmup", "label_smoothing", "stretch", "colour", "batch_norm_momentum"):
+            _require(0 <= getattr(self, name) < 1, f"{_flag(name)} must be in 0 to 1, 1 excluded")
+        _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
+        _require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
+        _require(
+            self.input_range[0] < self.input_range[1], "--input-range takes two numbers, as in -1 1"
+        )
+        _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
+        _require(
+            self.batch_size % max(1, self.workers) == 0,
+            f"--batch-size {self.batch_size} cannot be shared equally by --workers "
+            f"{self.workers}: take a multiple, such as "
+            f"{self.workers * max(1, round(self.batch_size / max(1, self.workers)))}",
+        )
+        self.weigh_classes(np.ones(len(self.labels), dtype=np.int64))
+
+    def _check_data(self) -> None:
+        names = ("images", "masks", "pairs", "output", "validation_images", "validation_masks")
+        for name in names:
+            _require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
         _require((self.images is None) == (self.masks is None), "--images and --masks go together")
+        _require(
+            self.images is None or self.pairs is None,
+            "--pairs names images and masks itself: leave out --images and --masks",
+        )
         _require(
             (self.validation_images is None) == (self.validation_masks is None),
             "--validation-images and --validation-masks go together",
@@ -76,19 +179,44 @@ class TrainConfig:
             self.images is not None or self.validation_images is None,
             "--validation-images needs --images and --masks to train on",
         )
-        for name in ("epochs", "batch_size", "workers"):
-            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
-        _require(0 < self.learning_rate < math.inf, "--learning-rate must be a number above 0")
-        _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
         _require(
             0 < self.validation_fraction < 1, "--validation-fraction must be above 0 and below 1"
         )
-        _require(
-            self.batch_size % self.workers == 0,
-            f"--batch-size {self.batch_size} cannot be shared equally by --workers "
-            f"{self.workers}: take a multiple, such as "
-            f"{self.workers * max(1, round(self.batch_size / self.workers))}",
-        )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What the flags of augmentation say."""
+        return Augmentation(self.flip, self.zoom, self.stretch, self.rotation, self.colour)
+
+    def weigh_classes(self, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The weight of each class, float32 [C].
+
+        Args:
+            pixels: int64 [C], how many pixels of each class the training part has.
+
+        Raises:
+            InputError: --class-weights names no class of --classes, or no weight.
+        """
+        weights = np.ones(len(self.labels), dtype=np.float32)
+        if self.class_weights == ("none",):
+            return weights
+        if self.class_weights == ("balanced",):
+            present = np.count_nonzero(pixels)
+            # A class without pixels has no loss to weigh.
+            return (pixels.sum() / (present * np.maximum(pixels, 1))).astype(np.float32)
+        for word in self.class_weights:
+            name, _, text = word.partition("=")
+            try:
+                index, weight = self.labels.names.index(name), float(text)
+            except ValueError as error:
+                raise InputError(
+                    f"--class-weights: {word!r} is no NAME=WEIGHT of the classes "
+                    f"{' '.join(self.labels.names)}, and not none or balanced alone"
+                ) from error
+            _require(0 <= weight < math.inf, f"--class-weights: {word!r} must not be below 0")
+            weights[index] = weight
+        _require(bool(weights.any()), "--class-weights: one must be above 0")
+        return weights
 
     def to_json(self) -> dict[str, Any]:
         """The settings, JSON-ready, as they go into the bundle."""
@@ -96,13 +224,38 @@ class TrainConfig:
 
 
 #: What learns the sample data set in about a minute on two cores, with no weights to fetch.
-SAMPLE_SETTINGS = {
+SAMPLE_SETTINGS: dict[str, Any] = {
     "image_size": 96,
     "epochs": 7,
     "batch_size": 8,
     "learning_rate": 2e-3,
     "encoder_weights": "none",
 }
+
+#: What `--recipe` changes.
+RECIPES: dict[Recipe, dict[str, Any]] = {
+    "segray": {},
+    # https://www.tensorflow.org/tutorials/images/segmentation, as it stands: pixels scaled to
+    # [0, 1], a frozen encoder, Adam at a constant rate, flips, Keras' defaults.
+    "tutorial": {
+        "batch_size": 64,
+        "input_range": (0.0, 1.0),
+        "encoder_learning_rate": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "weight_decay": 0.0,
+        "batch_norm_momentum": 0.99,
+        "loss": "ce",
+        "zoom": (1.0, 1.0),
+        "stretch": 0.0,
+        "rotation": 0.0,
+        "colour": 0.0,
+    },
+}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _require(condition: bool, message: str) -> None:

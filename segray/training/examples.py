@@ -1,177 +1,256 @@
-"""Examples: pairs of image and mask, decoded once by Ray Data and kept in the object store."""
+"""Examples: pairs of image and mask at the network's size, kept decoded or decoded as they come."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import ray
-import ray.data
 from PIL import Image
 
 from segray.errors import InputError
-from segray.pixels.labels import Labels
+from segray.pixels.labels import IGNORED, Labels
 from segray.storage.labelled import read_pair
 from segray.storage.pairs import Pair
+from segray.storage.skipped import Skipped
+
+# Images uint8 [B, S, S, 3] and masks uint8 [B, S, S] of class ids or `IGNORED`.
+Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+Indices = npt.NDArray[np.int64]
 
 _PAIRS_PER_TASK = 32
+# Batches that are being decoded ahead of the one that is learned from.
+_BATCHES_AHEAD = 4
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Images and masks at the model's size, as blocks in Ray's object store.
+    """Examples that a worker can go through in any order.
 
     Attributes:
-        blocks: references to Arrow tables with the columns ``image`` (S*S*3 bytes) and ``mask``
-            (S*S bytes).
-        positions: int64 [N, 2], the block and the row of each example.
+        pairs: the files of each example.
+        labels: say which mask value is which class.
         image_size: S, in pixels.
+        blocks: references to decoded `Arrays` in Ray's object store; none where each batch is
+            decoded anew.
+        positions: int64 [N, 2], the block and the row of each example; empty without blocks.
     """
 
+    pairs: Sequence[Pair]
+    labels: Labels
+    image_size: int
     blocks: Sequence["ray.ObjectRef[Any]"]
     positions: npt.NDArray[np.int64]
-    image_size: int
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return len(self.pairs)
 
     def select(self, indices: Sequence[int]) -> "Examples":
         """Some of the examples, over the same blocks."""
-        return Examples(self.blocks, self.positions[list(indices)], self.image_size)
+        pairs = [self.pairs[i] for i in indices]
+        positions = self.positions[list(indices)] if self.blocks else self.positions
+        return Examples(pairs, self.labels, self.image_size, self.blocks, positions)
 
-    def fetch(self) -> "FetchedExamples":
-        """Map the blocks into this process; on the node that holds them nothing is copied."""
-        return FetchedExamples(self)
+    def open(self) -> "DecodedExamples | StreamedExamples":
+        """Make them ready to be read in this process."""
+        return DecodedExamples(self) if self.blocks else StreamedExamples(self)
 
 
-class FetchedExamples:
-    """Examples that can be read, in any order."""
+class DecodedExamples:
+    """Examples in Ray's object store; on the node that holds them nothing is copied."""
 
     def __init__(self, examples: Examples) -> None:
         self._positions = examples.positions
-        size = examples.image_size
         used = np.unique(examples.positions[:, 0])
-        tables = ray.get([examples.blocks[block] for block in used])
-        self._images, self._masks = {}, {}
-        for block, table in zip(used.tolist(), tables, strict=True):
-            self._images[block] = _as_array(table["image"], (size, size, 3))
-            self._masks[block] = _as_array(table["mask"], (size, size))
+        arrays = ray.get([examples.blocks[block] for block in used])
+        self._blocks: dict[int, Arrays] = dict(zip(used.tolist(), arrays, strict=True))
 
     def __len__(self) -> int:
         return len(self._positions)
 
-    def batch(
-        self, indices: npt.NDArray[np.integer[Any]]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Images uint8 [B, S, S, 3] and masks uint8 [B, S, S] of class ids or `IGNORED`."""
-        places = self._positions[indices].tolist()
-        images = np.stack([self._images[block][row] for block, row in places])
-        masks = np.stack([self._masks[block][row] for block, row in places])
+    def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
+        """The images and masks of each batch of indices."""
+        for indices in batches:
+            places = self._positions[indices].tolist()
+            images = np.stack([self._blocks[block][0][row] for block, row in places])
+            masks = np.stack([self._blocks[block][1][row] for block, row in places])
+            yield images, masks
+
+
+class StreamedExamples:
+    """Examples that the cluster decodes anew each time, some batches ahead of their use."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
+        """The images and masks of each batch of indices.
+
+        Raises:
+            InputError: a file that could be read before cannot be read any more.
+        """
+        examples = self._examples
+        waiting: deque[ray.ObjectRef[Any]] = deque()
+        for indices in batches:
+            pairs = [examples.pairs[i] for i in indices]
+            waiting.append(_decode_batch.remote(pairs, examples.labels, examples.image_size))
+            if len(waiting) > _BATCHES_AHEAD:
+                yield self._get(waiting.popleft())
+        while waiting:
+            yield self._get(waiting.popleft())
+
+    def _get(self, reference: "ray.ObjectRef[Any]") -> Arrays:
+        arrays, findings = ray.get(reference)
+        for finding in findings:
+            if finding.error:
+                raise InputError(f"{finding.error} (it could be read when the run was started)")
+        images, masks = arrays
         return images, masks
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What came of decoding the pairs once.
+
+    Attributes:
+        examples: of the pairs that could be decoded, in their order.
+        kept: int64 [N], which of the pairs those are.
+        skipped: the other pairs, and why.
+        fingerprint: a digest of the content of all files decoded.
+        class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
+            network's size.
+    """
+
+    examples: Examples
+    kept: Indices
+    skipped: list[Skipped]
+    fingerprint: str
+    class_pixels: npt.NDArray[np.int64]
+
+
 def decode_pairs(
-    pairs: Sequence[Pair], labels: Labels, image_size: int, progress: Callable[[int], None]
-) -> tuple[Examples, str]:
+    pairs: Sequence[Pair],
+    labels: Labels,
+    image_size: int,
+    keep: bool,
+    progress: Callable[[int], None],
+) -> Decoded:
     """Read and decode pairs, each once, on all of the cluster.
 
     Args:
         pairs: what to read.
         labels: says which mask value is which class.
         image_size: the side of the square that images and masks are scaled to, in pixels.
+        keep: whether the decoded examples stay in Ray's object store; otherwise the pairs are
+            only checked, and decoded anew when they are used.
         progress: is called with the number of pairs done so far.
-
-    Returns:
-        The examples in the order of `pairs`, and a digest of all files read.
-
-    Raises:
-        InputError: a file cannot be read, or a mask does not fit its image or the classes; the
-            message has the first such file and how many there are.
     """
-    rows = [{"key": pair.key, "image": pair.image, "mask": pair.mask} for pair in pairs]
-    tables = [
-        pa.Table.from_pylist(rows[start : start + _PAIRS_PER_TASK])
-        for start in range(0, len(rows), _PAIRS_PER_TASK)
+    chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
+    results = _decode_chunks(chunks, labels, image_size, keep, progress)
+    findings = [finding for _, found in results for finding in found]
+    positions = [
+        (block, row)
+        for block, (_, found) in enumerate(results)
+        for row in range(sum(not finding.error for finding in found))
     ]
-    decoded = ray.data.from_arrow(tables).map_batches(
-        _decode_table,
-        batch_format="pyarrow",
-        batch_size=None,
-        fn_kwargs={"labels": labels, "image_size": image_size},
-        # Ray Data keeps half of the CPUs in reserve; a task waits for its store half of the time.
-        num_cpus=0.5,
+    kept = np.array([i for i, finding in enumerate(findings) if not finding.error], dtype=np.int64)
+    good = [pairs[i] for i in kept]
+    digests = "".join(pairs[i].key + findings[i].digest for i in kept)
+    return Decoded(
+        examples=Examples(
+            good,
+            labels,
+            image_size,
+            [reference for reference, _ in results] if keep else [],
+            np.array(positions if keep else [], dtype=np.int64).reshape(-1, 2),
+        ),
+        kept=kept,
+        skipped=[
+            Skipped(pair.image, pair.mask, finding.error)
+            for pair, finding in zip(pairs, findings, strict=True)
+            if finding.error
+        ],
+        fingerprint=hashlib.sha256(digests.encode()).hexdigest()[:16],
+        class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
+            -1, len(labels)
+        ),
     )
-    blocks: list[ray.ObjectRef[Any]] = []
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What the driver learns of a pair: why it cannot be used, or what is in it."""
+
+    error: str = ""
+    digest: str = ""
+    class_pixels: Sequence[int] = ()
+
+
+def _decode_chunks(
+    chunks: Sequence[Sequence[Pair]],
+    labels: Labels,
+    image_size: int,
+    keep: bool,
+    progress: Callable[[int], None],
+) -> "list[tuple[ray.ObjectRef[Any] | None, list[_Finding]]]":
+    """For each chunk the reference to its arrays, and the findings; no pixel comes here."""
+    results: dict[int, tuple[ray.ObjectRef[Any] | None, list[_Finding]]] = {}
+    running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
+    left = deque(enumerate(chunks))
     done = 0
-    for bundle in decoded.iter_internal_ref_bundles():
-        blocks += bundle.block_refs
-        done += bundle.num_rows()
+    while left or running:
+        # As many as keep all CPUs busy, also those of nodes that join later.
+        most = max(4, 2 * int(ray.cluster_resources().get("CPU", 0)))
+        while left and len(running) < most:
+            number, chunk = left.popleft()
+            if keep:
+                arrays, found = _decode_batch.options(num_returns=2).remote(
+                    chunk, labels, image_size
+                )
+            else:
+                arrays, found = None, _check_batch.remote(chunk, labels, image_size)
+            running[found] = (number, arrays)
+        for reference in ray.wait(list(running), timeout=1.0)[0]:
+            number, arrays = running.pop(reference)
+            results[number] = (arrays, ray.get(reference))
+            done += len(chunks[number])
         progress(done)
-    return _index(blocks, pairs, image_size)
+    return [results[number] for number in range(len(chunks))]
 
 
-def _index(
-    blocks: "list[ray.ObjectRef[Any]]", pairs: Sequence[Pair], image_size: int
-) -> tuple[Examples, str]:
-    summaries = ray.get([_summarise.remote(block) for block in blocks])
-    position_of = {}
-    digests, errors = {}, {}
-    for number, summary in enumerate(summaries):
-        for row, (key, digest, error) in enumerate(zip(*summary, strict=True)):
-            position_of[key] = (number, row)
-            digests[key] = digest
-            if error:
-                errors[key] = error
-    if errors:
-        first = next(pair.key for pair in pairs if pair.key in errors)
-        more = f" (and {len(errors) - 1} more such pairs)" if len(errors) > 1 else ""
-        raise InputError(errors[first] + more)
-    positions = np.array([position_of[pair.key] for pair in pairs], dtype=np.int64)
-    fingerprint = hashlib.sha256("".join(p.key + digests[p.key] for p in pairs).encode())
-    return Examples(blocks, positions, image_size), fingerprint.hexdigest()[:16]
-
-
-@ray.remote(num_cpus=0)
-def _summarise(table: pa.Table) -> list[list[Any]]:
-    """The small columns of a block, so that no pixel travels to the driver."""
-    return [table[name].to_pylist() for name in ("key", "digest", "error")]
-
-
-def _decode_table(table: pa.Table, labels: Labels, image_size: int) -> pa.Table:
-    rows = [_decode_pair(row, labels, image_size) for row in table.to_pylist()]
-    schema = pa.schema(
-        [
-            ("key", pa.string()),
-            ("image", pa.binary(image_size * image_size * 3)),
-            ("mask", pa.binary(image_size * image_size)),
-            ("digest", pa.string()),
-            ("error", pa.string()),
-        ]
+def _decode(
+    pairs: Sequence[Pair], labels: Labels, image_size: int
+) -> tuple[Arrays, list[_Finding]]:
+    images, masks, findings = [], [], []
+    for pair in pairs:
+        try:
+            labelled = read_pair(pair, labels, image_size)
+        except InputError as error:
+            findings.append(_Finding(error=str(error)))
+            continue
+        mask = Image.fromarray(labelled.class_ids)
+        small = np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST))
+        images.append(labelled.picture.pixels)
+        masks.append(small)
+        counts = np.bincount(small.ravel(), minlength=IGNORED + 1)[: len(labels)].tolist()
+        findings.append(_Finding(digest=labelled.digest, class_pixels=counts))
+    shape = (-1, image_size, image_size)
+    arrays = (
+        np.array(images, dtype=np.uint8).reshape(*shape, 3),
+        np.array(masks, dtype=np.uint8).reshape(shape),
     )
-    return pa.Table.from_pylist(rows, schema)
+    return arrays, findings
 
 
-def _decode_pair(row: dict[str, str], labels: Labels, size: int) -> dict[str, Any]:
-    """A decoded row, or one whose column ``error`` says why there is none."""
-    try:
-        labelled = read_pair(Pair(**row), labels, size)
-    except InputError as error:
-        return {"key": row["key"], "error": str(error)}
-    mask = Image.fromarray(labelled.class_ids)
-    return {
-        "key": row["key"],
-        "image": labelled.picture.pixels.tobytes(),
-        "mask": mask.resize((size, size), Image.Resampling.NEAREST).tobytes(),
-        "digest": labelled.digest,
-    }
+_decode_batch = ray.remote(_decode)
 
 
-def _as_array(column: pa.ChunkedArray, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """A column of equally long byte strings as uint8 [N, *shape], without a copy."""
-    values = column.combine_chunks()
-    _, data = values.buffers()
-    flat = np.frombuffer(data, dtype=np.uint8).reshape(-1, *shape)
-    return flat[values.offset : values.offset + len(values)]
+@ray.remote
+def _check_batch(pairs: Sequence[Pair], labels: Labels, image_size: int) -> list[_Finding]:
+    return _decode(pairs, labels, image_size)[1]

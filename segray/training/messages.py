@@ -1,8 +1,9 @@
-"""Messages: lines that a worker wants on the driver's terminal, without Ray's prefixes."""
+"""Messages: what workers tell the driver and each other, without Ray's log prefixes."""
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -11,9 +12,26 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 _POLL_SECONDS = 0.5
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a worker has come.
+
+    Attributes:
+        meetings: how often it has come to where all workers wait for each other.
+        place: what it came to, in words.
+        process: where it runs, in words.
+    """
+
+    meetings: int
+    place: str
+    process: str
+
+
 class _Mailbox:
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self._positions: dict[int, Position] = {}
+        self._problem = ""
 
     def put(self, line: str) -> None:
         self._lines.append(line)
@@ -21,6 +39,20 @@ class _Mailbox:
     def take(self) -> list[str]:
         lines, self._lines = self._lines, []
         return lines
+
+    def set_position(self, rank: int, position: Position) -> None:
+        self._positions[rank] = position
+
+    def positions(self) -> dict[int, Position]:
+        return self._positions
+
+    def set_problem(self, problem: str) -> None:
+        if problem != self._problem:
+            self._lines.append(problem)
+        self._problem = problem
+
+    def problem(self) -> str:
+        return self._problem
 
 
 class Messages:
@@ -39,6 +71,24 @@ class Messages:
         """The lines that came since the last call."""
         lines: list[str] = ray.get(self._mailbox.take.remote())
         return lines
+
+    def set_position(self, rank: int, position: Position) -> None:
+        """Say how far a worker has come, without waiting for it to arrive."""
+        self._mailbox.set_position.remote(rank, position)
+
+    def positions(self) -> dict[int, Position]:
+        """How far each worker has come."""
+        positions: dict[int, Position] = ray.get(self._mailbox.positions.remote())
+        return positions
+
+    def set_problem(self, problem: str) -> None:
+        """Say what ended the workers; it is told as a line, too."""
+        ray.get(self._mailbox.set_problem.remote(problem))
+
+    def problem(self) -> str:
+        """What the workers said that ended them; empty if nothing."""
+        problem: str = ray.get(self._mailbox.problem.remote())
+        return problem
 
 
 @contextlib.contextmanager

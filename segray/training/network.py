@@ -1,5 +1,6 @@
 """The network in training: one step of learning and one of scoring, over all replicas."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -10,65 +11,93 @@ import tensorflow as tf
 from segray.model.unet import build_unet
 from segray.pixels.labels import IGNORED
 from segray.pixels.metrics import Confusion
+from segray.training.batches import Batch
+from segray.training.config import TrainConfig
+from segray.training.losses import replica_loss, sum_replicas, summed_cross_entropy
+from segray.training.transforms import recolour, warp
+
+
+def make_optimizer(config: TrainConfig) -> keras.Optimizer:
+    """AdamW (https://arxiv.org/abs/1711.05101); its learning rate is set at each step."""
+    optimizer = keras.optimizers.AdamW(weight_decay=config.weight_decay or None)
+    # Decay pulls at what multiplies features, and not at what centres and scales them.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
 
 
 class TrainableNetwork:
-    """A U-Net with its optimiser under a distribution strategy.
+    """A U-Net with its optimizers under a distribution strategy.
 
-    The loss of a step is the mean cross-entropy over the labelled pixels of the *global* batch:
-    each replica divides its own sum by the pixels of all, and the gradients are summed. So the
-    step is the same whatever the number of replicas.
+    The loss of a step is that of the *global* batch: each replica returns its own part, and the
+    gradients are summed. So the step is the same whatever the number of replicas.
 
     Args:
         strategy: of this process; each process has one replica.
-        classes: C, the number of classes.
-        image_size: S, in pixels.
+        config: of the run.
         encoder_weights: see `segray.model.unet.build_unet`.
-        learning_rate: of Adam.
+        class_weights: float32 [C], of the cross-entropy.
+        optimizer: makes the optimizers.
+
+    Attributes:
+        model: the U-Net.
+        optimizers: of the decoder and of the encoder.
     """
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        classes: int,
-        image_size: int,
+        config: TrainConfig,
         encoder_weights: bytes | None,
-        learning_rate: float,
+        class_weights: npt.NDArray[np.float32],
+        optimizer: Callable[[TrainConfig], keras.Optimizer] = make_optimizer,
     ) -> None:
-        self._strategy = strategy
+        self._strategy, self._config = strategy, config
+        self._class_weights = class_weights
+        classes, size = len(config.labels), config.image_size
         with strategy.scope():
-            self.model = build_unet(classes, image_size, encoder_weights)
-            self.optimizer = keras.optimizers.Adam(learning_rate)
-            self.optimizer.build(self.model.trainable_variables)
-        images = tf.TensorSpec((None, image_size, image_size, 3), tf.uint8)
-        masks = tf.TensorSpec((None, image_size, image_size), tf.uint8)
-        flips = tf.TensorSpec((None,), tf.bool)
-        self._train = self._compile(self._train_replica, images, masks, flips)
-        self._score = self._compile(self._score_replica, images, masks)
-        self._sum = self._compile(
-            lambda counts, loss: (_sum_replicas(counts), _sum_replicas(loss)),
+            self.model = build_unet(
+                classes, size, encoder_weights, config.input_range, config.batch_norm_momentum
+            )
+            self._encoder = self.model.get_layer("encoder")
+            self._pretrained = encoder_weights is not None
+            self._set_encoder_trainable(False)
+            self._decoder_variables = self.model.trainable_variables
+            self._set_encoder_trainable(True)
+            self._encoder_variables = self._encoder.trainable_variables
+            self.optimizers = [optimizer(config), optimizer(config)]
+            self.optimizers[0].build(self._decoder_variables)
+            self.optimizers[1].build(self._encoder_variables)
+        self._steps: dict[bool, Any] = {}
+        self._score = self._compile(
+            self._score_replica,
+            tf.TensorSpec((None, size, size, 3), tf.uint8),
+            tf.TensorSpec((None, size, size), tf.uint8),
+        )
+        self._sum_scores = self._compile(
+            lambda counts, loss: (sum_replicas(counts), sum_replicas(loss)),
             tf.TensorSpec((classes, classes), tf.int64),
             tf.TensorSpec((), tf.float64),
         )
+        self._sum = self._compile(sum_replicas, tf.TensorSpec((), tf.int64))
 
-    def train(
-        self,
-        images: npt.NDArray[np.uint8],
-        masks: npt.NDArray[np.uint8],
-        flips: npt.NDArray[np.bool_],
-    ) -> tuple[float, float]:
+    def train(self, batch: Batch, rates: tuple[float, float]) -> tf.Tensor:
         """Take one step; every replica calls it with its own share of the global batch.
 
         Args:
-            images: uint8 [b, S, S, 3] RGB.
-            masks: uint8 [b, S, S] of class ids or `IGNORED`.
-            flips: bool [b], which of them to mirror left to right.
+            batch: this replica's share.
+            rates: the learning rates of decoder and encoder; the encoder is frozen at 0.
 
         Returns:
-            The summed cross-entropy of the global batch and its number of labelled pixels.
+            float32 [2]: the summed cross-entropy of the global batch, and how many labelled pixels
+            it has. On a GPU the step may still be under way.
         """
-        loss, pixels = self._train(images, masks, flips).numpy()
-        return float(loss), float(pixels)
+        fine = rates[1] > 0
+        if fine not in self._steps:
+            self._set_encoder_trainable(fine)
+            self._steps[fine] = self._compile_step(fine)
+        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+            optimizer.learning_rate.assign(rate)
+        return self._steps[fine](batch.images, batch.masks, batch.warps, batch.colours)
 
     def score(
         self, images: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]
@@ -85,10 +114,22 @@ class TrainableNetwork:
         predicted, loss = self._score(images, masks)
         return predicted.numpy(), float(loss)
 
-    def sum_over_replicas(self, confusion: Confusion, loss: float) -> tuple[Confusion, float]:
+    def sum_scores(self, confusion: Confusion, loss: float) -> tuple[Confusion, float]:
         """Add up what each replica has counted; every replica calls it and gets the totals."""
-        total, summed = self._sum(confusion, np.float64(loss))
+        total, summed = self._sum_scores(confusion, np.float64(loss))
         return total.numpy(), float(summed)
+
+    def sum_over_replicas(self, value: int) -> int:
+        """Add up one number of each replica; every replica calls it and gets the total."""
+        return int(self._sum(np.int64(value)))
+
+    def _set_encoder_trainable(self, trainable: bool) -> None:
+        self._encoder.trainable = trainable
+        if self._pretrained:
+            # ImageNet's statistics are of a million images, and a batch's are of sixteen.
+            for layer in self._encoder.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.trainable = False
 
     def _compile(self, replica_function: Any, *signature: tf.TensorSpec) -> Any:
         @tf.function(input_signature=signature)
@@ -97,34 +138,53 @@ class TrainableNetwork:
 
         return run
 
-    def _train_replica(self, images: tf.Tensor, masks: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-        images = tf.where(flips[:, None, None, None], images[:, :, ::-1], images)
-        masks = tf.where(flips[:, None, None], masks[:, :, ::-1], masks)
-        labelled = tf.math.count_nonzero(masks != IGNORED, dtype=tf.float32)
-        pixels = _sum_replicas(labelled)
+    def _compile_step(self, fine: bool) -> Any:
+        size = self._config.image_size
+
+        def step(*inputs: tf.Tensor) -> tf.Tensor:
+            return self._train_replica(fine, *inputs)
+
+        return self._compile(
+            step,
+            tf.TensorSpec((None, size, size, 3), tf.uint8),
+            tf.TensorSpec((None, size, size), tf.uint8),
+            tf.TensorSpec((None, 8), tf.float32),
+            tf.TensorSpec((None, 3, 4), tf.float32),
+        )
+
+    def _train_replica(
+        self,
+        fine: bool,
+        images: tf.Tensor,
+        masks: tf.Tensor,
+        warps: tf.Tensor,
+        colours: tf.Tensor,
+    ) -> tf.Tensor:
+        config = self._config
+        if config.augmentation.warps:
+            images, masks = warp(images, masks, warps, config.image_size)
+        if config.augmentation.colour:
+            images = recolour(tf.cast(images, tf.float32), colours)
+        sets = [self._decoder_variables, self._encoder_variables if fine else []]
         with tf.GradientTape() as tape:
-            summed = _summed_cross_entropy(self.model(images, training=True), masks)
-            loss = summed / tf.maximum(pixels, 1)
-        variables = self.model.trainable_variables
-        # `apply` sums the gradients over the replicas before it takes the step.
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return tf.stack([_sum_replicas(summed), pixels])
+            logits = self.model(images, training=True)
+            loss = replica_loss(
+                config.loss,
+                logits,
+                masks,
+                tf.constant(self._class_weights),
+                config.dice_weight,
+                config.label_smoothing,
+            )
+        gradients = tape.gradient(loss, sets)
+        for optimizer, gradient, variables in zip(self.optimizers, gradients, sets, strict=True):
+            if variables:
+                # `apply` sums the gradients over the replicas before it takes the step.
+                optimizer.apply(gradient, variables)
+        labelled = tf.math.count_nonzero(masks != IGNORED, dtype=tf.float32)
+        return sum_replicas(tf.stack([summed_cross_entropy(logits, masks), labelled]))
 
     def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self.model(images, training=False)
         predicted = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
-        return predicted, tf.cast(_summed_cross_entropy(logits, masks), tf.float64)
-
-
-def _summed_cross_entropy(logits: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-    labelled = masks != IGNORED
-    truth = tf.where(labelled, tf.cast(masks, tf.int32), 0)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=truth, logits=logits)
-    return tf.reduce_sum(tf.where(labelled, losses, 0))
-
-
-def _sum_replicas(value: tf.Tensor) -> tf.Tensor:
-    # A function's own argument is on no device, and the all-reduce wants one: hence the identity.
-    return tf.distribute.get_replica_context().all_reduce(
-        tf.distribute.ReduceOp.SUM, tf.identity(value)
-    )
+        return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64)

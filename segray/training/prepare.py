@@ -7,24 +7,34 @@ from typing import Any
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size, read_encoder_weights
+from segray.storage.manifest import read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
+from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri, child_names, exists, join_uri, read_bytes
 from segray.training.config import TrainConfig
 
 #: What a run's folder is known by; it holds what the run was started with.
 MARKER = "config.json"
+#: The list of the files that are not used, and why.
+SKIPPED = "skipped.jsonl"
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
 # what changes how fast the run goes but not what comes out.
 _FREE_SETTINGS = (
     "images",
     "masks",
+    "pairs",
     "validation_images",
     "validation_masks",
     "output",
     "workers",
     "use_gpu",
+    "cache",
+    "max_error_rate",
+    "max_restarts",
+    "stall_timeout",
+    "mlflow",
 )
 
 
@@ -37,6 +47,7 @@ class Preparation:
         output: the absolute URI of the run's folder.
         train: the pairs to learn from.
         validation: the pairs to score on.
+        skipped: the files that belong to no pair.
         encoder_weights: the content of the weights file, or None.
     """
 
@@ -44,6 +55,7 @@ class Preparation:
     output: str
     train: list[Pair]
     validation: list[Pair]
+    skipped: list[Skipped]
     encoder_weights: bytes | None
 
 
@@ -61,37 +73,45 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     output = absolute_uri(config.output)
     _check_output(output, config)
     config = _with_data(config, tell)
-    train, validation = _find_parts(config, tell)
+    train, validation, skipped = _find_parts(config)
+    tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
+    if skipped:
+        tell(f"{len(skipped)} file(s) have no partner and are left out: see {SKIPPED}")
     weights = read_encoder_weights(config.encoder_weights)
-    return Preparation(config, output, train, validation, weights)
+    return Preparation(config, output, train, validation, skipped, weights)
 
 
 def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
     """Fill in the sample data set where no data was named."""
-    if config.images is not None:
+    if config.images is not None or config.pairs is not None:
         return config
     folder = absolute_uri(SAMPLE_FOLDER)
     write_sample(folder, tell)
     return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
 
 
-def _find_parts(config: TrainConfig, tell: Callable[[str], None]) -> tuple[list[Pair], list[Pair]]:
-    """The pairs to train on and to validate on."""
-    assert config.images
-    assert config.masks
-    found = find_pairs(config.images, config.masks)
-    lone = found.lone_images + found.lone_masks
+def _find_parts(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipped]]:
+    """The pairs to train on and to validate on, and the files that belong to no pair."""
+    skipped: list[Skipped] = []
+    if config.pairs:
+        parts = read_manifest(config.pairs)
+        pairs, validation = parts.get("train", []), parts.get("validation", [])
+        if not pairs:
+            raise InputError(f"{config.pairs} has no row to train on: give some the split train")
+    else:
+        assert config.images
+        assert config.masks
+        found = find_pairs(config.images, config.masks)
+        pairs, validation, skipped = found.pairs, [], found.skipped
     if config.validation_images and config.validation_masks:
         other = find_pairs(config.validation_images, config.validation_masks)
-        lone += other.lone_images + other.lone_masks
-        # Both parts live in one table of examples, so their keys must not meet.
-        train = [replace(pair, key=f"train/{pair.key}") for pair in found.pairs]
+        skipped = skipped + other.skipped
+        # Both parts go by their keys together, so these must not meet.
+        pairs = [replace(pair, key=f"train/{pair.key}") for pair in pairs]
         validation = [replace(pair, key=f"validation/{pair.key}") for pair in other.pairs]
-    else:
-        train, validation = split_pairs(found.pairs, config.validation_fraction, config.seed)
-    left_alone = f"; {lone} file(s) have no partner and are left out" if lone else ""
-    tell(f"{len(train)} pairs to train on, {len(validation)} to validate on{left_alone}")
-    return train, validation
+    if not validation:
+        pairs, validation = split_pairs(pairs, config.validation_fraction, config.seed)
+    return pairs, validation, skipped
 
 
 def read_marker(output: str) -> dict[str, Any]:
@@ -114,7 +134,8 @@ def _check_output(output: str, config: TrainConfig) -> None:
     """Refuse a folder that holds something else, or a run with other settings."""
     marker = join_uri(output, MARKER)
     if not exists(marker):
-        names = child_names(output)
+        # A run that found too many unreadable files has left the list of them.
+        names = [name for name in child_names(output) if name != SKIPPED]
         if names:
             raise InputError(
                 f"{output} holds something that is no training run ({', '.join(names[:3])}): "

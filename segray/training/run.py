@@ -2,8 +2,9 @@
 
 import json
 import math
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -14,6 +15,7 @@ from ray.train.tensorflow import TensorflowTrainer
 
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION
+from segray.storage.skipped import check_error_rate, write_skipped
 from segray.storage.uri import (
     exists,
     file_system,
@@ -23,10 +25,14 @@ from segray.storage.uri import (
     write_bytes,
 )
 from segray.training.config import TrainConfig
-from segray.training.examples import decode_pairs
-from segray.training.messages import relay_messages
-from segray.training.prepare import MARKER, Preparation, read_marker
-from segray.training.worker import Assignment, train_worker
+from segray.training.examples import Decoded, decode_pairs
+from segray.training.loop import Assignment, TrainingLoop
+from segray.training.messages import Messages, relay_messages
+from segray.training.prepare import MARKER, SKIPPED, Preparation, read_marker
+from segray.training.worker import set_up_tensorflow, train_worker
+
+# The part of a node's object store that decoded examples may take.
+_STORE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -57,15 +63,9 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         InputError: something the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    pairs = preparation.train + preparation.validation
-    trained_on = len(preparation.train)
-    started = time.monotonic()
-    examples, fingerprint = decode_pairs(
-        pairs, config.labels, config.image_size, _progress(len(pairs), tell)
-    )
+    decoded, training = _decode(preparation, tell)
     # The same files, parted otherwise, are another run.
-    fingerprint = f"{fingerprint}-{trained_on}"
-    tell(f"decoded {len(pairs)} pairs in {time.monotonic() - started:.0f} s")
+    fingerprint = f"{decoded.fingerprint}-{len(training)}"
     _claim_output(output, config, fingerprint)
     if exists(join_uri(output, "model", DESCRIPTION)):
         tell("this run is finished; nothing to do")
@@ -73,20 +73,71 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
 
     cpus, threads = _worker_cpus(config)
     weights = preparation.encoder_weights
-    with relay_messages(tell) as messages:
-        assignment = Assignment(
-            config=config,
-            output=output,
-            train=examples.select(range(trained_on)),
-            validation=examples.select(range(trained_on, len(pairs))),
-            encoder_weights=None if weights is None else ray.put(weights),
-            data_fingerprint=fingerprint,
-            threads=threads,
-            tell=messages,
-        )
-        tell(f"starting {config.workers} worker(s) on {cpus:g} CPU(s) each")
-        _fit(assignment, cpus)
+    examples, pixels = decoded.examples, decoded.class_pixels[training].sum(axis=0)
+    validation = range(len(training), len(examples))
+    assignment = Assignment(
+        config=config,
+        output=output,
+        train=examples.select(training),
+        validation=examples.select(validation),
+        class_weights=config.weigh_classes(pixels),
+        encoder_weights=None if weights is None else ray.put(weights),
+        record={
+            "configuration": config.to_json(),
+            "command": sys.argv,
+            "data_fingerprint": fingerprint,
+        },
+        threads=threads,
+    )
+    if config.workers:
+        with relay_messages(tell) as messages:
+            tell(f"starting {config.workers} worker(s) on {cpus:g} CPU(s) each")
+            _fit(assignment, cpus, messages)
+    else:
+        _train_here(assignment, tell)
     return _summarise(output)
+
+
+def _decode(preparation: Preparation, tell: Callable[[str], None]) -> tuple[Decoded, Sequence[int]]:
+    """All examples, those to train on first, and the indices of these."""
+    config, output = preparation.config, preparation.output
+    pairs = preparation.train + preparation.validation
+    keep = _fits(len(pairs), config, tell)
+    started = time.monotonic()
+    progress = _progress(len(pairs), tell)
+    decoded = decode_pairs(pairs, config.labels, config.image_size, keep, progress)
+    tell(f"decoded {len(pairs)} pairs in {time.monotonic() - started:.0f} s")
+    skipped = preparation.skipped + decoded.skipped
+    uri = join_uri(output, SKIPPED)
+    if skipped or exists(uri):
+        write_skipped(uri, skipped)
+    if decoded.skipped:
+        tell(f"{len(decoded.skipped)} pair(s) cannot be used: see {uri}")
+    total = len(pairs) + len(preparation.skipped)
+    check_error_rate(skipped, total, config.max_error_rate, uri)
+    training = range(int((decoded.kept < len(preparation.train)).sum()))
+    if not 0 < len(training) < len(decoded.kept):
+        raise InputError(
+            f"{len(training)} pairs are left to train on and {len(decoded.kept) - len(training)} "
+            f"to validate on: see {uri}"
+        )
+    return decoded, training
+
+
+def _fits(count: int, config: TrainConfig, tell: Callable[[str], None]) -> bool:
+    """Whether the decoded examples are to be kept in Ray's object store."""
+    needed = count * config.image_size**2 * (3 + 1)
+    # Each node that trains maps all examples, so they have to fit into the smallest store.
+    stores = [
+        node["Resources"].get("object_store_memory", 0.0)
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU")
+    ]
+    room = _STORE_SHARE * min(stores, default=0.0)
+    keep = needed <= room if config.cache == "auto" else config.cache == "memory"
+    where = "are kept in memory" if keep else "are decoded anew each epoch"
+    tell(f"examples take {needed / 1e9:.2f} GB decoded, {room / 1e9:.2f} GB are free: they {where}")
+    return keep
 
 
 def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
@@ -104,7 +155,7 @@ def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
 def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
     """How many CPUs a worker asks Ray for, and how many threads it computes with (0: its pick)."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    if config.use_gpu or not any(nodes):
+    if config.use_gpu or not config.workers or not any(nodes):
         return 1.0, 0
     for cpus in range(int(max(nodes)), 0, -1):
         if sum(node // cpus for node in nodes) >= config.workers:
@@ -114,23 +165,34 @@ def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
     return math.floor(10_000 / parts) / 10_000, 1
 
 
-def _fit(assignment: Assignment, cpus: float) -> None:
+def _train_here(assignment: Assignment, tell: Callable[[str], None]) -> None:
+    """Go through the loop in this process."""
+    import tensorflow as tf
+
+    set_up_tensorflow(assignment)
+    problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell).run()
+    if problem:
+        raise InputError(problem)
+
+
+def _fit(assignment: Assignment, cpus: float, messages: Messages) -> None:
     config, output = assignment.config, assignment.output
     local = is_local(output)
     trainer = TensorflowTrainer(
         train_worker,
-        train_loop_config={"assignment": assignment},
+        train_loop_config={"assignment": assignment, "messages": messages},
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.use_gpu,
             resources_per_worker={"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
+            # Ray Train's own state; the run's checkpoints are segray's, one file each.
             name="checkpoints",
             storage_path=output if local else output.removeprefix("s3://"),
             # One S3 client everywhere, so that one environment configures all.
             storage_filesystem=None if local else _arrow_file_system(output),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_restarts),
         ),
     )
     try:
@@ -142,7 +204,11 @@ def _fit(assignment: Assignment, cpus: float) -> None:
         for failure in error.worker_failures.values():
             if isinstance(failure, InputError):
                 raise failure from error
+        if problem := messages.problem():
+            raise InputError(problem) from error
         raise
+    if not exists(join_uri(output, "model", DESCRIPTION)):
+        raise InputError(messages.problem())
 
 
 def _arrow_file_system(uri: str) -> Any:

@@ -1,0 +1,293 @@
+"""The training loop, the same in each process of a run."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import ray
+import tensorflow as tf
+
+from segray.model.bundle import write_bundle
+from segray.model.unet import build_unet
+from segray.pixels.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from segray.storage.uri import join_uri
+from segray.training.batches import Batch, draw_epoch, steps_per_epoch
+from segray.training.checkpoint import Checkpoints, Progress
+from segray.training.config import TrainConfig
+from segray.training.examples import Examples, Indices
+from segray.training.network import TrainableNetwork
+from segray.training.prefetch import Prefetched
+from segray.training.records import write_events, write_preview, write_records
+from segray.training.schedule import rate_at
+
+_PREVIEWS = 4
+_SCORE_BATCH = 32
+_SECONDS_BETWEEN_STEP_REPORTS = 10.0
+
+#: What marks the time in which workers wait for each other, at a place in words.
+Meeting = Callable[[str], contextlib.AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the driver hands to each worker.
+
+    Attributes:
+        config: of the run.
+        output: the absolute URI of the run's folder.
+        train: the examples to learn from.
+        validation: the examples to score on.
+        class_weights: float32 [C], of the classes in the loss.
+        encoder_weights: a reference to the content of the weights file, or None.
+        record: JSON-ready facts for the bundle.
+        threads: how many cores a worker computes on; 0 leaves it to TensorFlow.
+    """
+
+    config: TrainConfig
+    output: str
+    train: Examples
+    validation: Examples
+    class_weights: npt.NDArray[np.float32]
+    encoder_weights: "ray.ObjectRef[bytes] | None"
+    record: dict[str, Any]
+    threads: int
+
+
+class TrainingLoop:
+    """One process's part in a run.
+
+    Args:
+        assignment: the same for every worker.
+        strategy: of this process.
+        rank: of this worker, from 0; only rank 0 writes files.
+        workers: how many there are.
+        tell: is called on rank 0 with lines for the user's terminal.
+        meeting: see `segray.training.watchdog.Watchdog.meeting`; nothing by default.
+
+    Attributes:
+        network: what is trained; equal on all workers after every step.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        strategy: tf.distribute.Strategy,
+        rank: int,
+        workers: int,
+        tell: Callable[[str], None],
+        meeting: Meeting = lambda place: contextlib.nullcontext(),
+    ) -> None:
+        config = assignment.config
+        self._assignment, self._config = assignment, config
+        self._rank, self._workers = rank, workers
+        self._tell, self._meeting = tell, meeting
+        self._train, self._validation = assignment.train.open(), assignment.validation.open()
+        self._steps = steps_per_epoch(len(self._train), config.batch_size)
+        self._checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
+        weights = assignment.encoder_weights
+        self._pretrained = weights is not None
+        # The same numbers on every worker: each builds the same network.
+        keras.utils.set_random_seed(config.seed)
+        content = None if weights is None else ray.get(weights)
+        self.network = TrainableNetwork(strategy, config, content, assignment.class_weights)
+
+    def run(self) -> str:
+        """Train from the last finished epoch to the last one, then write the bundle.
+
+        Returns:
+            Why the run cannot go on, the same on all workers; empty if all is well.
+
+        Raises:
+            InputError: this worker alone cannot go on, such as for a file it cannot write.
+        """
+        progress = self._resume()
+        config = self._config
+        while not progress.is_over(config.epochs, config.patience):
+            record = self._run_epoch(progress.epoch + 1)
+            problem = _find_problem(record, config)
+            if problem:
+                return problem
+            progress.add(record)
+            if self._rank == 0:
+                self._checkpoints.save(self.network, progress)
+                self._write_preview(progress.epoch)
+                self._write_records(progress)
+                self._tell_epoch(record)
+        if self._rank == 0:
+            self._write_model(progress)
+        return ""
+
+    def _resume(self) -> Progress:
+        # Rank 0 decides, so that all go on from the same epoch whatever each sees of the store.
+        newest = self._checkpoints.newest() if self._rank == 0 else 0
+        with self._meeting("the start of the run"):
+            epoch = self.network.sum_over_replicas(newest)
+        if not epoch:
+            if self._rank == 0:
+                self._tell("compiling the network; the first step takes a while")
+            return Progress()
+        progress = self._checkpoints.load(epoch, self.network)
+        if self._rank == 0:
+            self._tell(f"going on after epoch {epoch}, the last one saved")
+            # The run may have ended between the checkpoint and its records.
+            self._write_records(progress)
+        return progress
+
+    def _run_epoch(self, epoch: int) -> dict[str, Any]:
+        """One pass over the training part, then the scores; a record for metrics.jsonl."""
+        started = time.monotonic()
+        learned = self._learn(epoch)
+        scoring = time.monotonic()
+        scores = self._score(epoch)
+        # What an epoch takes without the compiling that the first one includes.
+        examples = self._steps * self._config.batch_size
+        self._epoch_seconds = examples / learned["images_per_second"] + time.monotonic() - scoring
+        seconds = round(time.monotonic() - started, 2)
+        return {"epoch": epoch, **scores, **learned, "seconds": seconds}
+
+    def _learn(self, epoch: int) -> dict[str, Any]:
+        """One pass over the training part: its mean cross-entropy, and how fast it went."""
+        config = self._config
+        results: list[tf.Tensor] = []
+        batches = Prefetched(self._batches(epoch))
+        started = told = time.monotonic()
+        waited = rate = 0.0
+        for step, batch in enumerate(batches, start=1):
+            place = f"step {step} of epoch {epoch}"
+            with self._meeting(place):
+                results.append(self.network.train(batch, self._rates(epoch, step)))
+                if step in (1, self._steps):
+                    results[-1].numpy()
+            now = time.monotonic()
+            if step == 1 and self._steps > 1:
+                # A run's first step compiles the graph: the rate counts from its end.
+                started, waited = now, batches.waited
+                continue
+            rate = max(step - 1, 1) * config.batch_size / (now - started)
+            if self._rank == 0 and now - told > _SECONDS_BETWEEN_STEP_REPORTS:
+                told = now
+                with self._meeting(place):
+                    loss = _mean(results)
+                self._tell(
+                    f"epoch {epoch:>3}/{config.epochs}  step {step}/{self._steps}  "
+                    f"training loss {loss:.3f}  {rate:.1f} images/s"
+                )
+        waiting = (batches.waited - waited) / max(time.monotonic() - started, 1e-9)
+        return {
+            "train_loss": _number(_mean(results)),
+            "images_per_second": round(rate, 2),
+            "waiting": round(waiting, 4),
+        }
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        config = self._config
+        draws = draw_epoch(
+            len(self._train),
+            config.batch_size,
+            config.seed,
+            epoch,
+            self._rank,
+            self._workers,
+            config.augmentation,
+            config.image_size,
+        )
+        draws, again = itertools.tee(draws)
+        arrays = self._train.read(draw.indices for draw in draws)
+        for draw, (images, masks) in zip(again, arrays, strict=True):
+            yield Batch(images, masks, draw.warps, draw.colours)
+
+    def _rates(self, epoch: int, step: int) -> tuple[float, float]:
+        """The learning rates of decoder and encoder at a step."""
+        config = self._config
+        now, total = (epoch - 1) * self._steps + step - 1, config.epochs * self._steps
+        frozen = config.frozen_epochs * self._steps if self._pretrained else 0
+        peak = config.encoder_learning_rate if self._pretrained else config.learning_rate
+        decoder = rate_at(now, 0, total, config.warmup, config.schedule)
+        encoder = 0.0
+        if now >= frozen:
+            encoder = rate_at(now, frozen, total, config.warmup, config.schedule)
+        return config.learning_rate * decoder, peak * encoder
+
+    def _score(self, epoch: int) -> dict[str, Any]:
+        """The metrics of the validation part; each of its images is counted exactly once."""
+        names = self._config.labels.names
+        classes = len(names)
+        confusion = np.zeros((classes, classes), dtype=np.int64)
+        loss = 0.0
+        mine = np.arange(self._rank, len(self._validation), self._workers)
+        for images, masks in Prefetched(self._validation.read(_split(mine))):
+            predicted, batch_loss = self.network.score(images, masks)
+            confusion += confusion_matrix(masks, predicted, classes)
+            loss += batch_loss
+        with self._meeting(f"the scores of epoch {epoch}"):
+            confusion, loss = self.network.sum_scores(confusion, loss)
+        iou = class_iou(confusion)
+        return {
+            "loss": _number(loss / max(1, int(confusion.sum()))),
+            "accuracy": _number(pixel_accuracy(confusion)),
+            "mean_iou": _number(mean_iou(confusion)),
+            **{f"iou_{name}": _number(value) for name, value in zip(names, iou, strict=True)},
+        }
+
+    def _write_preview(self, epoch: int) -> None:
+        first = np.arange(min(_PREVIEWS, len(self._validation)))
+        [(images, masks)] = self._validation.read([first])
+        predicted, _ = self.network.score(images, masks)
+        labels = self._config.labels
+        write_preview(self._assignment.output, epoch, images, masks, predicted, labels)
+
+    def _write_records(self, progress: Progress) -> None:
+        write_records(self._assignment.output, progress.history, self._config.labels)
+        write_events(self._assignment.output, progress.history)
+
+    def _tell_epoch(self, record: dict[str, Any]) -> None:
+        left = (self._config.epochs - record["epoch"]) * self._epoch_seconds
+        self._tell(
+            f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
+            f"mIoU {record['mean_iou']:.3f}  accuracy {record['accuracy']:.3f}  "
+            f"{record['images_per_second']:.1f} images/s  {left / 60:.1f} min left"
+        )
+
+    def _write_model(self, progress: Progress) -> None:
+        config = self._config
+        # A network of its own, outside the strategy: exporting needs plain variables.
+        best = build_unet(len(config.labels), config.image_size, input_range=config.input_range)
+        self._checkpoints.load_model(progress.best_epoch, best)
+        self._tell(f"writing the model of the best epoch, {progress.best_epoch}")
+        record = {**self._assignment.record, "metrics": progress.history[progress.best_epoch - 1]}
+        write_bundle(join_uri(self._assignment.output, "model"), best, config.labels, record)
+
+
+def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:
+    if record["mean_iou"] is None:
+        return (
+            "no pixel of the validation part is labelled: every value there is one of "
+            "--ignore-values"
+        )
+    if record["train_loss"] is None or record["loss"] is None:
+        return (
+            f"the loss is no number any more in epoch {record['epoch']}: lower --learning-rate "
+            f"{config.learning_rate:g}, and give another --output"
+        )
+    return ""
+
+
+def _split(indices: Indices) -> Iterator[Indices]:
+    for start in range(0, len(indices), _SCORE_BATCH):
+        yield indices[start : start + _SCORE_BATCH]
+
+
+def _mean(results: list[tf.Tensor]) -> float:
+    totals = np.array([result.numpy() for result in results], dtype=np.float64).sum(axis=0)
+    return float(totals[0] / max(totals[1], 1))
+
+
+def _number(value: float) -> float | None:
+    """A JSON number; null for what is undefined, such as the IoU of a class that is nowhere."""
+    return round(value, 6) if np.isfinite(value) else None
