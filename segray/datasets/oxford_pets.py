@@ -88,7 +88,8 @@ def prepare_oxford_pets(config: OxfordPetsConfig, tell: Callable[[str], None]) -
 
     Returns:
         The URI of the pairs manifest, which is written last: a CSV file with the columns image,
-        mask (relative to its folder) and split (train or test).
+        mask (relative to its folder) and split (train or test). What the published lists do not
+        name, some forty images, is in neither folder.
 
     Raises:
         InputError: an archive cannot be fetched, is not the one it should be or cannot be read,

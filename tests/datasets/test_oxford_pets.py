@@ -152,6 +152,18 @@ def test_to_a_bucket(s3: Callable[[str], str], serve: Callable[[], list[str]]) -
     check_complete(output)
 
 
+def test_training_can_read_the_pairs(tmp_path: Path, serve: Callable[[], list[str]]) -> None:
+    manifest = pytest.importorskip("segray.storage.manifest")
+    output = str(tmp_path / "pets")
+    prepare(output, serve())
+
+    parts = manifest.read_manifest(f"{output}/pairs.csv")
+
+    assert {pair.image for pair in parts["train"]} == {f"{output}/images/{n}.jpg" for n in TRAIN}
+    assert {pair.mask for pair in parts["test"]} == {f"{output}/masks/{n}.png" for n in TEST}
+    assert parts["validation"] == []
+
+
 @pytest.mark.parametrize("prefix", ["", "./"])
 def test_names_with_and_without_a_dot(
     prefix: str,
