@@ -10,6 +10,7 @@ import numpy as np
 from segray.errors import InputError
 from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import list_entries, relative_key
+from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri
 
 
@@ -24,11 +25,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What was found: the pairs in the order of their keys, and how many files stayed alone."""
+    """What was found: the pairs, and the images and masks without a partner, by their keys."""
 
     pairs: list[Pair]
-    lone_images: int
-    lone_masks: int
+    skipped: list[Skipped]
 
 
 def find_pairs(images: str, masks: str) -> Pairing:
@@ -59,7 +59,14 @@ def find_pairs(images: str, masks: str) -> Pairing:
             f"such as {min(mask_of)}; a pair shares its name up to the suffix"
         )
     pairs = [Pair(key, image_of[key], mask_of[key]) for key in keys]
-    return Pairing(pairs, len(image_of) - len(pairs), len(mask_of) - len(pairs))
+    skipped = [
+        Skipped(image_of[key], None, f"no mask below {masks} is named {key}")
+        for key in sorted(image_of.keys() - mask_of.keys())
+    ] + [
+        Skipped(None, mask_of[key], f"no image below {images} is named {key}")
+        for key in sorted(mask_of.keys() - image_of.keys())
+    ]
+    return Pairing(pairs, skipped)
 
 
 def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:

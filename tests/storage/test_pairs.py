@@ -4,6 +4,7 @@ import pytest
 
 from segray.errors import InputError
 from segray.storage.pairs import Pair, find_pairs, split_pairs
+from segray.storage.skipped import Skipped
 
 
 def touch(folder: Path, *names: str) -> str:
@@ -15,14 +16,33 @@ def touch(folder: Path, *names: str) -> str:
 
 
 def test_pairs_share_a_stem_at_any_depth_whatever_the_suffix(tmp_path: Path) -> None:
-    images = touch(tmp_path / "i", "a.jpg", "deep/er/b.webp", "lonely.png")
-    masks = touch(tmp_path / "m", "b.png", "x/a.tiff", "c.png", "d.png")
+    images = touch(tmp_path / "i", "a.jpg", "deep/er/b.webp")
+    masks = touch(tmp_path / "m", "b.png", "x/a.tiff")
     found = find_pairs(images, masks)
     assert [(Path(p.image).name, Path(p.mask).name) for p in found.pairs] == [
         ("a.jpg", "a.tiff"),
         ("b.webp", "b.png"),
     ]
-    assert (found.lone_images, found.lone_masks) == (1, 2)
+
+
+def test_a_file_without_a_partner_is_listed_with_the_reason(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "a.jpg", "z.jpg", "lonely.png")
+    masks = touch(tmp_path / "m", "a.png", "x/c.png")
+    assert find_pairs(images, masks).skipped == [
+        Skipped(f"{images}/lonely.png", None, f"no mask below {masks} is named lonely"),
+        Skipped(f"{images}/z.jpg", None, f"no mask below {masks} is named z"),
+        Skipped(None, f"{masks}/x/c.png", f"no image below {images} is named c"),
+    ]
+
+
+def test_a_file_without_a_partner_goes_by_its_folders_where_others_do(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "cats/1.jpg", "dogs/1.jpg")
+    masks = touch(tmp_path / "m", "cats/1.png")
+    found = find_pairs(images, masks)
+    assert [pair.key for pair in found.pairs] == ["cats/1"]
+    assert found.skipped == [
+        Skipped(f"{images}/dogs/1.jpg", None, f"no mask below {masks} is named dogs/1")
+    ]
 
 
 def test_repeated_stems_are_told_apart_by_their_folders(tmp_path: Path) -> None:
@@ -38,7 +58,7 @@ def test_sidecar_files_are_no_images(tmp_path: Path) -> None:
     masks = touch(tmp_path / "m", "a.png", "a.txt")
     found = find_pairs(images, masks)
     assert [Path(p.image).name for p in found.pairs] == ["a.jpg"]
-    assert (found.lone_images, found.lone_masks) == (0, 0)
+    assert found.skipped == []
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
