@@ -1,0 +1,200 @@
+"""Manifest: the user's own table of which mask belongs to which image, and to which split."""
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segray.errors import InputError
+from segray.storage.listing import relative_key
+from segray.storage.pairs import Pair
+from segray.storage.tables import table_uris
+from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local, read_bytes
+
+#: What a cell of the column ``split`` may hold, in any case, and the split that it means.
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+_COLUMNS = ("image", "mask", "split")
+
+# A row as it was written: its place in words, and its cells in the order of these columns, the
+# last of which may be missing.
+_Row = tuple[str, list[str | None]]
+
+
+def read_manifest(uri: str) -> dict[str, list[Pair]]:
+    """Read the pairs that a table lists.
+
+    The table is a CSV file, a Parquet file or a folder of Parquet files, with the columns
+    ``image``, ``mask`` and, where not all is for training, ``split`` (see `SPLITS`). A path in it
+    is relative to the table's folder, unless it is absolute or an s3:// URI.
+
+    Args:
+        uri: of the table, as --pairs gives it.
+
+    Returns:
+        The pairs of ``train``, ``validation`` and ``test``, each in the order of their keys. A key
+        is the image's path in the table's folder or else its URI, without suffix if no two of the
+        table then are the same.
+
+    Raises:
+        InputError: there is no such table, it is of another format, lacks a column or has no
+            rows; or a row cannot be used, and the message has its place.
+    """
+    uri = absolute_uri(uri)
+    with explain_errors(uri):
+        is_folder = file_system(uri).isdir(uri)
+    folder = uri if is_folder else uri.rpartition("/")[0]
+    place_of: dict[str, str] = {}
+    rows = []
+    for file in table_uris(uri) if is_folder else [uri]:
+        for place, cells in _read_rows(file):
+            image, mask, split = _parse_row(place, cells, folder)
+            if image in place_of:
+                raise InputError(
+                    f"{place}: the image {image} is listed before, in {place_of[image]}: remove "
+                    "one of these rows"
+                )
+            place_of[image] = place
+            rows.append((image, mask, split))
+    if not rows:
+        raise InputError(
+            f"{uri} lists no pairs: give --pairs a CSV or Parquet file, or a folder of *.parquet, "
+            "with a row for each pair"
+        )
+    parts: dict[str, list[Pair]] = {split: [] for split in SPLITS.values()}
+    for key, (image, mask, split) in sorted(zip(_keys(list(place_of), folder), rows, strict=True)):
+        parts[split].append(Pair(key, image, mask))
+    return parts
+
+
+def _read_rows(uri: str) -> Iterator[_Row]:
+    content = read_bytes(uri)
+    if content.startswith(b"PAR1") or uri.endswith(".parquet"):
+        return _read_parquet(uri, content)
+    return _read_csv(uri, content)
+
+
+def _read_parquet(uri: str, content: bytes) -> Iterator[_Row]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        names = _check_columns(uri, file.schema_arrow.names)
+        for name in names:
+            _check_type(uri, file.schema_arrow.field(name))
+        table = file.read(columns=names)
+        columns = [table[name].to_pylist() for name in names]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{uri} is no readable Parquet file ({reason}): write it again") from error
+    for number, cells in enumerate(zip(*columns, strict=True), start=1):
+        yield f"{uri}, row {number}", list(cells)
+
+
+def _check_type(uri: str, field: pa.Field) -> None:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    # A column without a single value has the type null.
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_null,
+    )
+    if not any(test(kind) for test in tests):
+        raise InputError(
+            f"{uri}: the column {field.name} is of the type {kind}, and has to be text"
+        )
+
+
+def _read_csv(uri: str, content: bytes) -> Iterator[_Row]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{uri} is neither a Parquet file nor a CSV file in UTF-8: save it as one of these"
+        ) from error
+    # Spreadsheets of many countries separate by semicolons.
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        positions = [header.index(name) for name in _check_columns(uri, header)]
+        for cells in reader:
+            place = f"{uri}, line {reader.line_num}"
+            if cells and len(cells) != len(header):
+                raise InputError(
+                    f"{place}: has {len(cells)} cells under {len(header)} column names: put a name "
+                    f"with a {delimiter!r} in it between double quotes"
+                )
+            if cells:
+                yield place, [cells[position] for position in positions]
+    except csv.Error as error:
+        raise InputError(
+            f"{uri}, line {reader.line_num}: {error}: check the quotes up to there"
+        ) from error
+
+
+def _check_columns(uri: str, names: list[str]) -> list[str]:
+    """Those of the columns of a manifest that are there."""
+    wanted = [name for name in _COLUMNS if name in names or name != "split"]
+    for name in wanted:
+        count = names.count(name)
+        if count != 1:
+            has = ", ".join(repr(other) for other in names[:10]) or "none"
+            raise InputError(
+                f"{uri} has {f'{count} columns' if count else 'no column'} called {name}: name the "
+                f"columns image, mask and, if you like, split; what is there: {has[:200]}"
+            )
+    return wanted
+
+
+def _parse_row(place: str, cells: list[str | None], folder: str) -> tuple[str, str, str]:
+    """The URIs of image and mask, and the split."""
+    texts = [_check_text(place, name, cell) for name, cell in zip(_COLUMNS, cells, strict=False)]
+    split = SPLITS.get(texts[2].strip().lower()) if len(texts) > 2 else "train"
+    if split is None:
+        raise InputError(
+            f"{place}: the split {texts[2]!r} is not known: write train, validation or test"
+        )
+    try:
+        return _resolve(folder, texts[0]), _resolve(folder, texts[1]), split
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def _check_text(place: str, name: str, cell: str | None) -> str:
+    if cell is None or not cell.strip():
+        raise InputError(f"{place}: the cell {name} is empty: fill it in, or remove the row")
+    if cell.splitlines() != [cell]:
+        raise InputError(f"{place}: the cell {name} has several lines: check the quotes there")
+    return cell
+
+
+def _resolve(folder: str, path: str) -> str:
+    """The absolute URI of a path in a manifest's folder."""
+    if path.startswith("/"):
+        return posixpath.normpath(path)
+    if not is_local(path):
+        return absolute_uri(path)
+    if is_local(folder):
+        return posixpath.normpath(f"{folder}/{path}")
+    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    key = f"{prefix}/{path}".lstrip("/")
+    return f"s3://{bucket}{posixpath.normpath('/' + key)}"
+
+
+def _keys(images: list[str], folder: str) -> list[str]:
+    paths = [relative_key(folder, image) for image in images]
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    return stems if len(set(stems)) == len(stems) else paths
