@@ -10,7 +10,7 @@ from segray.pixels.labels import IGNORED, Labels
 
 _GAP = 8  # pixels between the tiles of a sheet
 _HEADER = 18
-_CAPTION_WIDTH = 280
+_MAX_CAPTION = 280  # pixels
 _IGNORED_GREY = (128, 128, 128)
 
 
@@ -63,9 +63,12 @@ def draw_sheet(
     height, width = rows[0][0].shape[:2]
     step_x, step_y = width + _GAP, height + _GAP
     left = _GAP + step_x * len(titles)  # of the captions
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    fitted = ["\n".join(_fit(ruler, line) for line in text.split("\n")) for text in captions]
+    beside = max((ruler.multiline_textbbox((0, 0), text)[2] for text in fitted), default=-_GAP)
     sheet = Image.new(
         "RGB",
-        (left + bool(captions) * (_CAPTION_WIDTH + _GAP), 2 * _HEADER + _GAP + step_y * len(rows)),
+        (left + round(beside) + _GAP, 2 * _HEADER + _GAP + step_y * len(rows)),
         "white",
     )
     draw = ImageDraw.Draw(sheet)
@@ -75,8 +78,7 @@ def draw_sheet(
         for column, picture in enumerate(row):
             corner = (_GAP + column * step_x, _HEADER + line * step_y)
             sheet.paste(Image.fromarray(picture), corner)
-    for line, caption in enumerate(captions):
-        text = "\n".join(_fit(draw, part) for part in caption.split("\n"))
+    for line, text in enumerate(fitted):
         draw.text((left, _HEADER + line * step_y), text, fill="black")
     _draw_legend(draw, sheet.width, sheet.height - _HEADER - 2, labels)
     return sheet
@@ -85,7 +87,7 @@ def draw_sheet(
 def _fit(draw: ImageDraw.ImageDraw, line: str) -> str:
     """A line of a caption, without its middle where it is too long."""
     kept, shown = len(line), line
-    while draw.textlength(shown) > _CAPTION_WIDTH:
+    while draw.textlength(shown) > _MAX_CAPTION:
         kept -= 1
         shown = f"{line[: (kept + 1) // 2]}…{line[len(line) - kept // 2 :]}"
     return shown

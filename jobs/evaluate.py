@@ -1,0 +1,49 @@
+"""Score a trained model on labelled images.
+
+    python jobs/evaluate.py                                     # samples, after jobs/train.py
+    python jobs/evaluate.py --model runs/pets/model --images photos --masks trimaps
+    ray job submit --working-dir . -- \\
+        python jobs/evaluate.py --model s3://b/run/model --pairs s3://b/pairs.csv --output s3://b/e
+"""
+
+import tyro
+
+from segray.evaluation.config import EvaluateConfig
+from segray.evaluation.prepare import prepare_evaluation
+from segray.job import run_job, start_ray, tell
+from segray.storage.skipped import check_error_rate
+
+
+def main() -> int:
+    config = tyro.cli(EvaluateConfig)
+    preparation = prepare_evaluation(config, tell)
+    start_ray(config.use_gpu)
+    from segray.evaluation.run import evaluate
+
+    result = evaluate(preparation, tell)
+    own, model = result.own_size, result.model_size
+    figures = own.class_figures()
+    tell(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
+    for row in zip(result.model.labels.names, *figures.values(), strict=True):
+        tell(f"{row[0]:<20}" + "".join(f" {show(value):>12}" for value in row[1:]))
+    tell(f"\nat the images' own size:  mIoU {show(own.mean_iou)}   accuracy {show(own.accuracy)}")
+    tell(
+        f"at the model's size:      mIoU {show(model.mean_iou)}   accuracy {show(model.accuracy)}"
+        f"   loss {show(result.loss)}"
+    )
+    tell(f"evaluated {result.evaluated} of {result.images} pairs in {result.seconds:.0f} s")
+    tell(f"numbers:  {result.output}/metrics.json, {result.output}/per_image.parquet")
+    tell(f"pictures: {result.output}/confusion.png, {result.output}/worst.png")
+    skipped_uri = f"{result.output}/skipped.jsonl"
+    if result.skipped:
+        tell(f"skipped:  {skipped_uri}")
+    check_error_rate(result.skipped, result.images, config.max_error_rate, skipped_uri)
+    return 0
+
+
+def show(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.4f}"
+
+
+if __name__ == "__main__":
+    run_job(main)

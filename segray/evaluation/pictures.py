@@ -1,0 +1,158 @@
+"""Pictures of an evaluation: what is taken for what, and the images that came out worst."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from PIL import Image
+
+from segray.errors import InputError
+from segray.evaluation.stages import scale_truth, unpack
+from segray.model.bundle import Bundle
+from segray.pixels.labels import Labels
+from segray.pixels.metrics import Confusion
+from segray.pixels.pictures import colour_mask, draw_sheet
+from segray.storage.labelled import read_pair
+from segray.storage.pairs import Pair
+
+# The side of a cell by the number of classes up to which it is taken. More classes get no numbers
+# in their cells: the picture would have no end.
+_CELL_INCHES = {8: 1.0, 24: 0.75}
+_BARE_CELL_INCHES = 0.14
+_NAME_LETTERS = 24
+_DPI = 100
+
+_TILE_SIDES = (128, 256)  # the least and the most of a picture on the sheet, in pixels
+_CAPTION_CLASSES = 6
+
+
+@dataclass(frozen=True)
+class Worst:
+    """An image with a low mean IoU.
+
+    Attributes:
+        pair: the files.
+        counted: its row as `segray.evaluation.stages.count` made it.
+    """
+
+    pair: Pair
+    counted: dict[str, Any]
+
+
+def draw_confusion(confusion: Confusion, labels: Labels) -> bytes:
+    """Draw a confusion matrix, each row in shares of the pixels that are of its class.
+
+    A cell has its share and its count, up to 24 classes; with more it has a shade alone.
+
+    Args:
+        confusion: int64 [C, C], rows = truth, columns = prediction.
+        labels: the names of the classes.
+
+    Returns:
+        A PNG file's content.
+    """
+    cell = next((c for most, c in _CELL_INCHES.items() if len(labels) <= most), _BARE_CELL_INCHES)
+    numbered = cell > _BARE_CELL_INCHES
+    names = [n if len(n) <= _NAME_LETTERS else f"{n[: _NAME_LETTERS - 1]}…" for n in labels.names]
+    longest = max(len(name) for name in names)
+    side = cell * len(labels) + 1.2 + 0.09 * longest
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("0.85")  # shows where a class has no pixel that could be shared out
+    true = confusion.sum(axis=1, keepdims=True)
+    shares = np.divide(confusion, true, out=np.full(confusion.shape, np.nan), where=true > 0)
+    # Without numbers, small shares have to be seen by their shade.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if numbered else 0.5, 0, 1))
+    axes.set_xticks(range(len(names)), names, rotation=0 if longest < 11 * cell else 90)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(labelsize=10 if numbered else 7)
+    title = "share and number of its pixels" if numbered else "share of its pixels"
+    axes.set(xlabel="predicted", ylabel="true", title=f"of each true class: {title}")
+    figure.colorbar(image, shrink=0.8, aspect=15 * side / 4, format=lambda v, _: f"{v:.0%}")
+    if numbered:
+        _number_cells(axes, confusion, shares)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A class may be named in a script that the font does not have; it is drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def _number_cells(axes: Any, confusion: Confusion, shares: npt.NDArray[np.float64]) -> None:
+    for (row, column), pixels in np.ndenumerate(confusion):
+        share = shares[row, column]
+        if np.isnan(share):
+            text, colour = "-", "black"
+        else:
+            text = f"{share:.1%}\n{_short(int(pixels))}"
+            colour = "white" if share > 0.5 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
+
+
+def _short(pixels: int) -> str:
+    """A count in at most five characters, such as 12.3M."""
+    # What rounds to 1000 takes the next unit.
+    power = next(power for power in range(7) if pixels < 999.5 * 1000**power)
+    return f"{pixels / 1000**power:.3g}{'kMGTPE'[power - 1 : power] if power else ''}"
+
+
+def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
+    """Draw image, truth and prediction of each of some images at the model's size.
+
+    The files are read again, because nothing keeps their pixels; one that is gone is left out.
+
+    Args:
+        worst: the images in the order of their rows.
+        bundle: the model that made the predictions.
+
+    Returns:
+        A PNG file's content; None where no image is left.
+    """
+    rows, captions = [], []
+    for one in worst:
+        try:
+            rows.append(_draw_row(one, bundle))
+        except InputError:
+            continue
+        captions.append(_caption(one, bundle.labels))
+    if not rows:
+        return None
+    buffer = io.BytesIO()
+    titles = ("image", "truth", "prediction")
+    draw_sheet(rows, titles, bundle.labels, captions).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _draw_row(worst: Worst, bundle: Bundle) -> list[npt.NDArray[np.uint8]]:
+    labels, size = bundle.labels, bundle.image_size
+    labelled = read_pair(worst.pair, labels, size)
+    truth = scale_truth(labelled.class_ids, size)
+    prediction = unpack(worst.counted["prediction"], size, size)
+    side = min(max(size, _TILE_SIDES[0]), _TILE_SIDES[1])
+    return [
+        _resize(labelled.picture.pixels, side, Image.Resampling.BILINEAR),
+        _resize(colour_mask(truth, labels), side, Image.Resampling.NEAREST),
+        _resize(colour_mask(prediction, labels), side, Image.Resampling.NEAREST),
+    ]
+
+
+def _resize(
+    picture: npt.NDArray[np.uint8], side: int, method: Image.Resampling
+) -> npt.NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(picture).resize((side, side), method))
+
+
+def _caption(worst: Worst, labels: Labels) -> str:
+    counted = worst.counted
+    lines = [worst.pair.key, f"mean IoU {counted['mean_iou']:.3f}"]
+    of_class = [(name, counted[f"iou_{name}"]) for name in labels.names]
+    occurring = [(name, iou) for name, iou in of_class if iou is not None]
+    lines += [f"  {name} {iou:.3f}" for name, iou in occurring[:_CAPTION_CLASSES]]
+    return "\n".join(lines + ["  …"] * (len(occurring) > _CAPTION_CLASSES))

@@ -1,0 +1,85 @@
+"""The preparation of an evaluation: what can be checked before Ray is started."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from segray.errors import InputError
+from segray.evaluation.config import EvaluateConfig
+from segray.evaluation.write import NAMES, SKIPPED
+from segray.model.bundle import Bundle, open_bundle
+from segray.model.predictor import choose_engine, engine_file
+from segray.storage.manifest import SPLITS, read_manifest
+from segray.storage.pairs import Pair, Pairing, find_pairs
+from segray.storage.sample import SAMPLE_FOLDER, write_sample
+from segray.storage.skipped import check_error_rate, write_skipped
+from segray.storage.uri import absolute_uri, child_names, join_uri
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What an evaluation starts from.
+
+    Attributes:
+        config: the flags.
+        output: the absolute URI of the folder to write.
+        bundle: the model, with the file that the engine reads.
+        pairing: the pairs to score on, and the files that belong to no pair.
+    """
+
+    config: EvaluateConfig
+    output: str
+    bundle: Bundle
+    pairing: Pairing
+
+
+def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> Preparation:
+    """Open the model, check the output, find the pairs.
+
+    Args:
+        config: the flags of jobs/evaluate.py.
+        tell: is called with lines for the user's terminal.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    output = absolute_uri(config.output)
+    engine = choose_engine(config.engine, config.use_gpu)
+    bundle = open_bundle(config.model, [engine_file(engine)])
+    _check_output(output)
+    pairing = _find_pairs(config, tell)
+    if pairing.skipped:
+        uri = join_uri(output, SKIPPED)
+        write_skipped(uri, pairing.skipped)
+        tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
+        total = len(pairing.pairs) + len(pairing.skipped)
+        check_error_rate(pairing.skipped, total, config.max_error_rate, uri)
+    return Preparation(config, output, bundle, pairing)
+
+
+def _find_pairs(config: EvaluateConfig, tell: Callable[[str], None]) -> Pairing:
+    if config.pairs is not None:
+        return Pairing(_read_split(config.pairs, config.split or "test"), [])
+    if config.images is not None and config.masks is not None:
+        return find_pairs(config.images, config.masks)
+    write_sample(SAMPLE_FOLDER, tell)
+    tell("scoring the labelled sample images, which jobs/train.py learns from without --images")
+    folder = absolute_uri(SAMPLE_FOLDER)
+    return find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
+
+
+def _read_split(uri: str, split: str) -> list[Pair]:
+    parts = read_manifest(uri)
+    pairs = parts[SPLITS[split.lower()]]
+    if not pairs:
+        filled = " or ".join(f"--split {name}" for name, found in parts.items() if found)
+        raise InputError(f"{uri} has no pair in the split {split}: give {filled}")
+    return pairs
+
+
+def _check_output(output: str) -> None:
+    foreign = [name for name in child_names(output) if name not in NAMES]
+    if foreign:
+        raise InputError(
+            f"{output} holds something that is no evaluation ({', '.join(foreign[:3])}): "
+            "give another --output, or empty the folder"
+        )

@@ -1,0 +1,182 @@
+"""The stages of an evaluation, each a function from an Arrow table to an Arrow table.
+
+Failure is data: a row whose column ``reason`` is not null says why its pair could not be read, and
+the later stages pass it on.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from segray.errors import InputError
+from segray.evaluation.scores import Scores
+from segray.model.bundle import Bundle
+from segray.model.predictor import load_predictor
+from segray.pixels.labels import Labels
+from segray.pixels.masks import segment_logits
+from segray.pixels.metrics import summed_cross_entropy
+from segray.storage.labelled import read_pair
+from segray.storage.pairs import Pair
+from segray.storage.uri import describe_error
+
+#: What is read, and in which order to put it in the end.
+PAIRS_SCHEMA = pa.schema(
+    [("number", pa.int64()), ("key", pa.string()), ("image", pa.string()), ("mask", pa.string())]
+)
+
+_KEYS = [*PAIRS_SCHEMA, pa.field("reason", pa.string())]
+_SIZES = [pa.field(name, pa.int32()) for name in ("width", "height")]
+_TRUTH = [*_SIZES, pa.field("truth", pa.large_binary())]
+_READ = pa.schema([*_KEYS, *_TRUTH, ("pixels", pa.large_binary())])
+_PREDICTED = pa.schema([*_KEYS, *_TRUTH, ("logits", pa.large_binary())])
+
+#: The sizes that truth and prediction are compared at, as prefixes of columns.
+OWN, MODEL = "own", "model"
+
+# A mask is all runs of one value, and at its image's own size it would be most of what travels.
+_CODEC = "lz4"
+
+
+def read(pairs: pa.Table, labels: Labels, image_size: int) -> pa.Table:
+    """Read and decode pairs: ``pixels`` (uint8 [S, S, 3]), ``truth`` (packed), or why not."""
+    rows = [_read_one(row, labels, image_size) for row in pairs.to_pylist()]
+    return pa.Table.from_pylist(rows, _READ)
+
+
+def _read_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str, Any]:
+    try:
+        labelled = read_pair(Pair(row["key"], row["image"], row["mask"]), labels, image_size)
+    except InputError as error:
+        return {**row, "reason": str(error)}
+    except Exception as error:
+        # Whatever a store raises for one object, the other objects are not concerned.
+        return {**row, "reason": f"{row['image']}: {describe_error(row['image'], error)}"}
+    return {
+        **row,
+        "width": labelled.picture.width,
+        "height": labelled.picture.height,
+        "truth": pack(labelled.class_ids),
+        "pixels": labelled.picture.pixels.tobytes(),
+    }
+
+
+class Predict:
+    """The network: ``pixels`` -> ``logits`` (float32 [S, S, C])."""
+
+    def __init__(self, bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int) -> None:
+        self._predictor = load_predictor(bundle, engine, threads)
+        self._shape = (bundle.image_size, bundle.image_size, 3)
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        rows = images.to_pylist()
+        good = [row for row in rows if not row["reason"]]
+        if good:
+            pixels = [np.frombuffer(row["pixels"], np.uint8).reshape(self._shape) for row in good]
+            for row, logits in zip(good, self._predictor.predict(np.stack(pixels)), strict=True):
+                row["logits"] = logits.tobytes()
+        return pa.Table.from_pylist(rows, _PREDICTED)
+
+
+def figures_schema(labels: Labels) -> pa.Schema:
+    """The columns of ``per_image.parquet``; what it says is in docs/outputs.md."""
+    fields = [
+        ("image", pa.string()),
+        ("mask", pa.string()),
+        *_SIZES,
+        ("labelled_pixels", pa.int64()),
+        ("mean_iou", pa.float64()),
+        ("accuracy", pa.float64()),
+    ]
+    for kind in ("iou", "dice", "precision", "recall", "boundary_iou"):
+        fields += [(f"{kind}_{name}", pa.float64()) for name in labels.names]
+    at_model_size = ("model_size_mean_iou", "model_size_accuracy", "loss")
+    return pa.schema([*fields, *((name, pa.float64()) for name in at_model_size)])
+
+
+def counted_schema(labels: Labels) -> pa.Schema:
+    """What `count` returns: the figures of each image, and the counts that sums are made of."""
+    counts = [
+        (f"{size}_{name}", pa.list_(kind))
+        for size in (OWN, MODEL)
+        for name, kind in (("cells", pa.int32()), ("counts", pa.int64()), ("boundary", pa.int64()))
+    ]
+    return pa.schema(
+        [
+            ("number", pa.int64()),
+            ("reason", pa.string()),
+            *figures_schema(labels),
+            *counts,
+            ("summed_loss", pa.float64()),
+            ("prediction", pa.binary()),  # at the model's size, packed
+        ]
+    )
+
+
+def count(images: pa.Table, labels: Labels, image_size: int) -> pa.Table:
+    """Compare with the truth: ``logits, truth`` -> figures and counts of each image."""
+    rows = [_count_one(row, labels, image_size) for row in images.to_pylist()]
+    return pa.Table.from_pylist(rows, counted_schema(labels))
+
+
+def _count_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str, Any]:
+    if row["reason"]:
+        return row
+    classes, height, width = len(labels), row["height"], row["width"]
+    logits = np.frombuffer(row["logits"], np.float32).reshape(image_size, image_size, classes)
+    truth = unpack(row["truth"], height, width)
+    own = Scores.compare(truth, segment_logits(logits, height, width)[0], classes)
+
+    small_truth = scale_truth(truth, image_size)
+    prediction = segment_logits(logits, image_size, image_size)[0]
+    model = Scores.compare(small_truth, prediction, classes)
+    summed_loss, pixels = summed_cross_entropy(logits, small_truth)
+    return {
+        **{name: row[name] for name in ("number", "image", "mask", "width", "height")},
+        "labelled_pixels": own.pixels,
+        "mean_iou": own.mean_iou,
+        "accuracy": own.accuracy,
+        **_class_columns(own, labels),
+        "model_size_mean_iou": model.mean_iou,
+        "model_size_accuracy": model.accuracy,
+        "loss": summed_loss / pixels if pixels else None,
+        **own.to_columns(OWN),
+        **model.to_columns(MODEL),
+        "summed_loss": summed_loss,
+        "prediction": pack(prediction),
+    }
+
+
+def _class_columns(scores: Scores, labels: Labels) -> dict[str, float | None]:
+    return {
+        f"{kind}_{name}": value
+        for kind, values in scores.class_figures().items()
+        for name, value in zip(labels.names, values, strict=True)
+    }
+
+
+def scale_truth(truth: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
+    """Bring class ids to the model's size, as training does.
+
+    Args:
+        truth: uint8 [H, W] of class ids or `segray.pixels.labels.IGNORED`.
+        image_size: S, the side of the square in pixels.
+
+    Returns:
+        uint8 [S, S], of each pixel the nearest.
+    """
+    image = Image.fromarray(truth).resize((image_size, image_size), Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
+def pack(mask: npt.NDArray[np.uint8]) -> bytes:
+    """A mask, uint8 [H, W], as few bytes."""
+    return pa.compress(np.ascontiguousarray(mask), codec=_CODEC, asbytes=True)
+
+
+def unpack(packed: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """The mask that `pack` was given, uint8 [height, width]."""
+    content = pa.decompress(packed, height * width, codec=_CODEC, asbytes=True)
+    return np.frombuffer(content, np.uint8).reshape(height, width)

@@ -1,0 +1,91 @@
+"""What is checked before Ray starts: each mistake is one line that names the flag or the file."""
+
+from pathlib import Path
+
+import pytest
+
+from segray.errors import InputError
+from segray.evaluation.config import EvaluateConfig
+from segray.evaluation.prepare import prepare_evaluation
+from tests.support import write_shapes
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ({"model": ""}, ["--model is empty"]),
+        ({"images": "i"}, ["--images and --masks go together"]),
+        ({"masks": "m"}, ["--images and --masks go together"]),
+        ({"images": "i", "masks": "m", "pairs": "p"}, ["--pairs", "leave out --images"]),
+        ({"split": "test"}, ["--split", "--pairs"]),
+        ({"pairs": "p", "split": "tset"}, ["--split tset", "train, validation, test"]),
+        ({"workers": 0}, ["--workers must be at least 1"]),
+        ({"batch_size": 0}, ["--batch-size must be at least 1"]),
+        ({"max_error_rate": 1.5}, ["--max-error-rate"]),
+        ({"use_gpu": True, "engine": "onnx"}, ["--engine onnx runs on CPUs"]),
+    ],
+)
+def test_flags_that_do_not_go_are_refused(flags: dict, parts: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        EvaluateConfig(**flags)
+    assert "\n" not in str(refused.value)
+    for part in parts:
+        assert part in str(refused.value)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bundle_uri: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a bundle, labelled shapes, and what cannot be used."""
+    monkeypatch.chdir(tmp_path)
+    write_shapes("data", 3)
+    Path("bundle").symlink_to(bundle_uri)
+    Path("empty").mkdir()
+    Path("other").mkdir()
+    Path("other", "notes.txt").write_text("mine")
+    Path("pairs.csv").write_text(
+        "image,mask,split\ndata/images/shape_0.jpg,data/masks/shape_0.png,validation\n"
+    )
+    return tmp_path
+
+
+DATA = {"images": "data/images", "masks": "data/masks"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ({}, ["output/train/model", "model.json is missing", "jobs/train.py"]),
+        ({"model": "bundle", **DATA, "images": "nowhere"}, ["nowhere", "no such"]),
+        ({"model": "bundle", **DATA, "masks": "empty"}, ["no mask found", "empty"]),
+        ({"model": "bundle", **DATA, "output": "other"}, ["no evaluation", "notes.txt"]),
+        ({"model": "bundle", "pairs": "lost.csv"}, ["lost.csv", "no such file"]),
+        ({"model": "bundle", "pairs": "pairs.csv"}, ["split test", "--split validation"]),
+    ],
+)
+def test_what_cannot_be_used_is_named(folder: Path, flags: dict, parts: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        prepare_evaluation(EvaluateConfig(**flags), print)
+    assert "\n" not in str(refused.value)
+    for part in parts:
+        assert part in str(refused.value)
+    assert not Path("output").exists()
+
+
+def test_pairs_come_from_two_folders_or_from_a_split_of_a_manifest(folder: Path) -> None:
+    found = prepare_evaluation(EvaluateConfig(model="bundle", **DATA), print).pairing
+    assert [pair.key for pair in found.pairs] == ["shape_0", "shape_1", "shape_2"]
+    config = EvaluateConfig(model="bundle", pairs="pairs.csv", split="val")
+    [pair] = prepare_evaluation(config, print).pairing.pairs
+    assert pair.image == str(folder / "data" / "images" / "shape_0.jpg")
+    assert pair.mask == str(folder / "data" / "masks" / "shape_0.png")
+
+
+def test_files_without_a_partner_are_listed_and_too_many_are_refused(folder: Path) -> None:
+    Path("data", "masks", "shape_1.png").unlink()
+    config = EvaluateConfig(model="bundle", **DATA, output="out", max_error_rate=0.4)
+    lines: list[str] = []
+    assert len(prepare_evaluation(config, lines.append).pairing.pairs) == 2
+    assert "1 file(s) have no partner" in lines[0]
+    assert "shape_1.jpg" in Path("out", "skipped.jsonl").read_text()
+    with pytest.raises(InputError, match=r"1 of 3 .*--max-error-rate"):
+        prepare_evaluation(EvaluateConfig(model="bundle", **DATA, output="out"), print)

@@ -1,0 +1,258 @@
+"""Evaluations on a real Ray, of labelled images on disk and in S3."""
+
+import dataclasses
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import segray
+from segray.errors import InputError
+from segray.evaluation.config import EvaluateConfig
+from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.stages import figures_schema
+from segray.model.bundle import ONNX, open_bundle
+from segray.pixels.labels import IGNORED, Labels
+from segray.storage.pairs import Pair
+from segray.storage.uri import join_uri, read_bytes, write_bytes
+from tests.support import IMAGE_SIZE, draw_picture, encode
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+SIZES = [(40, 64), (64, 64), (90, 33), (20, 20), (31, 100), (50, 50), (70, 20)]
+
+
+def draw_mask(height: int, width: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Blobs of the values 1, 2, 3 and, to be ignored, 255."""
+    cells = np.random.default_rng(seed).choice([1, 2, 3, 255], (4, 4)).astype(np.uint8)
+    scaled = Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
+    return np.array(scaled)
+
+
+def write_labelled(folder: str) -> None:
+    """Seven good pairs and, third and last, two that cannot be read."""
+    for number, (height, width) in enumerate(SIZES):
+        name = f"p{number}"
+        picture, mask = draw_picture(height, width, number), draw_mask(height, width, number)
+        write_bytes(join_uri(folder, "images", f"{name}.png"), encode(picture, "PNG"))
+        write_bytes(join_uri(folder, "masks", f"{name}.png"), encode(mask, "PNG"))
+    picture = encode(draw_picture(30, 30, 99), "PNG")
+    for name, mask in (("p1b", b"damaged"), ("p9", encode(draw_mask(10, 30, 0), "PNG"))):
+        write_bytes(join_uri(folder, "images", f"{name}.png"), picture)
+        write_bytes(join_uri(folder, "masks", f"{name}.png"), mask)
+
+
+def run(config: EvaluateConfig, tell: Callable[[str], None] = print) -> Any:
+    """What jobs/evaluate.py does, but for its table and its exit status."""
+    from segray.evaluation.run import evaluate
+
+    return evaluate(prepare_evaluation(config, tell), tell)
+
+
+@pytest.fixture(scope="module")
+def finished(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An evaluation with one worker, of files on disk."""
+    folder = str(tmp_path_factory.mktemp("labelled"))
+    write_labelled(folder)
+    config = EvaluateConfig(
+        model=bundle_uri,
+        images=f"{folder}/images",
+        masks=f"{folder}/masks",
+        output=f"{folder}/out",
+        batch_size=2,
+        workers=1,
+    )
+    return config, run(config)
+
+
+def metrics(output: str) -> Any:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    return json.loads(read_bytes(join_uri(output, "metrics.json")), parse_constant=refuse)
+
+
+def rows(output: str) -> list[dict[str, Any]]:
+    content = read_bytes(join_uri(output, "per_image.parquet"))
+    return pq.read_table(io.BytesIO(content)).to_pylist()
+
+
+def truth_of(number: int) -> npt.NDArray[np.uint8]:
+    mask = draw_mask(*SIZES[number], number)
+    return np.where(mask == 255, np.uint8(IGNORED), mask - np.uint8(1))
+
+
+def naive_confusion(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[list[int]]:
+    return [
+        [sum(int(((t == row) & (p == column)).sum()) for t, p in pairs) for column in range(3)]
+        for row in range(3)
+    ]
+
+
+def test_counts_at_the_own_size_are_those_of_the_masks_that_segmenting_makes(finished) -> None:
+    config, _ = finished
+    segmenter = segray.load(config.model)
+    pairs = [
+        (truth_of(number), segmenter.segment(f"{config.images}/p{number}.png"))
+        for number in range(len(SIZES))
+    ]
+    figures = metrics(config.output)["own_size"]
+    assert figures["confusion"] == naive_confusion(pairs)
+    assert figures["pixels"] == sum(int((truth != IGNORED).sum()) for truth, _ in pairs)
+    for number, row in enumerate(rows(config.output)):
+        truth, prediction = pairs[number]
+        labelled = truth != IGNORED
+        assert row["labelled_pixels"] == labelled.sum()
+        assert row["accuracy"] == (truth == prediction)[labelled].mean()
+
+
+def test_counts_at_the_model_s_size_are_those_that_training_makes(finished) -> None:
+    config, _ = finished
+    segmenter = segray.load(config.model)
+    pairs = []
+    for number in range(len(SIZES)):
+        picture = Image.fromarray(draw_picture(*SIZES[number], number))
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+        truth = Image.fromarray(truth_of(number)).resize(size, Image.Resampling.NEAREST)
+        pairs.append((np.asarray(truth), segmenter.segment(scaled)))
+    figures = metrics(config.output)["model_size"]
+    assert figures["confusion"] == naive_confusion(pairs)
+    losses = [
+        (row["loss"], int((pairs[i][0] != IGNORED).sum()))
+        for i, row in enumerate(rows(config.output))
+    ]
+    expected = sum(loss * pixels for loss, pixels in losses) / figures["pixels"]
+    assert figures["loss"] == pytest.approx(expected)
+
+
+def test_an_unreadable_pair_is_listed_with_a_reason_and_in_no_count(finished) -> None:
+    config, evaluation = finished
+    record = metrics(config.output)
+    assert record["counts"] == {"images": 9, "evaluated": 7, "skipped": 2}
+    assert (evaluation.images, evaluation.evaluated) == (9, 7)
+    lines = [json.loads(line) for line in read_bytes(f"{config.output}/skipped.jsonl").splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["p1b.png", "p9.png"]
+    assert "p1b.png" in lines[0]["reason"]
+    assert "30 x 10" in lines[1]["reason"]
+    images = [Path(row["image"]).name for row in rows(config.output)]
+    assert images == [f"p{number}.png" for number in range(7)]
+
+
+def test_columns_are_plain_and_those_of_the_contract(finished, labels: Labels) -> None:
+    config, _ = finished
+    table = pq.read_table(f"{config.output}/per_image.parquet")
+    assert table.schema.equals(figures_schema(labels), check_metadata=True)
+    for row in table.to_pylist():
+        present = [row[f"iou_{name}"] for name in labels.names if row[f"iou_{name}"] is not None]
+        assert row["mean_iou"] == pytest.approx(np.mean(present))
+        assert row["mask"] == row["image"].replace("/images/", "/masks/")
+
+
+def test_the_record_says_what_was_scored_and_how(finished) -> None:
+    config, evaluation = finished
+    record = metrics(config.output)
+    bundle = open_bundle(config.model, [])
+    assert record["model"] == {"uri": bundle.uri, "digest": bundle.digest}
+    assert record["engine"] == evaluation.engine == "onnx"
+    assert record["configuration"] == config.to_json()
+    assert record["versions"]["segray"] == segray.__version__
+    assert list(record["own_size"]["classes"]) == ["pet", "background", "border"]
+
+
+def test_the_query_of_the_document(
+    finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import duckdb
+
+    config, _ = finished
+    text = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+    [query] = re.findall(r"```duckdb\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "evaluate").symlink_to(config.output)
+    monkeypatch.chdir(tmp_path)
+    answer = duckdb.sql(query).fetchall()
+    assert len(answer) == 5
+    ious = [row[1] for row in answer]
+    assert ious == sorted(ious)
+    assert ious[0] == round(min(row["mean_iou"] for row in rows(config.output)), 3)
+
+
+def test_pictures_are_there(finished) -> None:
+    config, _ = finished
+    for name in ("confusion.png", "worst.png"):
+        with Image.open(io.BytesIO(read_bytes(join_uri(config.output, name)))) as picture:
+            picture.load()
+            assert picture.width > 300
+    assert picture.height > 7 * 128
+
+
+def test_two_workers_and_s3_give_the_same_figures(
+    finished, s3: Callable[[str], str], bundle_uri: str
+) -> None:
+    config, _ = finished
+    bucket = s3("labelled")
+    write_labelled(bucket)
+    again = dataclasses.replace(
+        config,
+        images=f"{bucket}/images",
+        masks=f"{bucket}/masks",
+        output=f"{bucket}/out",
+        workers=2,
+    )
+    run(again)
+    first, second = metrics(config.output), metrics(again.output)
+    for part in ("counts", "own_size", "model_size"):
+        assert json.dumps(first[part]) == json.dumps(second[part])
+    for one, other in zip(rows(config.output), rows(again.output), strict=True):
+        assert Path(one.pop("image")).name == Path(other.pop("image")).name
+        assert one.pop("mask") != other.pop("mask")
+        assert one == other
+
+
+def test_a_manifest_s_split_is_scored_with_a_bundle_in_memory(
+    finished, bundle_uri: str, tmp_path: Path
+) -> None:
+    """As training calls it at its end; the engine's file is read where the bundle has it not."""
+    from segray.evaluation.run import evaluate_pairs
+
+    config, _ = finished
+    pair = Pair("p0", f"{config.images}/p0.png", f"{config.masks}/p0.png")
+    lines: list[str] = []
+    output = str(tmp_path / "out")
+    evaluation = evaluate_pairs(open_bundle(bundle_uri, []), [pair], output, lines.append)
+    assert lines == ["scoring 1 pairs with onnx"]
+    assert ONNX in evaluation.model.files
+    assert evaluation.own_size.mean_iou == rows(config.output)[0]["mean_iou"]
+    assert metrics(output)["configuration"]["batch_size"] == 32
+
+
+def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(
+    finished, bundle_uri: str, tmp_path: Path
+) -> None:
+    from segray.evaluation.run import evaluate_pairs
+
+    (tmp_path / "worst.png").write_bytes(b"of an earlier evaluation")
+    pair = Pair("gone", str(tmp_path / "gone.jpg"), str(tmp_path / "gone.png"))
+    evaluation = evaluate_pairs(bundle_uri, [pair], str(tmp_path), print)
+    assert (evaluation.evaluated, evaluation.loss) == (0, None)
+    record = metrics(str(tmp_path))
+    assert record["own_size"]["mean_iou"] is record["model_size"]["loss"] is None
+    assert rows(str(tmp_path)) == []
+    assert not (tmp_path / "worst.png").exists()
+    assert "gone.jpg" in (tmp_path / "skipped.jsonl").read_text()
+
+
+def test_no_pair_is_refused(bundle_uri: str, tmp_path: Path) -> None:
+    from segray.evaluation.run import evaluate_pairs
+
+    with pytest.raises(InputError, match="no labelled pair"):
+        evaluate_pairs(bundle_uri, [], str(tmp_path), print)
