@@ -10,6 +10,9 @@ from segray.pixels.labels import IGNORED
 #: The width of the band along a contour, as a share of the image's diagonal; the paper's for COCO.
 DILATION_RATIO = 0.02
 
+# Pixels that are counted at a time, which bounds the memory whatever the size of the image.
+_CHUNK = 1 << 18
+
 
 def band_width(height: int, width: int) -> int:
     """How many pixels a contour's band is wide in an image of this size: 2 % of its diagonal.
@@ -48,10 +51,18 @@ def boundary_counts(
     predicted_band = _band(prediction, distance)
     shared = true_band & predicted_band & (truth == prediction)
     intersection, true_pixels, predicted_pixels = (
-        np.bincount(ids, minlength=IGNORED + 1)[:classes]
+        _count_ids(ids, classes)
         for ids in (truth[shared], truth[true_band], prediction[predicted_band])
     )
     return intersection, true_pixels + predicted_pixels - intersection
+
+
+def _count_ids(ids: npt.NDArray[np.uint8], classes: int) -> npt.NDArray[np.int64]:
+    counts = np.zeros(IGNORED + 1, dtype=np.int64)
+    for start in range(0, len(ids), _CHUNK):
+        # numpy widens what it counts to eight bytes each.
+        counts += np.bincount(ids[start : start + _CHUNK], minlength=IGNORED + 1)
+    return counts[:classes]
 
 
 def _band(class_ids: npt.NDArray[np.uint8], distance: int) -> npt.NDArray[np.bool]:
