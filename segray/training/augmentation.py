@@ -59,10 +59,10 @@ class Augmentation:
         stretch = np.exp(rng.uniform(-0.5, 0.5, count) * np.log1p(self.stretch))
         angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation, count))
         mirror = np.where(self.flip & (rng.random(count) < 0.5), -1.0, 1.0)
-        # The frame stays inside of the image where it is smaller.
-        room = size * np.maximum(1 - zoom, 0) / 2
-        shift_x, shift_y = rng.uniform(-1, 1, (2, count)) * room
         scale_x, scale_y = mirror * zoom * stretch, zoom / stretch
+        # The frame stays inside of the image where it is smaller, but for its rotation.
+        room = size * np.maximum(1 - np.abs([scale_x, scale_y]), 0) / 2
+        shift_x, shift_y = rng.uniform(-1, 1, (2, count)) * room
         cos, sin = np.cos(angle), np.sin(angle)
         warps = np.zeros((count, 8))
         warps[:, 0], warps[:, 1] = cos * scale_x, -sin * scale_y
