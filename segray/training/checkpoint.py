@@ -1,17 +1,18 @@
 """Checkpoints: all that a training run needs to go on from the end of an epoch.
 
 A checkpoint is one file, written in one go: it is there and whole, or it is not there. The last two
-are kept, and that of the best epoch.
+are kept, and that of the best epoch; a run that goes on from the last but one finds its best, too.
 """
 
+import contextlib
 import io
 import json
 import re
-import zipfile
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segray.errors import InputError
 from segray.storage.uri import child_names, join_uri, read_bytes, remove, write_bytes
@@ -42,10 +43,13 @@ class Progress:
     def add(self, record: dict[str, Any]) -> None:
         """Take up the record of the epoch that was just finished."""
         self.history.append(record)
-        best = self.history[self.best_epoch - 1]["mean_iou"] if self.best_epoch else None
-        # Only where no pixel is labelled is there no mean: any other epoch is better.
-        if self.best_epoch == 0 or (record["mean_iou"] or 0) > (best or 0):
-            self.best_epoch = self.epoch
+        self.best_epoch = self.best_of(self.epoch)
+
+    def best_of(self, epochs: int) -> int:
+        """The best of the first epochs; 0 if there are none."""
+        # Only where no pixel is labelled is there no mean: no other epoch is worse.
+        scores = [record["mean_iou"] or 0.0 for record in self.history[:epochs]]
+        return scores.index(max(scores)) + 1 if scores else 0
 
     def is_over(self, epochs: int, patience: int) -> bool:
         """Whether no epoch is left: all are done, or the best one is `patience` epochs ago."""
@@ -77,7 +81,8 @@ class Checkpoints:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_bytes(self._file(progress.epoch), buffer.getvalue())
-        kept = {progress.best_epoch, *range(progress.epoch - _KEPT + 1, progress.epoch + 1)}
+        last = range(max(1, progress.epoch - _KEPT + 1), progress.epoch + 1)
+        kept = {*last, *(progress.best_of(epoch) for epoch in last)}
         for epoch in self.epochs():
             if epoch not in kept:
                 remove(self._file(epoch))
@@ -88,13 +93,16 @@ class Checkpoints:
         return sorted(int(match[1]) for match in found if match)
 
     def newest(self) -> int:
-        """The last epoch whose checkpoint can be read; 0 if there is none."""
+        """The last epoch whose checkpoint is whole; 0 if there is none.
+
+        Raises:
+            InputError: the folder cannot be read: what is there is not to be begun anew.
+        """
         for epoch in reversed(self.epochs()):
-            try:
-                self._read(epoch)
-            except InputError:
-                continue
-            return epoch
+            content = read_bytes(self._file(epoch))
+            with contextlib.suppress(InputError):
+                self._parse(epoch, content)
+                return epoch
         return 0
 
     def load(self, epoch: int, network: TrainableNetwork) -> Progress:
@@ -107,13 +115,12 @@ class Checkpoints:
         variables = [(f"{_MODEL}/{i}", v) for i, v in enumerate(network.model.variables)]
         for i, optimizer in enumerate(network.optimizers):
             variables += [(f"{_OPTIMIZERS}/{i}/{j}", v) for j, v in enumerate(optimizer.variables)]
-        try:
-            for name, variable in variables:
-                variable.assign(arrays[name])
-        except (KeyError, ValueError) as error:
-            raise InputError(
-                f"{self._file(epoch)} is not of this network: give another --output"
-            ) from error
+        # All of it or nothing: half of another network would be neither.
+        saved = {name: a.shape for name, a in arrays.items() if name != _PROGRESS}
+        if saved != {name: tuple(variable.shape) for name, variable in variables}:
+            raise InputError(f"{self._file(epoch)} is not of this network: give another --output")
+        for name, variable in variables:
+            variable.assign(arrays[name])
         return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
 
     def load_model(self, epoch: int, model: Any) -> None:
@@ -126,14 +133,19 @@ class Checkpoints:
         for i, variable in enumerate(model.variables):
             variable.assign(arrays[f"{_MODEL}/{i}"])
 
-    def _read(self, epoch: int) -> dict[str, Any]:
-        content = read_bytes(self._file(epoch))
+    def _read(self, epoch: int) -> dict[str, npt.NDArray[Any]]:
+        return self._parse(epoch, read_bytes(self._file(epoch)))
+
+    def _parse(self, epoch: int, content: bytes) -> dict[str, npt.NDArray[Any]]:
         try:
             # Each array of the archive carries a checksum of its own.
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                arrays = {name: archive[name] for name in archive.files}
+            arrays[_PROGRESS]  # the last one written
+        # A damaged archive raises all that its parts do, up to NotImplementedError.
+        except Exception as error:
             raise InputError(f"{self._file(epoch)} is damaged: delete it and run again") from error
+        return arrays
 
     def _file(self, epoch: int) -> str:
         return join_uri(self._uri, f"epoch_{epoch:04d}.npz")

@@ -46,7 +46,6 @@ class Assignment:
         class_weights: float32 [C], of the classes in the loss.
         encoder_weights: a reference to the content of the weights file, or None.
         record: JSON-ready facts for the bundle.
-        threads: how many cores a worker computes on; 0 leaves it to TensorFlow.
     """
 
     config: TrainConfig
@@ -56,7 +55,6 @@ class Assignment:
     class_weights: npt.NDArray[np.float32]
     encoder_weights: "ray.ObjectRef[bytes] | None"
     record: dict[str, Any]
-    threads: int
 
 
 class TrainingLoop:

@@ -5,18 +5,19 @@ from typing import Any
 import ray.train
 import tensorflow as tf
 
+from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
 from segray.training.messages import Messages
 from segray.training.watchdog import Watchdog
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Ray Train's entry: ``assignment`` and ``messages`` are in the settings."""
+    """Ray Train's entry: ``assignment``, ``messages`` and ``threads`` are in the settings."""
     assignment: Assignment = settings["assignment"]
     messages: Messages = settings["messages"]
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
-    set_up_tensorflow(assignment)
+    set_up_tensorflow(assignment.config, settings["threads"])
     watchdog = Watchdog(messages, rank, assignment.config.stall_timeout)
     with watchdog.running():
         # Alone, the plain strategy does without the collectives.
@@ -32,17 +33,22 @@ def train_worker(settings: dict[str, Any]) -> None:
         messages.set_problem(problem)
 
 
-def set_up_tensorflow(assignment: Assignment) -> None:
-    """Threads, precision and determinism of this process, before TensorFlow has run in it."""
+def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
+    """Set threads, precision and determinism of this process, before TensorFlow has run in it.
+
+    Args:
+        config: of the run.
+        threads: how many cores to compute on; 0 leaves it to TensorFlow.
+    """
     import keras
 
-    if assignment.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(assignment.threads)
+    if threads:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         # On a CPU it costs nothing that could be measured.
         tf.config.experimental.enable_op_determinism()
-    precision = assignment.config.precision
+    precision = config.precision
     if precision == "auto":
         capable = [
             tf.config.experimental.get_device_details(gpu).get("compute_capability", (0,))[0] >= 8

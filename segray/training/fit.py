@@ -1,0 +1,104 @@
+"""Fitting: the training loop in processes of Ray Train, or in this one."""
+
+import math
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.tensorflow import TensorflowTrainer
+
+from segray.errors import InputError
+from segray.model.bundle import DESCRIPTION
+from segray.storage.uri import exists, file_system, is_local, join_uri
+from segray.training.config import TrainConfig
+from segray.training.loop import Assignment, TrainingLoop
+from segray.training.messages import relay_messages
+from segray.training.worker import set_up_tensorflow, train_worker
+
+
+def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
+    """How many CPUs a worker asks Ray for, and how many threads it computes with (0: its pick)."""
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    if config.use_gpu or not any(nodes):
+        return 1.0, 0
+    for cpus in range(int(max(nodes)), 0, -1):
+        if sum(node // cpus for node in nodes) >= config.workers:
+            return float(cpus), cpus
+    # More workers than CPUs: each gets an equal part of one, rounded down so that all fit.
+    parts = next(n for n in count(2) if sum(int(node * n) for node in nodes) >= config.workers)
+    return math.floor(10_000 / parts) / 10_000, 1
+
+
+def fit(assignment: Assignment, tell: Callable[[str], None]) -> None:
+    """Train from where the run's folder stands to the bundle of its best epoch.
+
+    Args:
+        assignment: of each worker.
+        tell: is called with lines for the user's terminal.
+
+    Raises:
+        InputError: the run cannot go on.
+    """
+    config = assignment.config
+    if not config.workers:
+        _train_here(assignment, tell)
+        return
+    cpus, threads = _worker_cpus(config)
+    tell(f"starting {config.workers} worker(s) on {cpus:g} CPU(s) each")
+    with relay_messages(tell) as messages:
+        settings = {"assignment": assignment, "messages": messages, "threads": threads}
+        try:
+            _make_trainer(config, assignment.output, cpus, settings).fit()
+        except SystemExit as stop:
+            # How Ray Train ends a run when the keyboard interrupts it.
+            raise KeyboardInterrupt from stop
+        except ray.train.WorkerGroupError as error:
+            for failure in error.worker_failures.values():
+                if isinstance(failure, InputError):
+                    raise failure from error
+            if problem := messages.problem():
+                raise InputError(problem) from error
+            raise
+        if not exists(join_uri(assignment.output, "model", DESCRIPTION)):
+            raise InputError(messages.problem())
+
+
+def _train_here(assignment: Assignment, tell: Callable[[str], None]) -> None:
+    """Go through the loop in this process."""
+    import tensorflow as tf
+
+    set_up_tensorflow(assignment.config, threads=0)
+    problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell).run()
+    if problem:
+        raise InputError(problem)
+
+
+def _make_trainer(
+    config: TrainConfig, output: str, cpus: float, settings: dict[str, Any]
+) -> TensorflowTrainer:
+    local = is_local(output)
+    return TensorflowTrainer(
+        train_worker,
+        train_loop_config=settings,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            # Ray Train's own state; the run's checkpoints are segray's, one file each.
+            name="checkpoints",
+            storage_path=output if local else output.removeprefix("s3://"),
+            # One S3 client everywhere, so that one environment configures all.
+            storage_filesystem=None if local else _arrow_file_system(output),
+            failure_config=ray.train.FailureConfig(max_failures=config.max_restarts),
+        ),
+    )
+
+
+def _arrow_file_system(uri: str) -> Any:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    return PyFileSystem(FSSpecHandler(file_system(uri)))
