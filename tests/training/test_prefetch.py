@@ -40,11 +40,10 @@ def test_an_error_is_raised_where_its_item_is_taken() -> None:
         yield from range(3)
         raise OSError("the disk is gone")
 
-    taken = []
+    taken = iter(Prefetched(items()))
+    assert [next(taken) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
-        for item in Prefetched(items()):
-            taken.append(item)
-    assert taken == [0, 1, 2]
+        next(taken)
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
@@ -66,16 +65,24 @@ def test_so_many_items_are_made_ahead_and_no_more(ahead: int) -> None:
 
 
 def test_leaving_early_ends_the_thread() -> None:
+    threads = []
     for thread in Prefetched(threading.current_thread() for _ in itertools.count()):
+        threads.append(thread)
         break
-    assert wait_until(lambda: not thread.is_alive())
+    assert wait_until(lambda: not threads[0].is_alive())
 
 
 def test_an_error_of_the_taker_ends_the_thread() -> None:
-    with pytest.raises(RuntimeError, match="the taker"):
+    threads = []
+
+    def take() -> None:
         for thread in Prefetched(threading.current_thread() for _ in itertools.count()):
+            threads.append(thread)
             raise RuntimeError("the taker gives up")
-    assert wait_until(lambda: not thread.is_alive())
+
+    with pytest.raises(RuntimeError, match="the taker gives up"):
+        take()
+    assert wait_until(lambda: not threads[0].is_alive())
 
 
 def test_a_taker_waits_for_a_slow_source_and_not_for_a_fast_one() -> None:
