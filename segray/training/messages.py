@@ -10,6 +10,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _POLL_SECONDS = 0.5
+# What a watchdog asks may be asked of a node that has left the network.
+_ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,22 @@ class Messages:
         self._mailbox.set_position.remote(rank, position)
 
     def positions(self) -> dict[int, Position]:
-        """How far each worker has come."""
-        positions: dict[int, Position] = ray.get(self._mailbox.positions.remote())
+        """How far each worker has come.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        answer = self._mailbox.positions.remote()
+        positions: dict[int, Position] = ray.get(answer, timeout=_ANSWER_SECONDS)
         return positions
 
     def set_problem(self, problem: str) -> None:
-        """Say what ended the workers; it is told as a line, too."""
-        ray.get(self._mailbox.set_problem.remote(problem))
+        """Say what ended the workers; it is told as a line, too.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        ray.get(self._mailbox.set_problem.remote(problem), timeout=_ANSWER_SECONDS)
 
     def problem(self) -> str:
         """What the workers said that ended them; empty if nothing."""

@@ -71,7 +71,9 @@ class Watchdog:
                 self._messages.set_position(self._rank, position)
             since = self._waiting_since
             if since is not None and time.monotonic() - since > self._timeout:
-                self._messages.set_problem(self._describe())
+                # Where nobody can be told any more, there is all the less to wait for.
+                with contextlib.suppress(Exception):
+                    self._messages.set_problem(self._describe())
                 self._leave(1)
                 return
 

@@ -1,0 +1,167 @@
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from segray.training.messages import Messages, relay_messages
+from segray.training.watchdog import Watchdog
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+TIMEOUT = 1.0
+PROCESS = f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@pytest.fixture
+def messages() -> Messages:
+    return Messages()
+
+
+class Team:
+    """Workers, all of them in this process, and which of them would have ended it."""
+
+    def __init__(self, messages: Messages, workers: int, timeout: float = TIMEOUT) -> None:
+        self.messages = messages
+        self.left: list[tuple[int, int]] = []
+        self.watchdogs = [Watchdog(messages, i, timeout, self._leave(i)) for i in range(workers)]
+
+    def _leave(self, rank: int) -> Callable[[int], object]:
+        return lambda code: self.left.append((rank, code))
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for watchdog in self.watchdogs:
+                stack.enter_context(watchdog.running())
+            yield
+
+    def meet(self, place: str, *ranks: int, seconds: float = 0.0) -> None:
+        """Some of the workers wait at a place, for a while."""
+        with contextlib.ExitStack() as stack:
+            for rank in ranks:
+                stack.enter_context(self.watchdogs[rank].meeting(place))
+            time.sleep(seconds)
+
+    def wait_for(self, *ranks: int) -> None:
+        """Until some of the workers have left."""
+        wait_until(lambda: sorted(self.left) == [(rank, 1) for rank in ranks])
+
+    def wait_for_position(self, rank: int, meetings: int) -> None:
+        """Until a worker has told the others how far it is."""
+
+        def told() -> bool:
+            position = self.messages.positions().get(rank)
+            return position is not None and position.meetings == meetings
+
+        wait_until(told)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_the_one_that_does_not_come_is_named(messages: Messages) -> None:
+    team = Team(messages, 2)
+    with team.running():
+        team.meet("step 1 of epoch 1", 0, 1)
+        team.wait_for_position(1, 1)
+        with team.watchdogs[0].meeting("step 2 of epoch 1"):
+            team.wait_for(0)
+    expected = (
+        f"worker 1 ({PROCESS}; it was last at step 1 of epoch 1) did not come to "
+        "step 2 of epoch 1 within 1 s: the workers end"
+    )
+    assert messages.problem() == expected
+    assert messages.take() == [expected]
+
+
+def test_all_that_do_not_come_are_named_once(messages: Messages) -> None:
+    """Two wait, two are late, one of them since the start: the user reads one line."""
+    team = Team(messages, 4)
+    with team.running():
+        team.meet("step 7", 0, 1, 2)
+        team.wait_for_position(2, 1)
+        team.wait_for_position(3, 0)
+        with team.watchdogs[0].meeting("the scores"), team.watchdogs[1].meeting("the scores"):
+            team.wait_for(0, 1)
+    [line] = messages.take()
+    assert line == messages.problem()
+    assert line == (
+        f"worker 2 ({PROCESS}; it was last at step 7) and worker 3 ({PROCESS}; it was last at "
+        "the start) did not come to the scores within 1 s: the workers end"
+    )
+
+
+def test_where_all_are_there_it_is_the_network(messages: Messages) -> None:
+    team = Team(messages, 2)
+    first, second = team.watchdogs
+    with team.running(), first.meeting("step 3"), second.meeting("step 3"):
+        team.wait_for(0, 1)
+    assert messages.problem() == (
+        "the network between the workers, where all are, did not come to step 3 within 1 s: "
+        "the workers end"
+    )
+
+
+def test_nobody_leaves_while_all_come_in_time(messages: Messages) -> None:
+    """However long they work between their meetings, and wait in all of them together."""
+    team = Team(messages, 2)
+    with team.running():
+        for step in range(4):
+            team.meet(f"step {step}", 0, 1, seconds=0.4)
+        time.sleep(2 * TIMEOUT)
+    assert team.left == []
+    assert messages.problem() == ""
+    assert messages.take() == []
+
+
+def test_a_meeting_that_breaks_off_is_over(messages: Messages) -> None:
+    team = Team(messages, 1, timeout=0.4)
+    with team.running():
+        with pytest.raises(OSError, match="gone"), team.watchdogs[0].meeting("step 1"):
+            raise OSError("gone")
+        time.sleep(1)
+    assert team.left == []
+
+
+def test_after_the_block_nobody_watches(messages: Messages) -> None:
+    team = Team(messages, 1, timeout=0.4)
+    with team.running():
+        pass
+    team.meet("the end", 0, seconds=1)
+    assert team.left == []
+
+
+def test_a_worker_leaves_also_when_nobody_can_be_told(messages: Messages) -> None:
+    """The mailbox is on the driver's node, which may be what does not answer."""
+    import ray
+
+    team = Team(messages, 1, timeout=0.4)
+    with team.running():
+        team.wait_for_position(0, 0)
+        ray.kill(messages._mailbox)
+        with team.watchdogs[0].meeting("step 1"):
+            team.wait_for(0)
+
+
+def test_lines_reach_the_terminal_in_their_order() -> None:
+    """From any process, and those sent last, too."""
+    import ray
+
+    @ray.remote(num_cpus=0)
+    def work(messages: Messages) -> None:
+        for number in range(3):
+            messages(f"line {number}")
+        messages.set_problem("the end")
+
+    lines: list[str] = []
+    with relay_messages(lines.append) as messages:
+        ray.get(work.remote(messages))
+        assert messages.problem() == "the end"
+    assert lines == ["line 0", "line 1", "line 2", "the end"]
