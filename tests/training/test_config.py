@@ -1,37 +1,162 @@
+import dataclasses
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from segray.errors import InputError
-from segray.training.config import SAMPLE_SETTINGS, TrainConfig
+from segray.training.config import RECIPES, SAMPLE_SETTINGS, TrainConfig
+
+PIXELS = np.array([600, 300, 100])
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"images": "i"}, "--images and --masks go together"),
+        ({"masks": "m"}, "--images and --masks go together"),
+        ({"pairs": "p", "images": "i", "masks": "m"}, "--pairs .* leave out --images and --masks"),
         ({"validation_images": "i"}, "--validation-images and --validation-masks go together"),
         ({"validation_images": "i", "validation_masks": "m"}, "needs --images"),
+        ({"pairs": "p", "validation_images": "i", "validation_masks": "m"}, "needs --images"),
+        ({"images": "", "masks": ""}, "--images is empty"),
+        ({"pairs": ""}, "--pairs is empty"),
+        ({"output": ""}, "--output is empty"),
+        ({"classes": ("pet=1",)}, "at least two"),
+        ({"classes": ("pet=1", "road=#804080")}, "mix the number 1 and the colour #804080"),
+        ({"max_error_rate": 1.1}, "--max-error-rate must be in 0 to 1"),
+        ({"max_error_rate": float("nan")}, "--max-error-rate must be in 0 to 1"),
+        ({"validation_fraction": 0.0}, "--validation-fraction must be above 0 and below 1"),
+        ({"validation_fraction": 1.0}, "--validation-fraction must be above 0 and below 1"),
         ({"epochs": 0}, "--epochs must be at least 1"),
         ({"batch_size": 0}, "--batch-size must be at least 1"),
-        ({"workers": 0}, "--workers must be at least 1"),
-        ({"learning_rate": 0.0}, "--learning-rate"),
-        ({"learning_rate": float("nan")}, "--learning-rate"),
-        ({"validation_fraction": 1.0}, "--validation-fraction"),
+        ({"workers": -1}, "--workers must not be below 0"),
+        ({"frozen_epochs": -1}, "--frozen-epochs must not be below 0"),
+        ({"patience": -1}, "--patience must not be below 0"),
+        ({"max_restarts": -1}, "--max-restarts must not be below 0"),
         ({"batch_size": 16, "workers": 3}, "cannot be shared equally .* such as 15"),
-        ({"classes": ("pet=1",)}, "at least two"),
+        ({"batch_size": 2, "workers": 16}, "cannot be shared equally .* such as 16"),
         ({"seed": -1}, "--seed"),
         ({"seed": 2**32}, "--seed"),
-        ({"learning_rate": float("inf")}, "--learning-rate"),
-        ({"images": "", "masks": ""}, "--images is empty"),
-        ({"output": ""}, "--output is empty"),
+        ({"learning_rate": 0.0}, "--learning-rate must be a number above 0"),
+        ({"learning_rate": float("nan")}, "--learning-rate must be a number above 0"),
+        ({"learning_rate": float("inf")}, "--learning-rate must be a number above 0"),
+        ({"encoder_learning_rate": -1e-3}, "--encoder-learning-rate must be a number, 0 or above"),
+        ({"weight_decay": float("inf")}, "--weight-decay must be a number, 0 or above"),
+        ({"dice_weight": -0.5}, "--dice-weight must be a number, 0 or above"),
+        ({"warmup": 1.0}, "--warmup must be in 0 to 1, 1 excluded"),
+        ({"label_smoothing": -0.1}, "--label-smoothing must be in 0 to 1"),
+        ({"batch_norm_momentum": 1.0}, "--batch-norm-momentum must be in 0 to 1"),
+        ({"stretch": -0.1}, "--stretch must be in 0 to 1"),
+        ({"colour": 1.5}, "--colour must be in 0 to 1"),
+        ({"rotation": float("nan")}, "--rotation must be a number, 0 or above"),
+        ({"zoom": (1.1, 0.7)}, "--zoom takes two shares, as in 0.7 1.1"),
+        ({"zoom": (0.0, 1.0)}, "--zoom takes two shares"),
+        ({"zoom": (0.5, 40.0)}, "--zoom takes two shares"),
+        ({"input_range": (1.0, -1.0)}, "--input-range takes two numbers, as in -1 1"),
+        ({"input_range": (0.0, 0.0)}, "--input-range takes two numbers"),
+        ({"stall_timeout": 0.0}, "--stall-timeout must be a number above 0"),
+        ({"class_weights": ("pets=2",)}, "'pets=2' is no NAME=WEIGHT of .* pet background border"),
+        ({"class_weights": ("pet=much",)}, "'pet=much' is no NAME=WEIGHT"),
+        ({"class_weights": ("pet",)}, "'pet' is no NAME=WEIGHT"),
+        ({"class_weights": ("balanced", "pet=2")}, "not none or balanced alone"),
+        ({"class_weights": ("pet=-1",)}, "'pet=-1' must not be below 0"),
+        ({"class_weights": ("pet=nan",)}, "'pet=nan'"),
+        ({"class_weights": ("pet=inf",)}, "'pet=inf'"),
+        ({"class_weights": ("pet=0", "background=0", "border=0")}, "one must be above 0"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         TrainConfig(**settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"workers": 0},
+        {"workers": 0, "batch_size": 7},
+        {"workers": 4, "batch_size": 4},
+        {"pairs": "pairs.csv"},
+        {"images": "i", "masks": "m", "validation_images": "i", "validation_masks": "m"},
+        {"zoom": (1.0, 1.0), "stretch": 0.0, "rotation": 0.0, "colour": 0.0, "flip": False},
+        {"encoder_learning_rate": 0.0, "weight_decay": 0.0, "dice_weight": 0.0, "warmup": 0.0},
+        {"patience": 3, "frozen_epochs": 0, "max_restarts": 0, "max_error_rate": 0.0},
+        {"class_weights": ("border=0",)},
+        {"classes": ("road=#804080", "sky=#4682b4"), "class_weights": ("sky=2",)},
+    ],
+)
+def test_settings_that_can_be_used(settings: dict[str, Any]) -> None:
+    config = TrainConfig(**settings)
+    for name, value in settings.items():
+        assert getattr(config, name) == value
 
 
 def test_defaults_and_sample_settings_are_valid() -> None:
     assert TrainConfig().labels.names == ("pet", "background", "border")
     assert TrainConfig(**SAMPLE_SETTINGS).encoder_weights == "none"
+
+
+def test_the_tutorials_recipe_is_the_tutorials() -> None:
+    """A frozen encoder, a constant rate, cross-entropy; flips, and no other augmentation."""
+    config = TrainConfig(**RECIPES["tutorial"])
+    assert config.batch_size == 64
+    assert config.input_range == (0.0, 1.0)
+    assert config.encoder_learning_rate == config.weight_decay == config.warmup == 0
+    assert (config.schedule, config.loss) == ("constant", "ce")
+    assert (config.class_weights, config.label_smoothing) == (("none",), 0)
+    warps = config.augmentation.draw_warps(np.random.default_rng(0), 100, 128)
+    assert {tuple(abs(warp[[0, 1, 3, 4]])) for warp in warps} == {(1, 0, 0, 1)}
+    assert set(warps[:, 0]) == {-1, 1}
+    colours = config.augmentation.draw_colours(np.random.default_rng(0), 3)
+    np.testing.assert_array_equal(colours, [np.eye(3, 4)] * 3)
+
+
+def test_the_default_recipe_changes_nothing() -> None:
+    assert TrainConfig(**RECIPES["segray"]) == TrainConfig()
+
+
+def test_flags_of_augmentation_say_how_far_examples_are_changed() -> None:
+    config = TrainConfig(flip=False, zoom=(0.5, 2.0), stretch=0.3, rotation=45.0, colour=0.4)
+    augmentation = config.augmentation
+    assert not augmentation.flip
+    assert augmentation.zoom == (0.5, 2.0)
+    assert (augmentation.stretch, augmentation.rotation, augmentation.colour) == (0.3, 45.0, 0.4)
+
+
+def weights(*words: str) -> list[float]:
+    return TrainConfig(class_weights=words).weigh_classes(PIXELS).tolist()
+
+
+def test_classes_weigh_the_same_by_default() -> None:
+    assert TrainConfig().weigh_classes(PIXELS).tolist() == weights("none") == [1, 1, 1]
+
+
+def test_named_classes_get_their_weights_and_the_others_one() -> None:
+    assert weights("border=2.5") == [1, 1, 2.5]
+    assert weights("border=2", "pet=0") == [0, 1, 2]
+
+
+def test_balanced_classes_count_the_same_in_all() -> None:
+    """Rare ones weigh more, and the mean over all pixels is 1."""
+    balanced = TrainConfig(class_weights=("balanced",)).weigh_classes(PIXELS)
+    assert balanced.dtype == np.float32
+    np.testing.assert_allclose(balanced * PIXELS, PIXELS.sum() / 3, rtol=1e-6)
+
+
+def test_a_class_without_pixels_does_not_unbalance_the_others() -> None:
+    balanced = TrainConfig(class_weights=("balanced",)).weigh_classes(np.array([600, 0, 200]))
+    assert np.isfinite(balanced).all()
+    np.testing.assert_allclose(balanced[[0, 2]] * [600, 200], 400, rtol=1e-6)
+
+
+def test_a_configuration_survives_its_record() -> None:
+    """What the bundle keeps is JSON, and has every setting."""
+    config = TrainConfig(classes=("road=#804080", "sky=#4682b4"), seed=5, workers=0)
+    document = json.loads(json.dumps(config.to_json()))
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert document.keys() == fields - {"labels"}
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
+    assert TrainConfig(**settings) == config
