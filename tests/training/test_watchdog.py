@@ -114,7 +114,7 @@ def test_nobody_leaves_while_all_come_in_time(messages: Messages) -> None:
     team = Team(messages, 2)
     with team.running():
         for step in range(4):
-            team.meet(f"step {step}", 0, 1, seconds=0.4)
+            team.meet(f"step {step}", 0, 1, seconds=0.3)
         time.sleep(2 * TIMEOUT)
     assert team.left == []
     assert messages.problem() == ""
