@@ -1,7 +1,8 @@
 """The configuration of a training run: the flags of jobs/train.py, with their defaults."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -132,10 +133,7 @@ class TrainConfig:
     mlflow: str | None = None
     """Tracking URI of an MLflow server to report to as well (pip install 'segray[mlflow]')."""
 
-    labels: tyro.conf.Suppress[Labels] = field(init=False, repr=False)
-
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", Labels.parse(self.classes, self.ignore_values))
         self._check_data()
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"{_flag(name)} must be at least 1")
@@ -183,6 +181,11 @@ class TrainConfig:
             0 < self.validation_fraction < 1, "--validation-fraction must be above 0 and below 1"
         )
 
+    @cached_property
+    def labels(self) -> Labels:
+        """What --classes and --ignore-values say."""
+        return Labels.parse(self.classes, self.ignore_values)
+
     @property
     def augmentation(self) -> Augmentation:
         """What the flags of augmentation say."""
@@ -220,7 +223,7 @@ class TrainConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The settings, JSON-ready, as they go into the bundle."""
-        return {name: value for name, value in vars(self).items() if name != "labels"}
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 #: What learns the sample data set in about a minute on two cores, with no weights to fetch.

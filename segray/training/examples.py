@@ -220,7 +220,7 @@ def _decode_chunks(
             number, arrays = running.pop(reference)
             results[number] = (arrays, ray.get(reference))
             done += len(chunks[number])
-        progress(done)
+            progress(done)
     return [results[number] for number in range(len(chunks))]
 
 
