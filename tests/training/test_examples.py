@@ -1,3 +1,5 @@
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -6,9 +8,9 @@ import pytest
 from segray.errors import InputError
 from segray.pixels.decoding import read_picture
 from segray.pixels.labels import IGNORED, Labels
-from segray.storage.pairs import find_pairs
+from segray.storage.pairs import Pair, find_pairs
 from segray.storage.uri import read_bytes
-from segray.training.examples import decode_pairs
+from segray.training.examples import Arrays, Decoded, Examples, decode_pairs
 from tests.support import encode, write_shapes
 
 LABELS = Labels.parse(["box=10", "ground=20"])
@@ -29,46 +31,78 @@ def pairs_of(folder: Path):
     return find_pairs(str(folder / "images"), str(folder / "masks")).pairs
 
 
-def test_examples_are_the_decoded_pairs_in_their_order(folder: Path) -> None:
+def decode(pairs: list[Pair], labels: Labels = LABELS, keep: bool = True) -> Decoded:
+    return decode_pairs(pairs, labels, 32, keep, silent)
+
+
+def read(examples: Examples, *indices: int) -> Arrays:
+    [arrays] = examples.open().read([np.array(indices)])
+    return arrays
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "streamed"])
+def test_examples_are_the_decoded_pairs_in_their_order(folder: Path, keep: bool) -> None:
     pairs = pairs_of(folder)
     progress: list[int] = []
-    examples, fingerprint = decode_pairs(pairs, LABELS, 32, progress.append)
-    images, masks = examples.fetch().batch(np.array([39, 0, 7]))
+    decoded = decode_pairs(pairs, LABELS, 32, keep, progress.append)
+    images, masks = read(decoded.examples, 39, 0, 7)
     for image, mask, index in zip(images, masks, [39, 0, 7], strict=True):
         expected = read_picture(read_bytes(pairs[index].image), 32).pixels
         np.testing.assert_array_equal(image, expected)
         assert set(np.unique(mask)) == {0, 1}
         assert image[mask == 0].mean() > image[mask == 1].mean() + 60  # the box is bright
-    assert progress[-1] == len(examples) == 40
-    assert decode_pairs(pairs, LABELS, 32, silent)[1] == fingerprint
+    assert progress[-1] == len(decoded.examples) == len(decoded.examples.open()) == 40
+    assert decode(pairs).fingerprint == decoded.fingerprint
+
+
+def test_kept_examples_need_no_file_again(folder: Path) -> None:
+    examples = decode(pairs_of(folder)).examples
+    before = read(examples, *range(40))
+    shutil.rmtree(folder / "images")
+    for one, other in zip(before, read(examples, *range(40)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_streamed_file_that_is_gone_is_named(folder: Path) -> None:
+    examples = decode(pairs_of(folder), keep=False).examples
+    (folder / "images" / "shape_7.jpg").unlink()
+    with pytest.raises(InputError, match=r"shape_7\.jpg.* when the run was started"):
+        read(examples, *range(40))
+
+
+def test_streamed_batches_come_in_their_order(folder: Path) -> None:
+    pairs = pairs_of(folder)
+    kept, streamed = (decode(pairs, keep=keep).examples.open() for keep in (True, False))
+    batches = np.random.default_rng(0).permutation(40).reshape(10, 4)
+    for one, other in zip(kept.read(batches), streamed.read(batches), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
 
 
 def test_fingerprint_follows_the_content(folder: Path) -> None:
     pairs = pairs_of(folder)
-    before = decode_pairs(pairs, LABELS, 32, silent)[1]
+    before = decode(pairs).fingerprint
     mask = Path(pairs[3].mask)
     pixels = np.full((50, 50), 20, dtype=np.uint8)
     mask.write_bytes(encode(pixels, "PNG"))
     Path(pairs[3].image).write_bytes(encode(np.stack([pixels] * 3, -1), "JPEG"))
-    assert decode_pairs(pairs, LABELS, 32, silent)[1] != before
+    assert decode(pairs).fingerprint != before
 
 
-def test_selected_examples_keep_their_identity(folder: Path) -> None:
-    examples, _ = decode_pairs(pairs_of(folder), LABELS, 32, silent)
-    chosen = examples.select([5, 35]).fetch()
-    everything = examples.fetch()
-    for new, old in ((0, 5), (1, 35)):
-        for one, other in zip(
-            chosen.batch(np.array([new])), everything.batch(np.array([old])), strict=True
-        ):
-            np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "streamed"])
+def test_selected_examples_keep_their_identity(folder: Path, keep: bool) -> None:
+    examples = decode(pairs_of(folder), keep=keep).examples
+    chosen, everything = read(examples.select([5, 35]), 0, 1), read(examples, 5, 35)
+    for new, old in zip(chosen, everything, strict=True):
+        np.testing.assert_array_equal(new, old)
 
 
-def test_ignored_values_are_marked(folder: Path) -> None:
-    labels = Labels.parse(["box=10", "other=30"], ignored=[20])
-    examples, _ = decode_pairs(pairs_of(folder), labels, 32, silent)
-    _, masks = examples.fetch().batch(np.arange(40))
+def test_ignored_values_are_marked_and_not_counted(folder: Path) -> None:
+    decoded = decode(pairs_of(folder), Labels.parse(["box=10", "other=30"], ["20"]))
+    _, masks = read(decoded.examples, *range(40))
     assert set(np.unique(masks)) == {0, IGNORED}
+    boxes = [np.count_nonzero(mask == 0) for mask in masks]
+    np.testing.assert_array_equal(decoded.class_pixels, [[box, 0] for box in boxes])
 
 
 @pytest.mark.parametrize(
@@ -81,15 +115,24 @@ def test_ignored_values_are_marked(folder: Path) -> None:
     ],
     ids=["size", "text", "empty", "truncated"],
 )
-def test_a_bad_file_is_named(folder: Path, spoil, message: str) -> None:
+def test_a_bad_file_is_left_out_and_named(folder: Path, spoil, message: str) -> None:
     pairs = pairs_of(folder)
+    whole = decode(pairs)
     spoil(folder / "images" / "shape_5.jpg", folder / "masks" / "shape_5.png")
-    with pytest.raises(InputError, match=message) as caught:
-        decode_pairs(pairs, LABELS, 32, silent)
-    assert "\n" not in str(caught.value)
+    decoded = decode(pairs)
+    [skipped] = decoded.skipped
+    assert re.search(message, skipped.reason)
+    assert "\n" not in skipped.reason
+    assert str(skipped.image).endswith("shape_5.jpg")
+    others = [i for i, pair in enumerate(pairs) if pair.key != "shape_5"]
+    assert decoded.kept.tolist() == others
+    for one, other in zip(
+        read(decoded.examples, *range(39)), read(whole.examples, *others), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
-def test_an_unclaimed_value_is_named_with_its_file_and_how_many_more(folder: Path) -> None:
-    labels = Labels.parse(["box=10", "ground=21"])
-    with pytest.raises(InputError, match=r"shape_0\.png: has the value 20 .*39 more"):
-        decode_pairs(pairs_of(folder), labels, 32, silent)
+def test_an_unclaimed_value_is_named_with_its_file(folder: Path) -> None:
+    decoded = decode(pairs_of(folder), Labels.parse(["box=10", "ground=21"]))
+    assert len(decoded.skipped) == 40
+    assert re.search(r"shape_0\.png: has the value 20 ", decoded.skipped[0].reason)

@@ -34,7 +34,7 @@ rng = np.random.default_rng(0)
 augmentation = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2)
 losses = []
 for step in range(20):
-    # Smooth pictures: the gradients of noise would magnify the last bit's rounding a step at a time.
+    # Smooth pictures: the gradients of noise would magnify the rounding step by step.
     cells = rng.integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
     images = tf.image.resize(cells, (32, 32), "bilinear").numpy().astype(np.uint8)
     masks = (images.mean(axis=-1) // 86).astype(np.uint8)

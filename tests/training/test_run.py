@@ -1,11 +1,16 @@
 """Training runs on a real Ray, from files to a bundle."""
 
 import dataclasses
+import hashlib
 import io
 import json
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,6 +23,13 @@ from segray.training.prepare import prepare_training
 from tests.support import write_shapes
 
 pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+#: What the contract names, in a run's folder.
+OUTPUT = (
+    *("checkpoints", "config.json", "curves.png", "evaluation", "metrics.jsonl"),
+    *("model", "previews", "tensorboard"),
+)
 
 
 def settings(data: str, output: str, encoder: str, **others: object) -> TrainConfig:
@@ -49,24 +61,31 @@ def run(config: TrainConfig):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encoder_file: str):
     """A run with two workers; each writes down the weights that it ends with."""
-    from segray.training import run as run_module
+    from segray.training import fit as fit_module
 
     folder = tmp_path_factory.mktemp("run")
     write_shapes(str(folder), 30)
 
     def train_and_tell(loop_settings: dict) -> None:
-        from segray.training.worker import start_worker
+        import ray.train
 
-        worker = start_worker(loop_settings["assignment"])
-        worker.run()
-        context = __import__("ray").train.get_context()
-        np.savez(
-            folder / f"rank{context.get_world_rank()}.npz", *worker.network.model.get_weights()
-        )
+        from segray.training.loop import TrainingLoop
+        from segray.training.worker import train_worker
+
+        run = TrainingLoop.run
+
+        def run_and_save(loop: TrainingLoop) -> str:
+            problem = run(loop)
+            file = folder / f"rank{ray.train.get_context().get_world_rank()}.npz"
+            np.savez(file, *loop.network.model.get_weights())
+            return problem
+
+        TrainingLoop.run = run_and_save  # type: ignore[method-assign]
+        train_worker(loop_settings)
 
     config = settings(str(folder), str(folder / "out"), encoder_file, workers=2, epochs=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "train_worker", train_and_tell)
+        patch.setattr(fit_module, "train_worker", train_and_tell)
         summary, lines = run(config)
     return folder, config, summary, lines
 
@@ -82,7 +101,12 @@ def test_both_workers_end_with_equal_weights(finished) -> None:
 def test_output_holds_what_the_contract_names(finished) -> None:
     folder, *_ = finished
     output = str(folder / "out")
-    assert set(child_names(output)) >= {"model", "checkpoints", "metrics.jsonl", "curves.png"}
+    assert set(child_names(output)) == set(OUTPUT)
+    assert set(child_names(join_uri(output, "checkpoints"))) >= {
+        "epoch_0002.npz",
+        "epoch_0003.npz",
+    }
+    assert "metrics.json" in child_names(join_uri(output, "evaluation"))
     assert child_names(join_uri(output, "model")) == [
         "model.json",
         "model.onnx",
@@ -159,12 +183,7 @@ def test_two_workers_from_s3_to_s3_with_two_images(
     config = settings(f"{bucket}/data", f"{bucket}/runs/one", encoder_file, epochs=1, workers=2)
     summary, _ = run(config)
     assert summary.output == f"{bucket}/runs/one"
-    assert child_names(f"{bucket}/runs/one") == sorted(
-        [
-            *("checkpoints", "config.json", "curves.png", "metrics.jsonl"),
-            *("model", "previews", "tensorboard"),
-        ]
-    )
+    assert child_names(f"{bucket}/runs/one") == list(OUTPUT)
     assert segray.load(f"{bucket}/runs/one/model").labels.names == ("box", "ground")
 
 
@@ -182,40 +201,172 @@ def test_tensorboard_gets_every_number(finished) -> None:
 def test_an_interrupted_run_goes_on_after_its_last_epoch(
     tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ray.train
-
-    from segray.training import run as run_module
-
-    def train_and_fall(loop_settings: dict) -> None:
-        """Break down in the second epoch, its pictures written and its checkpoint not."""
-        import ray.train
-
-        from segray.training.worker import start_worker
-
-        report = ray.train.report
-
-        def report_once(metrics: dict, checkpoint: object) -> None:
-            if metrics["epoch"] == 2:
-                raise RuntimeError("the power is gone")
-            report(metrics, checkpoint=checkpoint)
-
-        ray.train.report = report_once
-        start_worker(loop_settings["assignment"]).run()
+    """And ends where one that was never interrupted ends."""
+    from segray.training.loop import TrainingLoop
 
     write_shapes(str(tmp_path), 20)
-    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, epochs=3)
+    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, epochs=4, workers=0)
+    write_preview = TrainingLoop._write_preview
+
+    def fall(loop: TrainingLoop, epoch: int) -> None:
+        """Break down in the second epoch, its checkpoint written and its records not."""
+        if epoch == 2:
+            raise KeyboardInterrupt
+        write_preview(loop, epoch)
+
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "train_worker", train_and_fall)
-        with pytest.raises(ray.train.WorkerGroupError, match="the power is gone"):
+        patch.setattr(TrainingLoop, "_write_preview", fall)
+        with pytest.raises(KeyboardInterrupt):
             run(config)
     assert not (tmp_path / "out" / "model").exists()
-    first = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[0])
 
     summary, lines = run(config)
-    assert summary.epochs == 3
+    assert summary.epochs == 4
     done = [line.split()[1] for line in lines if line.startswith("epoch") and "mIoU" in line]
-    assert done == ["2/3", "3/3"]
-    assert json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[0]) == first
+    assert done == ["3/4", "4/4"]
+    run(dataclasses.replace(config, output=str(tmp_path / "straight")))
+    assert scores(tmp_path / "out") == scores(tmp_path / "straight")
+    assert weights(tmp_path / "out") == weights(tmp_path / "straight")
+
+
+def scores(output: Path) -> list[dict]:
+    """The records of the epochs, without what says how fast they went."""
+    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    timing = ("images_per_second", "waiting", "seconds")
+    return [{k: v for k, v in record.items() if k not in timing} for record in records]
+
+
+def weights(output: Path) -> str:
+    """The digest of the weights of the bundle."""
+    with h5py.File(output / "model" / "model.weights.h5") as file:
+        digest = hashlib.sha256()
+        # A file's bytes hold times, too.
+        file.visititems(
+            lambda _, item: (
+                digest.update(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return digest.hexdigest()
+
+
+def test_a_worker_that_dies_is_replaced_without_a_person(
+    finished, tmp_path: Path, encoder_file: str
+) -> None:
+    """Killed in the second epoch, the run ends as if nothing had been."""
+    from segray.training import fit as fit_module
+
+    folder, config, *_ = finished
+
+    def train_and_die(loop_settings: dict) -> None:
+        import ray.train
+
+        from segray.training.loop import TrainingLoop
+        from segray.training.worker import train_worker
+
+        score = TrainingLoop._score
+
+        def die_once(loop: TrainingLoop, epoch: int) -> dict:
+            rank, mark = ray.train.get_context().get_world_rank(), tmp_path / "killed"
+            if rank == 1 and epoch == 2 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return score(loop, epoch)
+
+        TrainingLoop._score = die_once  # type: ignore[method-assign]
+        train_worker(loop_settings)
+
+    again = dataclasses.replace(config, output=str(tmp_path / "out"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "train_worker", train_and_die)
+        summary, lines = run(again)
+    assert (tmp_path / "killed").exists()
+    assert "going on after epoch 1, the last one saved" in lines
+    assert summary.epochs == 3
+    assert scores(tmp_path / "out") == scores(folder / "out")
+    assert weights(tmp_path / "out") == weights(folder / "out")
+
+
+def test_a_worker_that_does_not_come_is_named_and_replaced(
+    finished, tmp_path: Path, encoder_file: str
+) -> None:
+    """One that hangs holds up the others only until --stall-timeout."""
+    from segray.training import fit as fit_module
+
+    _, config, *_ = finished
+
+    def train_and_hang(loop_settings: dict) -> None:
+        import ray.train
+
+        from segray.training.loop import TrainingLoop
+        from segray.training.worker import train_worker
+
+        score = TrainingLoop._score
+
+        def hang_once(loop: TrainingLoop, epoch: int) -> dict:
+            rank, mark = ray.train.get_context().get_world_rank(), tmp_path / "hung"
+            if rank == 1 and epoch == 2 and not mark.exists():
+                mark.write_text(str(os.getpid()))
+                time.sleep(3600)
+            return score(loop, epoch)
+
+        TrainingLoop._score = hang_once  # type: ignore[method-assign]
+        train_worker(loop_settings)
+
+    again = dataclasses.replace(config, output=str(tmp_path / "out"), stall_timeout=45.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "train_worker", train_and_hang)
+        summary, lines = run(again)
+    process = (tmp_path / "hung").read_text()
+    [told] = [line for line in lines if "did not come to" in line]
+    assert f"worker 1 (process {process} on" in told
+    assert "the scores of epoch 2 within 45 s" in told
+    assert summary.epochs == 3
+
+
+def test_training_without_workers_writes_the_same_files(finished, tmp_path: Path) -> None:
+    """And the same scores but for the last digits, which the order of sums decides."""
+    folder, config, *_ = finished
+    summary, lines = run(dataclasses.replace(config, output=str(tmp_path / "out"), workers=0))
+    assert child_names(str(tmp_path / "out")) == list(OUTPUT)
+    for part in ("model", "previews", "tensorboard", "evaluation"):
+        assert child_names(str(tmp_path / "out" / part)) == child_names(str(folder / "out" / part))
+    assert not [line for line in lines if "worker" in line]
+    assert summary.epochs == 3
+    assert scores(tmp_path / "out")[0]["train_loss"] == pytest.approx(
+        scores(folder / "out")[0]["train_loss"], rel=1e-3
+    )
+
+
+def test_training_stops_where_nothing_gets_better(tmp_path: Path, encoder_file: str) -> None:
+    write_shapes(str(tmp_path), 12)
+    config = settings(
+        *(str(tmp_path), str(tmp_path / "out"), encoder_file),
+        **{"workers": 0, "epochs": 9, "patience": 2, "learning_rate": 1e-12, "warmup": 0.0},
+        encoder_learning_rate=0.0,
+        batch_norm_momentum=0.999999,
+    )
+    summary, _ = run(config)
+    assert summary.epochs < 9
+    assert summary.best["epoch"] == summary.epochs - 2
+
+
+def test_unreadable_and_lone_files_are_listed_and_left_out(
+    tmp_path: Path, encoder_file: str
+) -> None:
+    write_shapes(str(tmp_path), 12)
+    (tmp_path / "images" / "shape_3.jpg").write_bytes(b"no image")
+    (tmp_path / "masks" / "shape_4.png").unlink()
+    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, workers=0, epochs=1)
+    with pytest.raises(InputError, match=r"2 of 12 \(16\.67%\) cannot be used"):
+        run(config)
+    skipped = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["image"]).name for line in skipped] == [
+        "shape_3.jpg",
+        "shape_4.jpg",
+    ]
+    summary, lines = run(dataclasses.replace(config, max_error_rate=0.2))
+    assert summary.epochs == 1
+    assert "decoded 11 pairs" in "\n".join(lines)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
