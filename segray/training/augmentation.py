@@ -41,14 +41,15 @@ class Augmentation:
         return self.flip or self.zoom != (1.0, 1.0) or self.stretch > 0 or self.rotation > 0
 
     def draw_warps(
-        self, rng: np.random.Generator, count: int, size: int
+        self, rng: np.random.Generator, count: int, size: int, source_size: int
     ) -> npt.NDArray[np.float32]:
         """Where each pixel of the augmented image comes from.
 
         Args:
             rng: source of randomness.
             count: N, how many examples.
-            size: S, the side of the images, in pixels.
+            size: S, the side of the augmented images, in pixels.
+            source_size: M, the side of the images that they are cut out of, in pixels.
 
         Returns:
             float32 [N, 8], as `tf.raw_ops.ImageProjectiveTransformV3` takes them: the pixel
@@ -70,6 +71,9 @@ class Augmentation:
         centre = (size - 1) / 2
         warps[:, 2] = centre + shift_x - centre * (warps[:, 0] + warps[:, 1])
         warps[:, 5] = centre + shift_y - centre * (warps[:, 3] + warps[:, 4])
+        # From the pixels of an image of S to those of one of M, whose centres lie elsewhere.
+        warps *= source_size / size
+        warps[:, (2, 5)] += (source_size / size - 1) / 2
         return warps.astype(np.float32)
 
     def draw_colours(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:

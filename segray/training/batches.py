@@ -29,8 +29,8 @@ class Batch:
     """One worker's share of a step.
 
     Attributes:
-        images: uint8 [b, S, S, 3] RGB.
-        masks: uint8 [b, S, S] of class ids or `segray.pixels.labels.IGNORED`.
+        images: uint8 [b, M, M, 3] RGB.
+        masks: uint8 [b, M, M] of class ids or `segray.pixels.labels.IGNORED`.
         warps: float32 [b, 8].
         colours: float32 [b, 3, 4].
     """
@@ -55,6 +55,7 @@ def draw_epoch(
     workers: int,
     augmentation: Augmentation,
     size: int,
+    source_size: int,
 ) -> Iterator[Draw]:
     """Shuffle the examples anew and deal each global batch out to the workers.
 
@@ -71,7 +72,8 @@ def draw_epoch(
         rank: of this worker, from 0.
         workers: how many there are.
         augmentation: how far examples are changed.
-        size: S, the side of the images, in pixels.
+        size: S, the side of the images that the network sees, in pixels.
+        source_size: M, the side of those that they are cut out of, in pixels.
     """
     rng = np.random.default_rng([seed, epoch])
     steps = steps_per_epoch(count, batch_size)
@@ -79,6 +81,6 @@ def draw_epoch(
     share = batch_size // workers
     mine = slice(rank * share, (rank + 1) * share)
     for start in range(0, len(order), batch_size):
-        warps = augmentation.draw_warps(rng, batch_size, size)
+        warps = augmentation.draw_warps(rng, batch_size, size, source_size)
         colours = augmentation.draw_colours(rng, batch_size)
         yield Draw(order[start : start + batch_size][mine], warps[mine], colours[mine])

@@ -45,7 +45,8 @@ class TrainConfig:
     )
     """The classes, each with the value or the colour (road=#804080) of its pixels in the masks."""
     ignore_values: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VALUE ...")] = ()
-    """Mask values or colours whose pixels count in neither loss nor metrics."""
+    """Mask values, or colours in quotes ('#000000'), whose pixels count in neither loss nor
+    metrics."""
     max_error_rate: float = 0.05
     """Share of unreadable or unpaired files, 0 to 1, above which the job stops."""
 
@@ -100,6 +101,9 @@ class TrainConfig:
     """Mirror half of the examples left to right, each time anew."""
     zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
     """Share of the image's side that is cut out at random; 1 1 switches it off."""
+    detail: float = 1.5
+    """How many times larger than --image-size the examples are kept that are cut out of by --zoom,
+    so that what is cut out stays sharp."""
     stretch: float = 0.1
     """Greatest random change of the aspect ratio; 0 switches it off."""
     rotation: float = 10.0
@@ -130,8 +134,6 @@ class TrainConfig:
     """How often a run whose worker died goes on by itself from the last finished epoch."""
     stall_timeout: float = 600.0
     """Seconds that workers wait for one that does not come, before they are all restarted."""
-    mlflow: str | None = None
-    """Tracking URI of an MLflow server to report to as well (pip install 'segray[mlflow]')."""
 
     def __post_init__(self) -> None:
         self._check_data()
@@ -147,6 +149,7 @@ class TrainConfig:
         for name in ("warmup", "label_smoothing", "stretch", "colour", "batch_norm_momentum"):
             _require(0 <= getattr(self, name) < 1, f"{_flag(name)} must be in 0 to 1, 1 excluded")
         _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
+        _require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
         _require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
         _require(
             self.input_range[0] < self.input_range[1], "--input-range takes two numbers, as in -1 1"
@@ -185,6 +188,11 @@ class TrainConfig:
     def labels(self) -> Labels:
         """What --classes and --ignore-values say."""
         return Labels.parse(self.classes, self.ignore_values)
+
+    @property
+    def training_size(self) -> int:
+        """The side of the squares that training examples are kept as, in pixels."""
+        return round(self.image_size * self.detail) if self.zoom != (1.0, 1.0) else self.image_size
 
     @property
     def augmentation(self) -> Augmentation:
@@ -250,6 +258,7 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
         "batch_norm_momentum": 0.99,
         "loss": "ce",
         "zoom": (1.0, 1.0),
+        "detail": 1.0,
         "stretch": 0.0,
         "rotation": 0.0,
         "colour": 0.0,

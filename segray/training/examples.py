@@ -48,12 +48,6 @@ class Examples:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def select(self, indices: Sequence[int]) -> "Examples":
-        """Some of the examples, over the same blocks."""
-        pairs = [self.pairs[i] for i in indices]
-        positions = self.positions[list(indices)] if self.blocks else self.positions
-        return Examples(pairs, self.labels, self.image_size, self.blocks, positions)
-
     def open(self) -> "DecodedExamples | StreamedExamples":
         """Make them ready to be read in this process."""
         return DecodedExamples(self) if self.blocks else StreamedExamples(self)
@@ -120,7 +114,6 @@ class Decoded:
 
     Attributes:
         examples: of the pairs that could be decoded, in their order.
-        kept: int64 [N], which of the pairs those are.
         skipped: the other pairs, and why.
         fingerprint: a digest of the content of all files decoded.
         class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
@@ -128,7 +121,6 @@ class Decoded:
     """
 
     examples: Examples
-    kept: Indices
     skipped: list[Skipped]
     fingerprint: str
     class_pixels: npt.NDArray[np.int64]
@@ -159,7 +151,7 @@ def decode_pairs(
         for block, (_, found) in enumerate(results)
         for row in range(sum(not finding.error for finding in found))
     ]
-    kept = np.array([i for i, finding in enumerate(findings) if not finding.error], dtype=np.int64)
+    kept = [i for i, finding in enumerate(findings) if not finding.error]
     good = [pairs[i] for i in kept]
     digests = "".join(pairs[i].key + findings[i].digest for i in kept)
     return Decoded(
@@ -170,7 +162,6 @@ def decode_pairs(
             [reference for reference, _ in results] if keep else [],
             np.array(positions if keep else [], dtype=np.int64).reshape(-1, 2),
         ),
-        kept=kept,
         skipped=[
             Skipped(pair.image, pair.mask, finding.error)
             for pair, finding in zip(pairs, findings, strict=True)

@@ -41,8 +41,8 @@ class Assignment:
     Attributes:
         config: of the run.
         output: the absolute URI of the run's folder.
-        train: the examples to learn from.
-        validation: the examples to score on.
+        train: the examples to learn from, at the training size.
+        validation: the examples to score on, at the network's size.
         class_weights: float32 [C], of the classes in the loss.
         encoder_weights: a reference to the content of the weights file, or None.
         record: JSON-ready facts for the bundle.
@@ -194,6 +194,7 @@ class TrainingLoop:
             self._workers,
             config.augmentation,
             config.image_size,
+            config.training_size,
         )
         draws, again = itertools.tee(draws)
         arrays = self._train.read(draw.indices for draw in draws)

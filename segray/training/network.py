@@ -139,7 +139,7 @@ class TrainableNetwork:
         return run
 
     def _compile_step(self, fine: bool) -> Any:
-        size = self._config.image_size
+        size = self._config.training_size
 
         def step(*inputs: tf.Tensor) -> tf.Tensor:
             return self._train_replica(fine, *inputs)

@@ -34,7 +34,6 @@ _FREE_SETTINGS = (
     "max_error_rate",
     "max_restarts",
     "stall_timeout",
-    "mlflow",
 )
 
 

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +63,9 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         InputError: something the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    decoded, training = _decode(preparation, tell)
-    # The same files, parted otherwise, are another run.
-    fingerprint = f"{decoded.fingerprint}-{len(training)}"
+    training, validation = _decode(preparation, tell)
+    fingerprint = f"{training.fingerprint}-{validation.fingerprint}"
     _claim_output(output, config, fingerprint)
-    examples, validation = decoded.examples, range(len(training), len(decoded.examples))
     if exists(join_uri(output, "model", DESCRIPTION)):
         tell("this run is trained to its end")
     else:
@@ -75,9 +73,9 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         assignment = Assignment(
             config=config,
             output=output,
-            train=examples.select(training),
-            validation=examples.select(validation),
-            class_weights=config.weigh_classes(decoded.class_pixels[training].sum(axis=0)),
+            train=training.examples,
+            validation=validation.examples,
+            class_weights=config.weigh_classes(training.class_pixels.sum(axis=0)),
             encoder_weights=None if weights is None else ray.put(weights),
             record={
                 "configuration": config.to_json(),
@@ -89,7 +87,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
     if not exists(join_uri(output, EVALUATION, METRICS)):
         evaluate_pairs(
             join_uri(output, "model"),
-            [examples.pairs[i] for i in validation],
+            validation.examples.pairs,
             join_uri(output, EVALUATION),
             tell,
             use_gpu=config.use_gpu,
@@ -98,35 +96,43 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
     return _summarise(output)
 
 
-def _decode(preparation: Preparation, tell: Callable[[str], None]) -> tuple[Decoded, Sequence[int]]:
-    """All examples, those to train on first, and the indices of these."""
+def _decode(preparation: Preparation, tell: Callable[[str], None]) -> tuple[Decoded, Decoded]:
+    """The examples to train on and to validate on."""
     config, output = preparation.config, preparation.output
-    pairs = preparation.train + preparation.validation
-    keep = _fits(len(pairs), config, tell)
+    total = len(preparation.train) + len(preparation.validation)
+    keep = _fits(preparation, tell)
     started = time.monotonic()
-    progress = _progress(len(pairs), tell)
-    decoded = decode_pairs(pairs, config.labels, config.image_size, keep, progress)
-    tell(f"decoded {len(pairs)} pairs in {time.monotonic() - started:.0f} s")
-    skipped = preparation.skipped + decoded.skipped
-    uri = join_uri(output, SKIPPED)
+    progress = _progress(total, tell)
+    training = decode_pairs(preparation.train, config.labels, config.training_size, keep, progress)
+    validation = decode_pairs(
+        preparation.validation,
+        config.labels,
+        config.image_size,
+        keep,
+        lambda done: progress(len(preparation.train) + done),
+    )
+    tell(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
+    unread = training.skipped + validation.skipped
+    skipped, uri = preparation.skipped + unread, join_uri(output, SKIPPED)
     if skipped or exists(uri):
         write_skipped(uri, skipped)
-    if decoded.skipped:
-        tell(f"{len(decoded.skipped)} pair(s) cannot be used: see {uri}")
-    total = len(pairs) + len(preparation.skipped)
-    check_error_rate(skipped, total, config.max_error_rate, uri)
-    training = range(int((decoded.kept < len(preparation.train)).sum()))
-    if not 0 < len(training) < len(decoded.kept):
+    if unread:
+        tell(f"{len(unread)} pair(s) cannot be used: see {uri}")
+    check_error_rate(skipped, total + len(preparation.skipped), config.max_error_rate, uri)
+    if not len(training.examples) or not len(validation.examples):
         raise InputError(
-            f"{len(training)} pairs are left to train on and {len(decoded.kept) - len(training)} "
-            f"to validate on: see {uri}"
+            f"{len(training.examples)} pairs are left to train on and "
+            f"{len(validation.examples)} to validate on: see {uri}"
         )
-    return decoded, training
+    return training, validation
 
 
-def _fits(count: int, config: TrainConfig, tell: Callable[[str], None]) -> bool:
+def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
     """Whether the decoded examples are to be kept in Ray's object store."""
-    needed = count * config.image_size**2 * (3 + 1)
+    config = preparation.config
+    pixels = len(preparation.train) * config.training_size**2
+    pixels += len(preparation.validation) * config.image_size**2
+    needed = pixels * (3 + 1)
     # Each node that trains maps all examples, so they have to fit into the smallest store.
     stores = [
         node["Resources"].get("object_store_memory", 0.0)

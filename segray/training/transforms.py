@@ -14,8 +14,8 @@ def warp(
     """Apply `Augmentation.draw_warps`: bilinear for images, nearest for masks.
 
     Args:
-        images: uint8 [B, S, S, 3].
-        masks: uint8 [B, S, S] of class ids.
+        images: uint8 [B, M, M, 3].
+        masks: uint8 [B, M, M] of class ids.
         warps: float32 [B, 8].
         size: S, in pixels.
 

@@ -11,7 +11,7 @@ SIZE = 64
 def draw(
     count: int, batch_size: int, seed: int = 0, epoch: int = 1, rank: int = 0, workers: int = 1
 ) -> list[Draw]:
-    return list(draw_epoch(count, batch_size, seed, epoch, rank, workers, AUGMENTATION, SIZE))
+    return list(draw_epoch(count, batch_size, seed, epoch, rank, workers, AUGMENTATION, SIZE, SIZE))
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 6])

@@ -89,14 +89,6 @@ def test_fingerprint_follows_the_content(folder: Path) -> None:
     assert decode(pairs).fingerprint != before
 
 
-@pytest.mark.parametrize("keep", [True, False], ids=["kept", "streamed"])
-def test_selected_examples_keep_their_identity(folder: Path, keep: bool) -> None:
-    examples = decode(pairs_of(folder), keep=keep).examples
-    chosen, everything = read(examples.select([5, 35]), 0, 1), read(examples, 5, 35)
-    for new, old in zip(chosen, everything, strict=True):
-        np.testing.assert_array_equal(new, old)
-
-
 def test_ignored_values_are_marked_and_not_counted(folder: Path) -> None:
     decoded = decode(pairs_of(folder), Labels.parse(["box=10", "other=30"], ["20"]))
     _, masks = read(decoded.examples, *range(40))
@@ -125,7 +117,7 @@ def test_a_bad_file_is_left_out_and_named(folder: Path, spoil, message: str) -> 
     assert "\n" not in skipped.reason
     assert str(skipped.image).endswith("shape_5.jpg")
     others = [i for i, pair in enumerate(pairs) if pair.key != "shape_5"]
-    assert decoded.kept.tolist() == others
+    assert decoded.examples.pairs == [pairs[i] for i in others]
     for one, other in zip(
         read(decoded.examples, *range(39)), read(whole.examples, *others), strict=True
     ):

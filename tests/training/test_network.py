@@ -25,7 +25,7 @@ strategy = tf.distribute.get_strategy()
 if workers > 1:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
 keras.utils.set_random_seed(0)
-config = TrainConfig(image_size=32, loss="ce+dice", label_smoothing=0.1)
+config = TrainConfig(image_size=32, detail=1.5, loss="ce+dice", label_smoothing=0.1)
 content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
 sgd = lambda config: keras.optimizers.SGD()
@@ -36,10 +36,10 @@ losses = []
 for step in range(20):
     # Smooth pictures: the gradients of noise would magnify the rounding step by step.
     cells = rng.integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
-    images = tf.image.resize(cells, (32, 32), "bilinear").numpy().astype(np.uint8)
+    images = tf.image.resize(cells, (48, 48), "bilinear").numpy().astype(np.uint8)
     masks = (images.mean(axis=-1) // 86).astype(np.uint8)
-    masks[:5][rng.random((5, 32, 32)) < 0.9] = 255  # so that workers have unequally many labels
-    warps, colours = augmentation.draw_warps(rng, 24, 32), augmentation.draw_colours(rng, 24)
+    masks[:5][rng.random((5, 48, 48)) < 0.9] = 255  # so that workers have unequally many labels
+    warps, colours = augmentation.draw_warps(rng, 24, 32, 48), augmentation.draw_colours(rng, 24)
     share = slice(rank * 24 // workers, (rank + 1) * 24 // workers)
     batch = Batch(images[share], masks[share], warps[share], colours[share])
     losses.append(network.train(batch, (0.003, 0.0003)).numpy().tolist())

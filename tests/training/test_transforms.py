@@ -43,14 +43,17 @@ def recolour(images: npt.ArrayLike, colours: npt.ArrayLike) -> npt.NDArray[np.fl
 
 
 def test_the_identity_moves_nothing(images: Pictures, masks: Pictures) -> None:
-    for warps in (IDENTITY, Augmentation(flip=False).draw_warps(np.random.default_rng(0), 4, SIZE)):
+    for warps in (
+        IDENTITY,
+        Augmentation(flip=False).draw_warps(np.random.default_rng(0), 4, SIZE, SIZE),
+    ):
         moved, truth = warp(images, masks, warps)
         np.testing.assert_array_equal(moved, images)
         np.testing.assert_array_equal(truth, masks)
 
 
 def test_a_flip_mirrors_exactly_from_left_to_right(images: Pictures, masks: Pictures) -> None:
-    drawn = Augmentation(flip=True).draw_warps(np.random.default_rng(0), 64, SIZE)
+    drawn = Augmentation(flip=True).draw_warps(np.random.default_rng(0), 64, SIZE, SIZE)
     flipped = drawn[drawn[:, 0] < 0][:4]
     for warps in (MIRRORED, flipped):
         moved, truth = warp(images, masks, warps)
@@ -107,7 +110,7 @@ def test_image_and_mask_move_together(box: int) -> None:
         height, width = rng.integers(8, SIZE // 2, 2)
         region = slice(top, top + height), slice(left, left + width)
         image[region], mask[region] = 255, box
-    moved, truth = warp(images, masks, STRONG.draw_warps(rng, 32, SIZE))
+    moved, truth = warp(images, masks, STRONG.draw_warps(rng, 32, SIZE, SIZE))
     bright, dark = moved[..., 0] > 254.9, moved[..., 0] < 0.1
     assert (truth[bright] == box).all()
     assert (truth[dark] == 0).all()
@@ -120,7 +123,7 @@ def test_masks_hold_no_class_that_was_not_there(images: Pictures, masks: Picture
     """Between two class ids there are others, and a mask is not to be blended."""
     assert set(np.unique(masks)) == {0, 3, 7, IGNORED}
     for seed in range(10):
-        warps = STRONG.draw_warps(np.random.default_rng(seed), 4, SIZE)
+        warps = STRONG.draw_warps(np.random.default_rng(seed), 4, SIZE, SIZE)
         moved, truth = warp(images, masks, warps)
         for i in range(4):
             assert set(np.unique(truth[i])) <= set(np.unique(masks[i]))
@@ -166,3 +169,18 @@ def test_colours_stay_in_their_range(images: Pictures) -> None:
     np.testing.assert_allclose(changed, expected, atol=0.01)
     assert changed.min() == 0
     assert changed.max() == 255
+
+
+def test_a_larger_source_is_scaled_down_with_its_centres_in_place() -> None:
+    """Half of the size: each new pixel is the mean of four, its mask one of theirs."""
+    source = 2 * SIZE
+    images = np.random.default_rng(0).integers(0, 256, (2, source, source, 3), dtype=np.uint8)
+    masks = np.random.default_rng(1).integers(0, 3, (2, source, source), dtype=np.uint8)
+    warps = Augmentation(flip=False).draw_warps(np.random.default_rng(0), 2, SIZE, source)
+    moved, truth = warp(images, masks, warps)
+    fours = images.reshape(2, SIZE, 2, SIZE, 2, 3).astype(np.float32).mean(axis=(2, 4))
+    np.testing.assert_allclose(moved.numpy(), fours, atol=1e-2)
+    candidates = (
+        masks.reshape(2, SIZE, 2, SIZE, 2).transpose(0, 1, 3, 2, 4).reshape(2, SIZE, SIZE, 4)
+    )
+    assert (candidates == truth.numpy()[..., None]).any(axis=-1).all()
