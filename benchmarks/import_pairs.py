@@ -163,7 +163,7 @@ class Reader:
 
     def __init__(self, examples: Examples, batch_size: int) -> None:
         self._examples, self._batch_size = examples.open(), batch_size
-        self._size = examples.image_size
+        self._sizes = examples.image_size, examples.image_size
 
     def process(self) -> int:
         """The number of this process."""
@@ -174,7 +174,7 @@ class Reader:
         started = time.monotonic()
         count = len(self._examples)
         draws, again = itertools.tee(
-            draw_epoch(count, self._batch_size, 0, epoch, 0, 1, Augmentation(), self._size)
+            draw_epoch(count, self._batch_size, 0, epoch, 0, 1, Augmentation(), *self._sizes)
         )
         arrays = self._examples.read(draw.indices for draw in draws)
         for draw, (images, masks) in zip(again, arrays, strict=True):
