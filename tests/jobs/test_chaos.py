@@ -1,0 +1,170 @@
+"""Kill -9 at random moments: the job that trains, and one of its workers.
+
+Reduced here; in full: `SEGRAY_CHAOS=5 pytest tests/jobs/test_chaos.py`.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import write_shapes
+
+ROOT = Path(__file__).parent.parent.parent
+ROUNDS = int(os.environ.get("SEGRAY_CHAOS", "1"))
+EPOCHS = 4
+TIMING = ("images_per_second", "waiting", "seconds")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_shapes(str(folder), 40)
+    return folder
+
+
+def start(data: Path, output: Path, encoder_file: str) -> subprocess.Popen[bytes]:
+    flags = {
+        "images": data / "images",
+        "masks": data / "masks",
+        "output": output,
+        "encoder-weights": encoder_file,
+        "image-size": 32,
+        "batch-size": 8,
+        "epochs": EPOCHS,
+        "frozen-epochs": 1,
+    }
+    command = [sys.executable, "jobs/train.py", "--classes", "box=10", "ground=20"]
+    command += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    with (output.parent / f"{output.name}.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[bytes], output: Path) -> None:
+    status = process.wait(timeout=600)
+    assert status == 0, (output.parent / f"{output.name}.log").read_text()[-3000:]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory, encoder_file: str):
+    """The scores of each epoch, the weights, and the seconds that a whole run takes."""
+    output = tmp_path_factory.mktemp("straight") / "out"
+    started = time.monotonic()
+    finish(start(data, output, encoder_file), output)
+    return scores(output), weights(output), time.monotonic() - started
+
+
+def scores(output: Path) -> list[dict[str, object]]:
+    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in TIMING} for record in records]
+
+
+def weights(output: Path) -> str:
+    """A digest of the arrays of the last checkpoint, optimizer included; all have to be whole."""
+    digest = hashlib.sha256()
+    for file in sorted((output / "checkpoints").glob("*.npz")):
+        with np.load(file) as arrays:
+            values = [arrays[name] for name in sorted(arrays.files) if name != "progress"]
+    for value in values:
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The command lines of all processes below one, by their ids."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name in brackets may hold anything; what follows is numbers.
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(fields[1])
+            commands[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:
+            continue  # it has just ended
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {child: commands[child] for child in below - {pid} if child in commands}
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_driver(process: subprocess.Popen[bytes]) -> None:
+    """And with it everything that it started, as when the machine goes down."""
+    children = descendants(process.pid)
+    for pid in (process.pid, *children):
+        kill(pid)
+    process.wait()
+
+
+def kill_worker(process: subprocess.Popen[bytes]) -> bool:
+    """Whether there was one."""
+    for pid, command in descendants(process.pid).items():
+        if "RayTrainWorker" in command:
+            kill(pid)
+            return True
+    return False
+
+
+def wait_for_epochs(process: subprocess.Popen[bytes], output: Path, epochs: int) -> None:
+    """Until so many are saved, or the run is over."""
+    while process.poll() is None:
+        if (output / "checkpoints" / f"epoch_{epochs:04d}.npz").exists():
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+@pytest.mark.parametrize("turn", range(ROUNDS))
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(
+    data: Path, tmp_path: Path, encoder_file: str, uninterrupted, victim: str, turn: int
+) -> None:
+    expected, expected_weights, seconds = uninterrupted
+    output = tmp_path / "out"
+    chance = random.Random(f"{victim}{turn}")
+    process = start(data, output, encoder_file)
+    # Between two epochs, inside of one, or before the first.
+    saved = chance.randrange(EPOCHS)
+    if saved:
+        wait_for_epochs(process, output, saved)
+        time.sleep(chance.uniform(0, 2))
+    else:
+        time.sleep(chance.uniform(0, seconds / 2))
+    if victim == "driver":
+        kill_driver(process)
+        process = start(data, output, encoder_file)
+    else:
+        while process.poll() is None and not kill_worker(process):
+            time.sleep(0.1)
+    finish(process, output)
+    assert scores(output) == expected
+    assert [record["epoch"] for record in scores(output)] == list(range(1, EPOCHS + 1))
+    assert weights(output) == expected_weights
+    assert (output / "model" / "model.json").exists()
+    # Nothing half-written is left where checkpoints are looked for.
+    names = {path.name for path in (output / "checkpoints").iterdir() if path.suffix == ".npz"}
+    assert all(re.fullmatch(r"epoch_\d{4}\.npz", name) for name in names)
+
+
+def test_process_names_are_what_the_test_looks_for(
+    data: Path, tmp_path: Path, encoder_file: str
+) -> None:
+    """Or killing workers would prove nothing."""
+    process = start(data, tmp_path / "out", encoder_file)
+    while process.poll() is None and not kill_worker(process):
+        time.sleep(0.1)
+    assert process.poll() is None, "no worker was found"
+    kill_driver(process)
