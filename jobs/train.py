@@ -33,6 +33,7 @@ def main() -> int:
         iou = best[f"iou_{name}"]
         tell(f"  IoU of {name:<20} {'not there' if iou is None else f'{iou:.3f}'}")
     tell(f"model:    {summary.output}/model")
+    tell(f"scores:   {summary.output}/evaluation")
     tell(f"pictures: {summary.output}/previews, {summary.output}/curves.png")
     tell(f"numbers:  {summary.output}/metrics.jsonl, {summary.output}/tensorboard")
     return 0

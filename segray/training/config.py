@@ -87,7 +87,7 @@ class TrainConfig:
 
     loss: Loss = "ce+dice"
     """What is made small: cross-entropy, with the soft Dice loss, or focal loss."""
-    dice_weight: float = 0.5
+    dice_weight: float = 1.0
     """Of the Dice loss beside the cross-entropy."""
     class_weights: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
@@ -152,7 +152,8 @@ class TrainConfig:
         _require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
         _require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
         _require(
-            self.input_range[0] < self.input_range[1], "--input-range takes two numbers, as in -1 1"
+            -math.inf < self.input_range[0] < self.input_range[1] < math.inf,
+            "--input-range takes two numbers, as in -1 1",
         )
         _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
         _require(
@@ -212,7 +213,7 @@ class TrainConfig:
         if self.class_weights == ("none",):
             return weights
         if self.class_weights == ("balanced",):
-            present = np.count_nonzero(pixels)
+            present = max(1, np.count_nonzero(pixels))
             # A class without pixels has no loss to weigh.
             return (pixels.sum() / (present * np.maximum(pixels, 1))).astype(np.float32)
         for word in self.class_weights:

@@ -157,9 +157,10 @@ class TrainingLoop:
         started = told = time.monotonic()
         waited = rate = 0.0
         for step, batch in enumerate(batches, start=1):
-            place = f"step {step} of epoch {epoch}"
+            place, rates = f"step {step} of epoch {epoch}", self._rates(epoch, step)
+            self.network.compile(fine=rates[1] > 0)
             with self._meeting(place):
-                results.append(self.network.train(batch, self._rates(epoch, step)))
+                results.append(self.network.train(batch, rates))
                 if step in (1, self._steps):
                     results[-1].numpy()
             now = time.monotonic()

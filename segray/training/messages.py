@@ -49,7 +49,7 @@ class _Mailbox:
         return self._positions
 
     def set_problem(self, problem: str) -> None:
-        if problem != self._problem:
+        if problem and problem != self._problem:
             self._lines.append(problem)
         self._problem = problem
 

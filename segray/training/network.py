@@ -80,6 +80,17 @@ class TrainableNetwork:
         )
         self._sum = self._compile(sum_replicas, tf.TensorSpec((), tf.int64))
 
+    def compile(self, fine: bool) -> None:
+        """Make the step ready, with the encoder trained or frozen; it takes a while.
+
+        No replica waits for another here, as it does in `train`, which else does this itself.
+        """
+        if fine not in self._steps:
+            self._set_encoder_trainable(fine)
+            step = self._compile_step(fine)
+            step.get_concrete_function()
+            self._steps[fine] = step
+
     def train(self, batch: Batch, rates: tuple[float, float]) -> tf.Tensor:
         """Take one step; every replica calls it with its own share of the global batch.
 
@@ -92,9 +103,7 @@ class TrainableNetwork:
             it has. On a GPU the step may still be under way.
         """
         fine = rates[1] > 0
-        if fine not in self._steps:
-            self._set_encoder_trainable(fine)
-            self._steps[fine] = self._compile_step(fine)
+        self.compile(fine)
         for optimizer, rate in zip(self.optimizers, rates, strict=True):
             optimizer.learning_rate.assign(rate)
         return self._steps[fine](batch.images, batch.masks, batch.warps, batch.colours)

@@ -17,6 +17,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     messages: Messages = settings["messages"]
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
+    if rank == 0:
+        messages.set_problem("")  # what ended these workers' predecessors is over
     set_up_tensorflow(assignment.config, settings["threads"])
     watchdog = Watchdog(messages, rank, assignment.config.stall_timeout)
     with watchdog.running():

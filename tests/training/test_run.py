@@ -357,7 +357,7 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     (tmp_path / "images" / "shape_3.jpg").write_bytes(b"no image")
     (tmp_path / "masks" / "shape_4.png").unlink()
     config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, workers=0, epochs=1)
-    with pytest.raises(InputError, match=r"2 of 12 \(16\.67%\) cannot be used"):
+    with pytest.raises(InputError, match=r"2 of 12 pairs \(16\.67%\) cannot be used"):
         run(config)
     skipped = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["image"]).name for line in skipped] == [
