@@ -37,6 +37,7 @@ import numpy.typing as npt
 import tyro
 from PIL import Image
 
+from segray.job import quiet_native_logs
 from segray.pixels.labels import Labels
 from segray.pixels.sample import draw_sample
 from segray.storage.labelled import read_pair
@@ -197,10 +198,11 @@ def run_segray(workers: str, folder: Path, config: TrainingBenchmark) -> Figures
 
 def fit_bare(folder: Path, config: TrainingBenchmark) -> list[float]:
     """Keras' own loop over arrays in memory: images/s of each epoch but the first."""
-    import keras
-    import tensorflow as tf
+    with quiet_native_logs():
+        import keras
+        import tensorflow as tf
 
-    from segray.model.unet import build_unet
+        from segray.model.unet import build_unet
 
     images, masks = read_arrays(folder, config.image_size)
     keras.utils.set_random_seed(0)
@@ -239,7 +241,7 @@ def fit_bare(folder: Path, config: TrainingBenchmark) -> list[float]:
         on_train_batch_end=note_start,
         on_epoch_end=lambda epoch, logs: ended.append(time.monotonic()),
     )
-    model.fit(batches, epochs=config.epochs, verbose=0, callbacks=[clock])
+    model.fit(batches, epochs=config.epochs, verbose=0, shuffle=False, callbacks=[clock])
     counted = (len(images) // config.batch_size - 1) * config.batch_size
     return [counted / (end - start) for start, end in list(zip(started, ended, strict=True))[1:]]
 
@@ -273,15 +275,15 @@ def write_data(folder: Path, config: TrainingBenchmark) -> None:
 
 def write_encoder(path: str) -> None:
     """A weights file as --encoder-weights takes it, of random numbers."""
-    import keras
+    with quiet_native_logs():
+        import keras
 
     keras.utils.set_random_seed(0)
     keras.applications.MobileNetV2((96, 96, 3), include_top=False, weights=None).save_weights(path)
 
 
 def in_new_process(function: Callable[..., _T], *arguments: Any) -> _T:
-    """Call a function in a process of its own, without TensorFlow's notes."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    """Call a function in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
