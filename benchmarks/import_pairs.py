@@ -9,8 +9,9 @@ once kept in Ray's object store, where the files are moved away before the third
 streamed, decoded anew each time. A worker in training has TensorFlow in its memory beside what is
 counted here.
 
-RSS counts the pages of the object store in every process that maps them. PSS shares them out
-among these processes, and USS leaves them out. Each is the greatest of samples taken all the time.
+RSS counts the pages of the object store in every process that has touched them; PSS shares them
+out among these processes, and the last column leaves them out. (USS would not: pages that only one
+process has touched yet count as its own there.) Each is the greatest of samples taken all the time.
 """
 
 import itertools
@@ -41,7 +42,7 @@ from segray.training.examples import Decoded, Examples, decode_pairs
 LABELS = Labels.parse(["first=1", "second=2"])
 EPOCHS = 3
 _SECONDS_BETWEEN_SAMPLES = 0.2
-_KINDS = ("RSS", "PSS", "USS")
+_KINDS = ("RSS", "PSS", "PSS, store apart")
 # What Ray calls a process that runs one of segray's tasks, or waits for one.
 _POOL = ("_decode", "_check_batch", "IDLE")
 _PACKAGES = ("ray", "numpy", "pillow", "segray")
@@ -74,7 +75,7 @@ class Outcome:
         mode: ``kept`` or ``streamed``.
         decoding: seconds in which all pairs were decoded, once.
         reading: seconds of each epoch.
-        memory: of each kind of process the peak, as `_KINDS` orders it, in MB.
+        memory: of each kind of process the peak, as `_KINDS` orders them.
     """
 
     mode: str
@@ -148,14 +149,14 @@ def _ray_workers() -> list[tuple[int, str]]:
 
 
 def read_memory(process: int) -> Memory | None:
-    """What a process holds, in MB; None if it has ended."""
+    """What a process holds, in MB, as Linux tells it; None if it has ended."""
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]
     except OSError:
         return None
     kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    own = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
-    return kilobytes["Rss"] * 1.024e-3, kilobytes["Pss"] * 1.024e-3, own * 1.024e-3
+    apart = kilobytes["Pss"] - kilobytes["Pss_Shmem"]
+    return kilobytes["Rss"] * 1.024e-3, kilobytes["Pss"] * 1.024e-3, apart * 1.024e-3
 
 
 class Reader:
@@ -260,12 +261,12 @@ def make_tables(outcomes: list[Outcome], pairs: int) -> list[str]:
     lines += [
         "kept: the images' files were away in epoch 3",
         "",
-        f"{'peak memory, MB':<44}" + "".join(f"{kind:>8}" for kind in _KINDS),
+        f"{'peak memory, MB':<48}" + "".join(f"{kind:>18}" for kind in _KINDS),
     ]
     for outcome in outcomes:
         for name, memory in outcome.memory.items():
-            values = "".join(f"{value:>8.0f}" for value in memory)
-            lines.append(f"{outcome.mode:<10}{name:<34}{values}")
+            values = "".join(f"{value:>18.0f}" for value in memory)
+            lines.append(f"{outcome.mode:<10}{name:<38}{values}")
     return lines
 
 

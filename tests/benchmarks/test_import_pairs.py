@@ -26,6 +26,6 @@ def test_the_tables_have_a_line_for_each_mode_and_process(tmp_path: Path) -> Non
         assert int(seconds[1]) > 0
         held = {" ".join(words[:-3]): [int(word) for word in words[-3:]] for words in memory}
         for process in ("driver, decoding", "driver, reading", "reading worker"):
-            rss, pss, uss = held[process]
-            assert rss >= pss >= uss > 10
+            rss, pss, own = held[process]
+            assert rss >= pss >= own > 10
         assert any("task workers, decoding" in process for process in held)
