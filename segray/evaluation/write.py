@@ -78,7 +78,9 @@ def write_evaluation(
     """
     output, model = evaluation.output, evaluation.model
     # What an earlier evaluation left there must not be taken for a part of this one.
-    for name in set(child_names(output)) & set(NAMES):
+    # The figures first, which say that an evaluation is whole.
+    left = set(child_names(output))
+    for name in (name for name in NAMES if name in left):
         remove(join_uri(output, name))
     write_table(join_uri(output, PER_IMAGE), figures)
     confusion = draw_confusion(evaluation.own_size.confusion, model.labels)

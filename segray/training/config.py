@@ -156,13 +156,20 @@ class TrainConfig:
             "--input-range takes two numbers, as in -1 1",
         )
         _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
+        self.weigh_classes(np.ones(len(self.labels), dtype=np.int64))
+
+    def check_shares(self) -> None:
+        """Refuse a batch that the workers cannot share; a recipe may set one and flags the other.
+
+        Raises:
+            InputError: the batch is no multiple of the workers.
+        """
         _require(
             self.batch_size % max(1, self.workers) == 0,
             f"--batch-size {self.batch_size} cannot be shared equally by --workers "
             f"{self.workers}: take a multiple, such as "
             f"{self.workers * max(1, round(self.batch_size / max(1, self.workers)))}",
         )
-        self.weigh_classes(np.ones(len(self.labels), dtype=np.int64))
 
     def _check_data(self) -> None:
         names = ("images", "masks", "pairs", "output", "validation_images", "validation_masks")

@@ -16,6 +16,7 @@ from segray.pixels.labels import IGNORED, Labels
 from segray.storage.labelled import read_pair
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
+from segray.storage.uri import describe_error
 
 # Images uint8 [B, S, S, 3] and masks uint8 [B, S, S] of class ids or `IGNORED`.
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
@@ -90,10 +91,12 @@ class StreamedExamples:
             InputError: a file that could be read before cannot be read any more.
         """
         examples = self._examples
+        # The workers hold the CPUs: a task that asked for one would wait for them without end.
+        decode = _decode_batch.options(num_cpus=0, scheduling_strategy="SPREAD")
         waiting: deque[ray.ObjectRef[Any]] = deque()
         for indices in batches:
             pairs = [examples.pairs[i] for i in indices]
-            waiting.append(_decode_batch.remote(pairs, examples.labels, examples.image_size))
+            waiting.append(decode.remote(pairs, examples.labels, examples.image_size))
             if len(waiting) > _BATCHES_AHEAD:
                 yield self._get(waiting.popleft())
         while waiting:
@@ -224,6 +227,10 @@ def _decode(
             labelled = read_pair(pair, labels, image_size)
         except InputError as error:
             findings.append(_Finding(error=str(error)))
+            continue
+        except Exception as error:
+            # Whatever a store raises for one object, the other objects are not concerned.
+            findings.append(_Finding(error=describe_error(pair.image, error)))
             continue
         mask = Image.fromarray(labelled.class_ids)
         small = np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST))

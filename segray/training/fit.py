@@ -62,7 +62,7 @@ def fit(assignment: Assignment, tell: Callable[[str], None]) -> None:
                 raise InputError(problem) from error
             raise
         if not exists(join_uri(assignment.output, "model", DESCRIPTION)):
-            raise InputError(messages.problem())
+            raise InputError(messages.problem() or "the workers ended without a model: run again")
 
 
 def _train_here(assignment: Assignment, tell: Callable[[str], None]) -> None:

@@ -133,7 +133,8 @@ class TrainingLoop:
         progress = self._checkpoints.load(epoch, self.network)
         if self._rank == 0:
             self._tell(f"going on after epoch {epoch}, the last one saved")
-            # The run may have ended between the checkpoint and its records.
+            # The run may have ended between the checkpoint and what goes with it.
+            self._write_preview(epoch)
             self._write_records(progress)
         return progress
 
@@ -257,11 +258,15 @@ class TrainingLoop:
     def _write_model(self, progress: Progress) -> None:
         config = self._config
         # A network of its own, outside the strategy: exporting needs plain variables.
+        policy = keras.config.dtype_policy()
+        # The bundle is float32 whatever was trained with: each engine chooses its own precision.
+        keras.config.set_dtype_policy("float32")
         best = build_unet(len(config.labels), config.image_size, input_range=config.input_range)
         self._checkpoints.load_model(progress.best_epoch, best)
         self._tell(f"writing the model of the best epoch, {progress.best_epoch}")
         record = {**self._assignment.record, "metrics": progress.history[progress.best_epoch - 1]}
         write_bundle(join_uri(self._assignment.output, "model"), best, config.labels, record)
+        keras.config.set_dtype_policy(policy)
 
 
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:

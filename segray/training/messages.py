@@ -48,8 +48,8 @@ class _Mailbox:
     def positions(self) -> dict[int, Position]:
         return self._positions
 
-    def set_problem(self, problem: str) -> None:
-        if problem and problem != self._problem:
+    def set_problem(self, problem: str, tell: bool) -> None:
+        if tell and problem != self._problem:
             self._lines.append(problem)
         self._problem = problem
 
@@ -88,13 +88,17 @@ class Messages:
         positions: dict[int, Position] = ray.get(answer, timeout=_ANSWER_SECONDS)
         return positions
 
-    def set_problem(self, problem: str) -> None:
-        """Say what ended the workers; it is told as a line, too.
+    def set_problem(self, problem: str, tell: bool = False) -> None:
+        """Say what ends the workers, or by an empty text that it is over.
+
+        Args:
+            problem: on one line.
+            tell: whether it becomes a line for the terminal, once whoever says it.
 
         Raises:
             RayError: the mailbox is gone, or does not answer within a minute.
         """
-        ray.get(self._mailbox.set_problem.remote(problem), timeout=_ANSWER_SECONDS)
+        ray.get(self._mailbox.set_problem.remote(problem, tell), timeout=_ANSWER_SECONDS)
 
     def problem(self) -> str:
         """What the workers said that ended them; empty if nothing."""

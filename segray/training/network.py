@@ -19,7 +19,7 @@ from segray.training.transforms import recolour, warp
 
 def make_optimizer(config: TrainConfig) -> keras.Optimizer:
     """AdamW (https://arxiv.org/abs/1711.05101); its learning rate is set at each step."""
-    optimizer = keras.optimizers.AdamW(weight_decay=config.weight_decay or None)
+    optimizer = keras.optimizers.AdamW(weight_decay=config.weight_decay)
     # Decay pulls at what multiplies features, and not at what centres and scales them.
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
@@ -174,6 +174,8 @@ class TrainableNetwork:
             images, masks = warp(images, masks, warps, config.image_size)
         if config.augmentation.colour:
             images = recolour(tf.cast(images, tf.float32), colours)
+        # The network takes whole numbers, and Keras would cut the fractions off.
+        images = tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8)
         sets = [self._decoder_variables, self._encoder_variables if fine else []]
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)

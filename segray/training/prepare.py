@@ -20,7 +20,7 @@ MARKER = "config.json"
 SKIPPED = "skipped.jsonl"
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
-# what changes how fast the run goes but not what comes out.
+# what changes how fast the run goes, but for rounding not what comes out.
 _FREE_SETTINGS = (
     "images",
     "masks",
@@ -68,6 +68,7 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     Raises:
         InputError: something the user gave cannot be used.
     """
+    config.check_shares()
     check_image_size(config.image_size)
     output = absolute_uri(config.output)
     _check_output(output, config)
@@ -105,9 +106,7 @@ def _find_parts(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
     if config.validation_images and config.validation_masks:
         other = find_pairs(config.validation_images, config.validation_masks)
         skipped = skipped + other.skipped
-        # Both parts go by their keys together, so these must not meet.
-        pairs = [replace(pair, key=f"train/{pair.key}") for pair in pairs]
-        validation = [replace(pair, key=f"validation/{pair.key}") for pair in other.pairs]
+        validation = other.pairs
     if not validation:
         pairs, validation = split_pairs(pairs, config.validation_fraction, config.seed)
     return pairs, validation, skipped

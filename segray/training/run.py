@@ -90,7 +90,8 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
             validation.examples.pairs,
             join_uri(output, EVALUATION),
             tell,
-            use_gpu=config.use_gpu,
+            # Without workers the GPU is this process's own.
+            use_gpu=config.use_gpu and config.workers > 0,
             configuration=config.to_json(),
         )
     return _summarise(output)

@@ -55,7 +55,8 @@ class Watchdog:
     @contextlib.contextmanager
     def meeting(self, place: str) -> Iterator[None]:
         """In the block this worker waits for the others, at `place`."""
-        self._meetings, self._place = self._meetings + 1, place
+        if place != self._place:  # rank 0 comes twice where it reports
+            self._meetings, self._place = self._meetings + 1, place
         self._waiting_since = time.monotonic()
         try:
             yield
@@ -73,7 +74,7 @@ class Watchdog:
             if since is not None and time.monotonic() - since > self._timeout:
                 # Where nobody can be told any more, there is all the less to wait for.
                 with contextlib.suppress(Exception):
-                    self._messages.set_problem(self._describe())
+                    self._messages.set_problem(self._describe(), tell=True)
                 self._leave(1)
                 return
 

@@ -5,9 +5,12 @@ from typing import Any
 import ray.train
 import tensorflow as tf
 
+from segray.errors import InputError
+from segray.storage.uri import exists, join_uri
 from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
 from segray.training.messages import Messages
+from segray.training.prepare import MARKER
 from segray.training.watchdog import Watchdog
 
 
@@ -17,6 +20,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     messages: Messages = settings["messages"]
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
+    if not exists(join_uri(assignment.output, MARKER)):
+        raise InputError(
+            f"{assignment.output} is not the same folder on every node: give an --output in S3 or "
+            "on a file system that all nodes share"
+        )
     if rank == 0:
         messages.set_problem("")  # what ended these workers' predecessors is over
     set_up_tensorflow(assignment.config, settings["threads"])
@@ -46,7 +54,9 @@ def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
 
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
-    gpus = tf.config.list_physical_devices("GPU")
+    gpus = tf.config.list_physical_devices("GPU") if config.use_gpu else []
+    # Of a GPU that nobody gave it, TensorFlow would take all the memory.
+    tf.config.set_visible_devices(gpus, "GPU")
     if not gpus:
         # On a CPU it costs nothing that could be measured.
         tf.config.experimental.enable_op_determinism()

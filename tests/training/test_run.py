@@ -18,7 +18,7 @@ from PIL import Image
 import segray
 from segray.errors import InputError
 from segray.storage.uri import child_names, join_uri, read_bytes
-from segray.training.config import TrainConfig
+from segray.training.config import RECIPES, TrainConfig
 from segray.training.prepare import prepare_training
 from tests.support import write_shapes
 
@@ -49,11 +49,11 @@ def settings(data: str, output: str, encoder: str, **others: object) -> TrainCon
     )
 
 
-def run(config: TrainConfig):
+def run(config: TrainConfig, lines: list[str] | None = None):
     """What jobs/train.py does, and the lines that it would print."""
     from segray.training.run import train
 
-    lines: list[str] = []
+    lines = [] if lines is None else lines
     summary = train(prepare_training(config, lines.append), lines.append)
     return summary, lines
 
@@ -224,6 +224,8 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(
     assert summary.epochs == 4
     done = [line.split()[1] for line in lines if line.startswith("epoch") and "mIoU" in line]
     assert done == ["3/4", "4/4"]
+    names = child_names(str(tmp_path / "out" / "previews"))
+    assert names == [f"epoch_000{i}.png" for i in (1, 2, 3, 4)]
     run(dataclasses.replace(config, output=str(tmp_path / "straight")))
     assert scores(tmp_path / "out") == scores(tmp_path / "straight")
     assert weights(tmp_path / "out") == weights(tmp_path / "straight")
@@ -337,6 +339,33 @@ def test_training_without_workers_writes_the_same_files(finished, tmp_path: Path
     )
 
 
+def test_examples_decoded_anew_each_epoch_give_the_same_model(
+    tmp_path: Path, encoder_file: str
+) -> None:
+    """With workers that hold all of the CPUs, as they do by default."""
+    write_shapes(str(tmp_path), 12)
+    models = []
+    for cache in ("memory", "none"):
+        output = str(tmp_path / cache)
+        config = settings(str(tmp_path), output, encoder_file, epochs=1, cache=cache)
+        _, lines = run(config)
+        assert any(("decoded anew" in line) == (cache == "none") for line in lines if "GB" in line)
+        models.append(weights(Path(output)))
+    assert models[0] == models[1]
+
+
+def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
+    """Its settings: pixels in [0, 1], a frozen encoder, a constant rate."""
+    write_shapes(str(tmp_path), 12)
+    recipe = {**RECIPES["tutorial"], "batch_size": 8, "epochs": 1, "workers": 0}
+    summary, _ = run(settings(str(tmp_path), str(tmp_path / "out"), encoder_file, **recipe))
+    assert summary.epochs == 1
+    document = json.loads((tmp_path / "out/model/model.json").read_text())
+    assert document["architecture"]["input_range"] == [0, 1]
+    segmenter = segray.load(str(tmp_path / "out/model"))
+    assert segmenter.segment(tmp_path / "images" / "shape_0.jpg").max() <= 1
+
+
 def test_training_stops_where_nothing_gets_better(tmp_path: Path, encoder_file: str) -> None:
     write_shapes(str(tmp_path), 12)
     config = settings(
@@ -372,8 +401,11 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
     write_shapes(str(tmp_path), 10)
     config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30)
+    lines: list[str] = []
     with pytest.raises(InputError, match="no number any more in epoch 1: lower --learning-rate"):
-        run(config)
+        run(config, lines)
+    # The error says it, and no line before it.
+    assert not [line for line in lines if "no number" in line]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"configuration": null, "data_fingerprint": "x"}'])

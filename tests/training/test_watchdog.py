@@ -81,6 +81,20 @@ def test_the_one_that_does_not_come_is_named(messages: Messages) -> None:
     assert messages.take() == [expected]
 
 
+def test_who_comes_twice_to_one_place_is_not_ahead(messages: Messages) -> None:
+    """As rank 0 does where it reports: the one that does not come is still the other one."""
+    team = Team(messages, 2)
+    with team.running():
+        for _ in range(5):
+            team.meet("step 1", 0)
+        team.meet("step 1", 1)
+        team.wait_for_position(0, 1)
+        team.wait_for_position(1, 1)
+        team.meet("step 2", 1, seconds=3 * TIMEOUT)
+        team.wait_for(1)
+    assert messages.problem().startswith("worker 0 ")
+
+
 def test_all_that_do_not_come_are_named_once(messages: Messages) -> None:
     """Two wait, two are late, one of them since the start: the user reads one line."""
     team = Team(messages, 4)
@@ -158,7 +172,7 @@ def test_lines_reach_the_terminal_in_their_order() -> None:
     def work(messages: Messages) -> None:
         for number in range(3):
             messages(f"line {number}")
-        messages.set_problem("the end")
+        messages.set_problem("the end", tell=True)
 
     lines: list[str] = []
     with relay_messages(lines.append) as messages:
