@@ -314,14 +314,14 @@ def test_a_worker_that_does_not_come_is_named_and_replaced(
         TrainingLoop._score = hang_once  # type: ignore[method-assign]
         train_worker(loop_settings)
 
-    again = dataclasses.replace(config, output=str(tmp_path / "out"), stall_timeout=45.0)
+    again = dataclasses.replace(config, output=str(tmp_path / "out"), stall_timeout=30.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_module, "train_worker", train_and_hang)
         summary, lines = run(again)
     process = (tmp_path / "hung").read_text()
     [told] = [line for line in lines if "did not come to" in line]
     assert f"worker 1 (process {process} on" in told
-    assert "the scores of epoch 2 within 45 s" in told
+    assert "the scores of epoch 2 within 30 s" in told
     assert summary.epochs == 3
 
 
