@@ -3,11 +3,15 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from segray.errors import InputError
-from segray.storage.uri import exists, explain_errors, file_system, is_local
+from segray.storage.s3 import list_keys, split_uri
+from segray.storage.uri import exists, explain_errors, is_local
+
+# How many files of a local disk make a page: a page of S3's has as many.
+_PAGE = 1000
+_LAST_CHARACTER = "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -16,12 +20,13 @@ class Entry:
 
     Attributes:
         uri: a local absolute path or an s3:// URI.
-        size: in bytes.
-        etag: the store's ETag; of a local file, its time of modification in nanoseconds.
+        size: in bytes; None where nobody has said.
+        etag: the store's ETag; of a local file, its time of modification in nanoseconds; empty
+            where nobody has said.
     """
 
     uri: str
-    size: int
+    size: int | None
     etag: str
 
     @property
@@ -30,6 +35,36 @@ class Entry:
         text = f"{self.uri}\0{self.size}\0{self.etag}"
         digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
+
+
+@dataclass
+class Page:
+    """A part of a listing.
+
+    Attributes:
+        entries: in the order of their URIs.
+        hidden: how many files with a name, or in a folder, that begins with a dot were passed over.
+        placeholders: how many empty objects that stand for folders were passed over.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    hidden: int = 0
+    placeholders: int = 0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A part of what is below a URI, to be listed by itself.
+
+    Attributes:
+        root: the URI.
+        after: only keys greater than this one; empty for no limit.
+        upto: only keys up to this one; empty for no limit. Both are whole keys of a bucket.
+    """
+
+    root: str
+    after: str = ""
+    upto: str = ""
 
 
 def list_entries(root: str) -> list[Entry]:
@@ -42,14 +77,49 @@ def list_entries(root: str) -> list[Entry]:
         InputError: there is no such folder, a name in it is not Unicode, or the store cannot be
             asked.
     """
+    return [entry for page in list_pages(Shard(root)) for entry in page.entries]
+
+
+def list_pages(shard: Shard) -> Iterator[Page]:
+    """What is below a folder or key prefix, a page at a time, in the order of URIs.
+
+    In S3 that is the order of UTF-8. No more than a page is held in memory, and of a local disk
+    the names of the folders above it.
+
+    Raises:
+        InputError: as `list_entries`.
+    """
+    with explain_errors(shard.root, "list"):
+        found = False
+        for page in _list_local(shard.root) if is_local(shard.root) else _list_s3(shard):
+            found = found or bool(page.entries or page.hidden or page.placeholders)
+            yield page
+    if not found and not (shard.after or shard.upto) and not exists(shard.root):
+        raise InputError(f"cannot list {shard.root}: no such folder; check the path")
+
+
+def split_listing(root: str, parts: int) -> list[Shard]:
+    """Divide what is below a key prefix into about so many parts that can be listed at once.
+
+    Finds out with which characters keys go on, a short request for each, and goes deeper where
+    that gives too few parts. The parts cover every key once, whatever was found. A listing that
+    fits into one answer stays whole, and so does a local folder.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    if is_local(root) or parts < 2:
+        return [Shard(root)]
+    bucket, key = split_uri(root)
+    base = f"{key.rstrip('/')}/" if key else ""
     with explain_errors(root, "list"):
-        entries = sorted(
-            _list_local(Path(root)) if is_local(root) else _list_s3(root),
-            key=lambda entry: entry.uri,
-        )
-    if not entries and not exists(root):
-        raise InputError(f"cannot list {root}: no such folder; check the path")
-    return entries
+        first = next(list_keys(bucket, base))
+        if len(first.objects) < _PAGE:
+            return [Shard(root)]
+        bounds = _find_bounds(bucket, base, parts)
+    return [
+        Shard(root, after, upto) for after, upto in zip(["", *bounds], [*bounds, ""], strict=True)
+    ]
 
 
 def relative_key(root: str, uri: str) -> str:
@@ -57,36 +127,91 @@ def relative_key(root: str, uri: str) -> str:
     return uri.removeprefix(root.rstrip("/") + "/")
 
 
-def _list_local(root: Path) -> Iterator[Entry]:
-    # os.walk passes over what it cannot read unless it is told to raise.
-    seen: set[str] = set()  # folders by their real path: links may lead round in a circle
-    for folder, subfolders, names in os.walk(root, onerror=_raise, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in seen
-        ]
-        for name in names:
-            path = Path(folder, name)
-            if name.startswith(".") or not path.is_file():
-                continue
-            status = path.stat()
-            try:
-                str(path).encode()
-            except UnicodeEncodeError as error:
-                raise InputError(f"the name of {path!a} is not UTF-8: rename it") from error
-            yield Entry(str(path), status.st_size, f"{status.st_mtime_ns:x}")
+def _find_bounds(bucket: str, base: str, parts: int) -> list[str]:
+    """Keys, or beginnings of keys, at which a listing can be divided, in ascending order."""
+    prefixes = [base]
+    for _ in range(64):  # of depth: keys may share a long beginning
+        deeper: list[str] = []
+        for prefix in prefixes:
+            deeper += _next_prefixes(bucket, prefix)
+        if not deeper or deeper == prefixes:
+            break
+        prefixes = deeper
+        if len(prefixes) >= parts:
+            break
+    # Each of them ends where the next one begins, and the last has no end.
+    return [prefix + _LAST_CHARACTER for prefix in prefixes[:-1]]
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _next_prefixes(bucket: str, prefix: str) -> list[str]:
+    """The prefix with each character that keys have after it, ascending; itself if none has."""
+    found: list[str] = []
+    after = ""
+    while True:
+        page = next(list_keys(bucket, prefix, after, page_size=2))
+        keys = [key for key, *_ in page.objects if key != prefix]
+        if not keys:
+            return found or [prefix]
+        if not found and len(keys) == 1 and len(page.objects) == 1:
+            return [prefix]  # a single key is not divided further
+        found.append(keys[0][: len(prefix) + 1])
+        after = found[-1] + _LAST_CHARACTER
 
 
-def _list_s3(root: str) -> Iterator[Entry]:
-    found = file_system(root).find(root, detail=True)
-    for key, info in found.items():
-        uri = f"s3://{key}"
-        hidden = any(name.startswith(".") for name in relative_key(root, uri).split("/"))
-        if not hidden and not key.endswith("/"):
-            yield Entry(uri, info["size"], info["ETag"].strip('"'))
+def _list_s3(shard: Shard) -> Iterator[Page]:
+    bucket, key = split_uri(shard.root)
+    base = f"{key.rstrip('/')}/" if key else ""
+    start = max(0, len(base) - 1)
+    for keys in list_keys(bucket, base, shard.after):
+        page = Page()
+        for name, size, etag in keys.objects:
+            if shard.upto and name > shard.upto:
+                yield page
+                return
+            # Of a hidden file or folder; the prefix may be one that was asked for.
+            if "/." in name[start:] or name.startswith(".", len(base)):
+                page.hidden += 1
+            elif name.endswith("/"):
+                page.placeholders += 1
+            else:
+                page.entries.append(Entry(f"s3://{bucket}/{name}", size, etag))
+        yield page
+
+
+def _list_local(root: str) -> Iterator[Page]:
+    page = Page()
+    for path in _walk(root, set()):
+        if path is None:
+            page.hidden += 1
+            continue
+        status = os.stat(path)  # noqa: PTH116 - a million Path objects take their time
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"the name of {path!a} is not UTF-8: rename it") from error
+        page.entries.append(Entry(path, status.st_size, f"{status.st_mtime_ns:x}"))
+        if len(page.entries) == _PAGE:
+            yield page
+            page = Page()
+    yield page
+
+
+def _walk(folder: str, seen: set[str]) -> Iterator[str | None]:
+    """The files below a folder, in the order of their paths; None for a hidden one."""
+    seen.add(os.path.realpath(folder))  # links may lead round in a circle
+    names: list[str] = []
+    with os.scandir(folder) as found:
+        for item in found:
+            if item.name.startswith("."):
+                yield None
+            elif item.is_dir():
+                # As the paths of its files go on, so that all paths come in order.
+                names.append(f"{item.name}/")
+            elif item.is_file():
+                names.append(item.name)
+    for name in sorted(names):
+        path = os.path.join(folder, name)  # noqa: PTH118
+        if not name.endswith("/"):
+            yield path
+        elif os.path.realpath(path) not in seen:
+            yield from _walk(path.rstrip("/"), seen)

@@ -3,12 +3,20 @@
 import io
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.pixels.labels import Labels
-from segray.storage.uri import child_names, explain_errors, file_system, join_uri, write_bytes
+from segray.storage.uri import (
+    child_names,
+    exists,
+    explain_errors,
+    file_system,
+    join_uri,
+    write_bytes,
+)
 
 MANIFEST_SCHEMA = pa.schema(
     [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]
@@ -23,6 +31,8 @@ ERRORS_SCHEMA = pa.schema(
         ("message", pa.string()),  # the reason, for a person
     ]
 )
+
+_MASK_BYTES = "mask.bytes"
 
 # Hugging Face's name for a column whose bytes are an image file.
 _HUGGINGFACE_IMAGE = {"_type": "Image"}
@@ -64,8 +74,24 @@ def write_table(uri: str, table: pa.Table) -> None:
         InputError: it cannot be written.
     """
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
+    # A mask is a PNG already: to compress it again, or to look for equal ones, is for nothing.
+    columns = _leaves(table.schema)
+    pq.write_table(
+        table,
+        buffer,
+        compression={name: "none" if name == _MASK_BYTES else "zstd" for name in columns},
+        use_dictionary=[name for name in columns if name != _MASK_BYTES],
+    )
     write_bytes(uri, buffer.getvalue())
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """The columns as Parquet names them: those of a struct one by one."""
+    return [
+        f"{field.name}.{inner.name}" if inner else field.name
+        for field in schema
+        for inner in (field.type if pa.types.is_struct(field.type) else [None])
+    ]
 
 
 def table_uris(folder: str) -> list[str]:
@@ -91,3 +117,47 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """
     with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
         return pq.read_table(file, columns=columns)
+
+
+class PartWriter:
+    """Rows that go into numbered files of one name, ``NAME-0000.parquet`` and on.
+
+    Args:
+        folder: the URI of the folder.
+        name: of the files; an earlier attempt at the same rows has used the same one.
+        schema: of the rows.
+
+    Attributes:
+        rows: what the next file is going to hold.
+    """
+
+    def __init__(self, folder: str, name: str, schema: pa.Schema) -> None:
+        self._stem, self._schema = join_uri(folder, name), schema
+        self._files = 0
+        self.rows: list[dict[str, Any]] = []
+
+    def found_ids(self) -> set[int]:
+        """The ids in the files of an earlier attempt; new files come after them.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        ids: set[int] = set()
+        while exists(self._uri()):
+            ids.update(read_table(self._uri(), ["id"])["id"].to_pylist())
+            self._files += 1
+        return ids
+
+    def flush(self) -> None:
+        """Write the rows, if there are any, as a file.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if self.rows:
+            write_table(self._uri(), pa.Table.from_pylist(self.rows, self._schema))
+            self._files += 1
+            self.rows = []
+
+    def _uri(self) -> str:
+        return f"{self._stem}-{self._files:04}.parquet"

@@ -7,7 +7,7 @@ standard AWS environment and nowhere else.
 import contextlib
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,8 @@ def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
 def describe_error(uri: str, error: BaseException) -> str:
     """What went wrong with a URI and what to do about it, on one line and without secrets."""
     kind = type(error).__name__
+    if kind == "ClientError":
+        kind = getattr(error, "response", {}).get("Error", {}).get("Code", kind)
     if kind == "ValueError" and "Invalid endpoint" in str(error):
         # Not repeated: it may hold a password.
         return "the endpoint in AWS_ENDPOINT_URL is no URL: give it as https://host:port"
@@ -88,9 +90,9 @@ def describe_error(uri: str, error: BaseException) -> str:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         where = "the endpoint in AWS_ENDPOINT_URL" if endpoint else "S3"
         return f"{where} does not answer: check the network, the endpoint and AWS_REGION"
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or kind in ("NoSuchBucket", "NoSuchKey", "404"):
         return "no such file or folder" if is_local(uri) else "no such bucket or key"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or kind in ("AccessDenied", "403"):
         who = "this user" if is_local(uri) else "these credentials"
         return f"{who} may not do that: check the permissions"
     # A URL in an error may hold the password of an endpoint or of a proxy.
@@ -129,16 +131,17 @@ def write_bytes(uri: str, content: bytes) -> None:
             return
         path = Path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+        # Opened as any new file is, so that it gets the permissions of one: a process can ask for
+        # its umask only by changing it, which concerns all of its threads.
+        temporary = path.with_name(f".partial-{secrets.token_hex(8)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
 
@@ -188,9 +191,3 @@ def child_names(uri: str) -> list[str]:
     # In S3 a name that ends with a slash is the empty object that stands for the folder itself.
     names = (str(name).rpartition("/")[2] for name in found)
     return sorted(name for name in names if name and not name.startswith("."))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -280,6 +281,24 @@ def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> N
     (tmp_path / "usual").write_bytes(b"")
     write_bytes(str(tmp_path / "written"), b"")
     assert (tmp_path / "written").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_threads_that_write_do_not_change_each_others_permissions(tmp_path: Path) -> None:
+    """Nor those of any other file that the process makes meanwhile."""
+    written = [tmp_path / f"written_{turn}" for turn in range(400)]
+    others = [tmp_path / f"other_{turn}" for turn in range(4000)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that a thread is interrupted wherever it can be
+    try:
+        with ThreadPoolExecutor(32) as pool:
+            writing = pool.map(lambda path: write_bytes(str(path), b""), written)
+            for path in others:
+                path.touch()
+            assert len(list(writing)) == len(written)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(list(tmp_path.iterdir())) == len(written) + len(others)
+    assert len({path.stat().st_mode for path in (*written, *others)}) == 1
 
 
 @pytest.mark.parametrize(("operation", "doing"), [(read_bytes, "read"), (remove, "delete")])

@@ -1,0 +1,172 @@
+"""Inventory: a ready table of objects, instead of a listing; S3 Inventory's among them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import unquote_plus
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from segray.errors import InputError
+from segray.storage.listing import Entry
+from segray.storage.tables import table_uris
+from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local, read_bytes
+
+# What a column may be called, in lower case: in a table of one's own, in the CSV and in the Parquet
+# files of S3 Inventory.
+_NAMES = {
+    "uri": ("uri",),
+    "bucket": ("bucket",),
+    "key": ("key",),
+    "size": ("size",),
+    "etag": ("etag", "e_tag"),
+    "latest": ("is_latest", "islatest"),
+    "deleted": ("is_delete_marker", "isdeletemarker"),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of an inventory.
+
+    Attributes:
+        uri: a .csv, .csv.gz or .parquet file.
+        columns: of a CSV file without a line of names, as S3 Inventory writes it; else empty.
+    """
+
+    uri: str
+    columns: tuple[str, ...] = ()
+
+
+def open_inventory(uri: str) -> list[Part]:
+    """Find the files of an inventory.
+
+    Args:
+        uri: a CSV file (maybe .gz) or Parquet file with a column ``uri``, and maybe ``size`` and
+            ``etag``; a folder of such Parquet files; or the ``manifest.json`` of an S3 Inventory
+            in CSV or Parquet.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    uri = absolute_uri(uri)
+    if uri.endswith(".json"):
+        return _open_s3_inventory(uri)
+    with explain_errors(uri):
+        files = file_system(uri)
+        if not files.exists(uri):
+            raise InputError(f"cannot read {uri}: no such file or folder")
+        parts = [Part(name) for name in table_uris(uri)] if files.isdir(uri) else [Part(uri)]
+    for part in parts[:1]:
+        next(_read_tables(part), None)  # so that a table without a URI is refused at once
+    if not parts:
+        raise InputError(f"{uri} holds no .parquet file: give --manifest a table of URIs")
+    return parts
+
+
+def read_part(part: Part) -> Iterator[list[Entry]]:
+    """The objects that a file of an inventory names, some thousands at a time.
+
+    A relative path is taken from the inventory's own folder. Deleted objects and all but the
+    latest version of one are passed over. A row without a URI is an error.
+
+    Raises:
+        InputError: the file cannot be read, or a row cannot be used.
+    """
+    folder = part.uri.rpartition("/")[0]
+    encoded = part.uri.removesuffix(".gz").endswith(".csv")
+    with explain_errors(part.uri):
+        for table in _read_tables(part):
+            yield [_make_entry(row, part.uri, folder, encoded) for row in table.to_pylist()]
+
+
+def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> Entry:
+    if "uri" in row:
+        uri = (row["uri"] or "").strip()
+        if not uri:
+            raise InputError(f"{place}: a row has no URI: remove or complete it")
+        if is_local(uri) and not uri.startswith(("/", "~")):
+            uri = f"{folder}/{uri}"
+        # Not `absolute_uri` for S3: there a key is any text, and its last slash a part of it.
+        uri = absolute_uri(uri) if is_local(uri) else uri
+    else:
+        # In its CSV files S3 Inventory encodes keys as URLs do.
+        key = unquote_plus(row["key"]) if encoded else row["key"]
+        uri = f"s3://{row['bucket']}/{key}"
+    size = row.get("size")
+    return Entry(
+        uri, int(size) if size not in (None, "") else None, (row.get("etag") or "").strip('"')
+    )
+
+
+def _read_tables(part: Part) -> Iterator[pa.Table]:
+    """Tables with the columns of `_NAMES` that there are, of rows that count."""
+    files = file_system(part.uri)
+    with explain_errors(part.uri), files.open(part.uri, "rb") as raw:
+        if part.uri.endswith(".parquet"):
+            batches = pq.ParquetFile(raw).iter_batches(batch_size=10_000)
+        else:
+            batches = _read_csv(raw, part)
+        for batch in batches:
+            yield _take_columns(pa.Table.from_batches([batch]), part.uri)
+
+
+def _read_csv(raw: Any, part: Part) -> Iterator[pa.RecordBatch]:
+    compression = "gzip" if part.uri.endswith(".gz") else None
+    return cast(
+        Iterator[pa.RecordBatch],
+        pa_csv.open_csv(
+            pa.input_stream(raw, compression=compression),
+            read_options=pa_csv.ReadOptions(column_names=list(part.columns) or None),
+            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            # Everything is text first: a column of digits may be a column of names.
+            convert_options=pa_csv.ConvertOptions(
+                column_types={name: pa.string() for names in _NAMES.values() for name in names}
+                | {name: pa.string() for name in part.columns}
+            ),
+        ),
+    )
+
+
+def _take_columns(table: pa.Table, place: str) -> pa.Table:
+    names = {name.lower().replace(" ", ""): name for name in table.column_names}
+    taken = {
+        wanted: table[names[name]]
+        for wanted, choices in _NAMES.items()
+        for name in choices
+        if name in names
+    }
+    if "uri" not in taken and not {"bucket", "key"} <= set(taken):
+        raise InputError(
+            f"{place} has no column uri (but {', '.join(table.column_names[:5])}): "
+            "give --manifest a table with the URI of an image in each row"
+        )
+    rows = pa.table(taken)
+    for name, counted in (("latest", "true"), ("deleted", "false")):
+        if name in taken:
+            values = [str(value).lower() for value in rows[name].to_pylist()]
+            rows = rows.filter(pa.array([value in (counted, "none") for value in values]))
+    return rows
+
+
+def _open_s3_inventory(uri: str) -> list[Part]:
+    try:
+        document = json.loads(read_bytes(uri))
+        kind = document["fileFormat"].lower()
+        bucket = document["destinationBucket"].rpartition(":")[2]
+        keys = [file["key"] for file in document["files"]]
+        columns = [name.strip().lower() for name in document["fileSchema"].split(",")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{uri} is no manifest.json of an S3 Inventory") from error
+    if kind not in ("csv", "parquet"):
+        raise InputError(f"{uri} is an inventory in {kind.upper()}: have it made as CSV or Parquet")
+    if kind == "csv" and not {"bucket", "key"} <= set(columns):
+        raise InputError(f"{uri} has no columns Bucket and Key")
+    if is_local(uri):
+        # A copy on a disk: its files lie below the same keys, or beside it.
+        folder = uri.rpartition("/")[0]
+        return [Part(f"{folder}/{key}", tuple(columns) * (kind == "csv")) for key in keys]
+    return [Part(f"s3://{bucket}/{key}", tuple(columns) * (kind == "csv")) for key in keys]

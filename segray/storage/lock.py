@@ -1,0 +1,190 @@
+"""Lock: one run at a time on an output."""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from segray.errors import InputError
+from segray.storage.s3 import s3_client, split_uri
+from segray.storage.uri import explain_errors, is_local, join_uri
+
+#: Its name in the output.
+LOCK = "run.lock"
+
+# Seconds between two signs of life of a run that holds a lock in S3, and after how many without
+# one it is taken for dead. Nobody's clock is compared with anybody else's.
+BEAT = 5.0
+PATIENCE = 25.0
+
+
+@contextlib.contextmanager
+def hold_lock(output: str, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Keep other runs away from an output; one whose holder has died is free.
+
+    On a disk the operating system keeps the lock, as long as the process lives. In S3 it is an
+    object that the holder goes on changing, made by a conditional write
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+
+    Args:
+        output: the absolute URI of the folder.
+        tell: is called with a line when there is something to wait for.
+
+    Yields:
+        A function that raises InputError if the lock was lost meanwhile.
+
+    Raises:
+        InputError: another run is at work there, or the lock cannot be written.
+    """
+    uri = join_uri(output, LOCK)
+    with _hold_file(uri) if is_local(uri) else _hold_object(uri, tell) as check:
+        yield check
+
+
+@contextlib.contextmanager
+def _hold_file(uri: str) -> Iterator[Callable[[], None]]:
+    with explain_errors(uri, "write"):
+        Path(uri).parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(uri, mode=0o666)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(_refusal(uri, "another process on this file system")) from None
+    try:
+        yield lambda: None
+    finally:
+        # Removed while it is still held: whoever waits for this file then makes a new one.
+        Path(uri).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    bucket, key = split_uri(uri)
+    place = {"Bucket": bucket, "Key": key}
+    holder = {"host": socket.gethostname(), "process": os.getpid(), "run": secrets.token_hex(8)}
+    with explain_errors(uri, "write"):
+        etag = _take(place, holder, uri, tell)
+    released, lost = threading.Event(), threading.Event()
+
+    def beat() -> None:
+        nonlocal etag
+        count = 0
+        while not released.wait(BEAT):
+            count += 1
+            # A store that fails once is asked again; a lock that is someone else's is lost.
+            with contextlib.suppress(Exception):
+                try:
+                    etag = _put(place, {**holder, "beat": count}, IfMatch=etag)
+                except Exception as error:
+                    if _code(error) in _REFUSED:
+                        lost.set()
+                        return
+                    raise
+
+    def check() -> None:
+        if lost.is_set():
+            raise InputError(
+                f"{uri} was taken by another run, as this one gave no sign of life for "
+                f"{PATIENCE:.0f} seconds: run again when that one has ended"
+            )
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield check
+    finally:
+        released.set()
+        thread.join()
+        if not lost.is_set():
+            with contextlib.suppress(Exception):
+                s3_client().delete_object(**place)
+
+
+_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+
+
+def _take(
+    place: dict[str, str], holder: dict[str, Any], uri: str, tell: Callable[[str], None]
+) -> str:
+    """Write the lock where there is none, or where its holder shows no life; its ETag."""
+    told = False
+    while True:
+        try:
+            return _put(place, holder, IfNoneMatch="*")
+        except Exception as error:
+            if _code(error) not in _REFUSED:
+                raise
+        etag, other = _read(place)
+        if not etag:
+            continue  # released meanwhile
+        if other.get("run") == holder["run"]:
+            return etag  # written by an attempt whose answer was lost
+        who = f"process {other.get('process', '?')} on {other.get('host', '?')}"
+        here = other.get("host") == holder["host"]
+        if not (here and not _is_alive(other.get("process"))):
+            if not told:
+                tell(f"{uri} is held by {who}: looking for {PATIENCE:.0f} s whether it is alive")
+                told = True
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
+                time.sleep(BEAT / 5)
+                now, _ = _read(place)
+                if now != etag:
+                    break
+            else:
+                now = etag
+            if now and now != etag:
+                raise InputError(_refusal(uri, who))
+            if not now:
+                continue
+        with contextlib.suppress(Exception):
+            return _put(place, holder, IfMatch=etag)
+
+
+def _put(place: dict[str, str], document: dict[str, Any], **condition: str) -> str:
+    answer = s3_client().put_object(Body=json.dumps(document).encode(), **place, **condition)
+    etag: str = answer["ETag"]
+    return etag
+
+
+def _read(place: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    """The ETag and the content; empty where there is no lock."""
+    try:
+        answer = s3_client().get_object(**place)
+        return answer["ETag"], json.loads(answer["Body"].read())
+    except ValueError:
+        return answer["ETag"], {}
+    except Exception as error:
+        if _code(error) == "NoSuchKey":
+            return "", {}
+        raise
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _is_alive(process: Any) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, TypeError, ValueError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _refusal(uri: str, who: str) -> str:
+    return (
+        f"another run is at work on this output ({who} holds {uri}): wait for it to end, or give "
+        "another --output"
+    )

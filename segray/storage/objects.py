@@ -1,0 +1,276 @@
+"""Objects: the whole content of one file or object, with a single request when all is well.
+
+What may pass (throttling, resets, time-outs, damaged bodies, expired credentials) is tried again
+after a while, what cannot pass is told at once. In S3 the object is asked for by its key exactly as
+it was listed, and what comes is compared with the listing: length, ETag and, where the ETag is one,
+MD5. A changed object is never taken for the listed one.
+
+An attempt ends when READ_SECONDS pass without a byte, or with fewer than SLOWEST of them a second;
+no attempt begins after TOTAL_SECONDS. A server that dribbles not the body but its headers or the
+body of an error, a byte at a time, is not caught.
+"""
+
+import hashlib
+import os
+import random
+import re
+import stat
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from botocore.config import Config
+from botocore.session import Session
+
+from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
+from segray.storage.uri import is_local
+
+#: Files larger than this are not read: no image within the limit on pixels needs as much.
+MAX_FILE_BYTES = 1 << 29
+
+#: Requests that one process may have under way at once.
+CONNECTIONS = 32
+
+#: Limits of one attempt: seconds until connected, seconds without a byte, bytes a second.
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 10.0
+SLOWEST = 8192
+
+#: Limits of all attempts: how many, and the seconds after which no further one begins.
+ATTEMPTS = 6
+TOTAL_SECONDS = 120.0
+
+#: The longest pause, in seconds, after the first failure; doubled after each one up to the last.
+#: How much of it is waited is drawn by lot, so that throttled processes do not come back together:
+#: "full jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 20.0
+
+#: A client younger than this, in seconds, is not replaced where credentials are refused.
+RENEWAL_SECONDS = 1.0
+
+_CHUNK = 1 << 17
+
+
+def fetch(
+    uri: str,
+    size: int | None = None,
+    etag: str | None = None,
+    on_retry: Callable[[str], None] | None = None,
+) -> bytes:
+    """The content of a file or object; any number of threads may call it.
+
+    Args:
+        uri: a local absolute path or an s3:// URI, as it was listed.
+        size: the listed size in bytes, None if not known.
+        etag: the listed `segray.storage.listing.Entry.etag`, None or empty if not known.
+        on_retry: called with the kind of each failure after which an attempt follows.
+
+    Raises:
+        FetchError: it cannot be had, or is no longer what was listed.
+    """
+    if size is not None and size > MAX_FILE_BYTES:
+        raise _too_large(size)
+    if is_local(uri):
+        return _read_file(uri, size, etag)
+    request = _Request(uri, size, etag)
+    begun = time.monotonic()
+    for attempt in range(1, ATTEMPTS + 1):
+        client = None
+        try:
+            client = _current_client()
+            return request.send(client)
+        except FetchError as error:
+            failure = error.with_traceback(None)  # its frames hold what came of the body
+        except Exception as error:
+            # Whatever a store raises for one object, the other objects are not concerned.
+            failure = explain_failure(uri, error)
+        if not isinstance(failure, PassingError):
+            raise failure
+        if isinstance(failure, StaleError):
+            _renew_client(client)
+        pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))
+        seconds = time.monotonic() - begun
+        if attempt == ATTEMPTS or seconds + pause > TOTAL_SECONDS:
+            break
+        if on_retry:
+            on_retry(failure.kind)
+        time.sleep(pause)
+    given_up = f"given up at attempt {attempt}, after {seconds:.0f} s"
+    raise FetchError(failure.kind, f"{failure.message}; {given_up}")
+
+
+class _Request:
+    """An S3 object that is asked for, and what was wrong with earlier answers."""
+
+    # Buckets whose ETags look like MD5 and are something else, as some stores make them.
+    _other_etags: set[str] = set()  # noqa: RUF012
+
+    def __init__(self, uri: str, size: int | None, etag: str | None) -> None:
+        self.bucket, _, self.key = uri.removeprefix("s3://").partition("/")
+        if not self.bucket or not self.key:
+            raise FetchError("NotFound", "names no object: an object is s3://bucket/key")
+        self.size = size
+        self.etag = _bare(etag)
+        self.seen: set[object] = set()
+
+    def send(self, client: Any) -> bytes:
+        """One attempt.
+
+        Raises:
+            FetchError: what came is not what was listed.
+            Exception: whatever botocore and urllib3 raise.
+        """
+        answer = client.get_object(Bucket=self.bucket, Key=self.key)
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        etag = _bare(headers.get("etag"))
+        length = headers.get("content-length", "")
+        # The stream beneath botocore's has read1. A read of many bytes waits for all of them, and
+        # a server that sends one before each time-out would keep it waiting for ever.
+        with answer["Body"] as stream:
+            if self.etag and etag and etag != self.etag:
+                raise self._changed(etag)
+            if length.isdecimal():
+                self._check_length(int(length), etag)
+            content = _read_stream(stream)
+        if length.isdecimal() and len(content) != int(length):
+            raise _truncated(len(content), int(length))
+        self._check_length(len(content), etag)
+        self._check_digest(content, etag, headers)
+        return content
+
+    def _check_length(self, length: int, etag: str) -> None:
+        if self.size is None:
+            if length > MAX_FILE_BYTES:
+                raise _too_large(length)
+        elif length != self.size:
+            # The listed ETag with another length is a damaged answer, not another object.
+            raise _truncated(length, self.size) if self.etag and etag else self._changed(length)
+
+    def _check_digest(self, content: bytes, etag: str, headers: dict[str, str]) -> None:
+        # The ETag is the MD5 of what was put in one part and is not encrypted with a key of KMS
+        # or of the customer: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+        encrypted = (
+            headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
+            or "x-amz-server-side-encryption-customer-algorithm" in headers
+        )
+        etag = self.etag or etag
+        if (
+            encrypted
+            or self.bucket in self._other_etags
+            or not re.fullmatch("[0-9a-f]{32}", etag)
+            or (digest := hashlib.md5(content, usedforsecurity=False).hexdigest()) == etag
+        ):
+            return
+        if not self._is_repeated(digest):
+            raise PassingError(
+                "Corrupted", "the store's answer is damaged: its MD5 is not its ETag"
+            )
+        # The same twice is what the store holds; then its ETags are no MD5.
+        self._other_etags.add(self.bucket)
+
+    def _changed(self, evidence: object) -> FetchError:
+        message = "has changed since it was listed; the next run takes it up"
+        return (FetchError if self._is_repeated(evidence) else PassingError)("Changed", message)
+
+    def _is_repeated(self, evidence: object) -> bool:
+        """Whether an earlier answer deviated in the same way; faults do not repeat themselves."""
+        repeated = evidence in self.seen
+        self.seen.add(evidence)
+        return repeated
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").removeprefix("W/").strip('"')
+
+
+def _read_stream(stream: Any) -> bytes:
+    chunks = []
+    received = checked = 0
+    due = time.monotonic() + READ_SECONDS
+    while chunk := stream.read1(_CHUNK):
+        chunks.append(chunk)
+        received += len(chunk)
+        if received > MAX_FILE_BYTES:
+            raise _too_large(received)
+        now = time.monotonic()
+        if now > due:
+            if received - checked < SLOWEST * READ_SECONDS:
+                raise PassingError(
+                    "TimedOut", f"the store sends less than {SLOWEST} bytes a second"
+                )
+            checked, due = received, now + READ_SECONDS
+    return b"".join(chunks)
+
+
+def _read_file(path: str, size: int | None, etag: str | None) -> bytes:
+    try:
+        # Not blocking, or a pipe of this name would wait for a writer.
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FetchError("NotAFile", "is no regular file")
+            content = file.read(MAX_FILE_BYTES + 1)
+            status = os.fstat(file.fileno())
+    except (OSError, ValueError) as error:
+        failure = explain_failure(path, error)
+    else:
+        if len(content) > MAX_FILE_BYTES:
+            raise _too_large(status.st_size)
+        if len(content) == (status.st_size if size is None else size) and (
+            not etag or etag == f"{status.st_mtime_ns:x}"
+        ):
+            return content
+        failure = FetchError("Changed", "has changed since it was listed; the next run takes it up")
+    raise failure
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _too_large(size: int) -> FetchError:
+    return FetchError("TooLarge", f"is {size} bytes large, over the limit of {MAX_FILE_BYTES}")
+
+
+def _truncated(length: int, expected: int) -> PassingError:
+    return PassingError("Truncated", f"the store sent {length} of {expected} bytes")
+
+
+_client: Any = None
+_client_made = 0.0
+_client_lock = threading.Lock()
+
+
+def _current_client() -> Any:
+    """This process's S3 client; it is made at the first request."""
+    global _client, _client_made
+    with _client_lock:
+        if _client is None:
+            config = Config(
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                max_pool_connections=CONNECTIONS,
+                retries={"total_max_attempts": 1},
+                response_checksum_validation="when_required",
+            )
+            # botocore itself reads AWS_DEFAULT_REGION only.
+            region = os.environ.get("AWS_REGION")
+            _client = Session().create_client("s3", region_name=region, config=config)
+            _client_made = time.monotonic()
+        return _client
+
+
+def _renew_client(client: Any) -> None:
+    """Forget a client whose credentials are refused; another one may be there by now."""
+    global _client
+    with _client_lock:
+        if client is _client and time.monotonic() - _client_made >= RENEWAL_SECONDS:
+            _client = None
+
+
+def forget_client() -> None:
+    """Let the next request look for endpoint, region and credentials anew."""
+    global _client
+    with _client_lock:
+        _client = None

@@ -1,0 +1,117 @@
+"""Inventories: tables of objects that take the place of a listing."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segray.errors import InputError
+from segray.storage.inventory import open_inventory, read_part
+from segray.storage.listing import Entry
+from segray.storage.uri import write_bytes
+
+
+def entries(uri: str) -> list[Entry]:
+    return [e for part in open_inventory(uri) for some in read_part(part) for e in some]
+
+
+def test_a_csv_of_uris(tmp_path: Path) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text('uri,size,etag\ns3://b/x y/é,1.jpg,7,ab\n"s3://b/a,b.jpg",,\nsub/c.jpg,3,\n')
+    # A name with a comma has to be quoted.
+    with pytest.raises(InputError, match=r"images\.csv"):
+        entries(str(table))
+    table.write_text('uri,size,etag\n"s3://b/x y/é,1.jpg",7,"""ab"""\nsub/c.jpg,,\n')
+    assert entries(str(table)) == [
+        Entry("s3://b/x y/é,1.jpg", 7, "ab"),
+        Entry(f"{tmp_path}/sub/c.jpg", None, ""),
+    ]
+
+
+def test_a_folder_of_parquet_files_in_s3(s3: Callable[[str], str]) -> None:
+    bucket = s3("inventories")
+    for number in range(3):
+        buffer = pa.BufferOutputStream()
+        table = {"uri": [f"s3://b/{number}.jpg"], "size": [number], "etag": ["e"], "more": [1.5]}
+        pq.write_table(pa.table(table), buffer)
+        write_bytes(f"{bucket}/m/{number}.parquet", buffer.getvalue().to_pybytes())
+    expected = [Entry(f"s3://b/{number}.jpg", number, "e") for number in range(3)]
+    assert entries(f"{bucket}/m") == expected
+
+
+def test_an_inventory_of_s3_in_csv(tmp_path: Path) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html"""
+    lines = [
+        '"b","plain.jpg","5","0123","true","false"',
+        '"b","a%2Bb+c%2F%C3%A9.jpg","6","4567","true","false"',
+        '"b","old.jpg","7","89ab","false","false"',
+        '"b","gone.jpg","","","true","true"',
+    ]
+    (tmp_path / "data").mkdir()
+    with gzip.open(tmp_path / "data" / "1.csv.gz", "wt") as file:
+        file.write("\n".join(lines))
+    document = {
+        "destinationBucket": "arn:aws:s3:::inventories",
+        "fileFormat": "CSV",
+        "fileSchema": "Bucket, Key, Size, ETag, IsLatest, IsDeleteMarker",
+        "files": [{"key": "data/1.csv.gz", "size": 1}],
+    }
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps(document))
+    assert entries(str(manifest)) == [
+        Entry("s3://b/plain.jpg", 5, "0123"),
+        Entry("s3://b/a+b c/é.jpg", 6, "4567"),
+    ]
+
+
+def test_an_inventory_of_s3_in_parquet(s3: Callable[[str], str]) -> None:
+    bucket = s3("inventory-parquet")
+    table = {"bucket": ["b", "b"], "key": ["a%2Fb+c.jpg", "d.jpg"], "size": [1, 2]}
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table({**table, "e_tag": ["x", "y"]}), buffer)
+    write_bytes(f"{bucket}/data/1.parquet", buffer.getvalue().to_pybytes())
+    document = {
+        "destinationBucket": f"arn:aws:s3:::{bucket.removeprefix('s3://')}",
+        "fileFormat": "Parquet",
+        "fileSchema": "message s3.inventory { required binary bucket; }",
+        "files": [{"key": "data/1.parquet"}],
+    }
+    write_bytes(f"{bucket}/2026/manifest.json", json.dumps(document).encode())
+    # Keys are encoded in CSV only.
+    found = entries(f"{bucket}/2026/manifest.json")
+    assert found == [Entry("s3://b/a%2Fb+c.jpg", 1, "x"), Entry("s3://b/d.jpg", 2, "y")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "name\nx.jpg\n", "no column uri"),
+        ("a.csv", "uri,size\nx.jpg,1\n,2\n", r"a\.csv: a row has no URI"),
+        ("a.parquet", "no parquet", "a.parquet"),
+        ("manifest.json", "{}", "no manifest.json of an S3 Inventory"),
+        (
+            "manifest.json",
+            '{"destinationBucket": "b", "fileFormat": "ORC", "fileSchema": "x", "files": []}',
+            "inventory in ORC",
+        ),
+    ],
+)
+def test_what_is_no_inventory_is_refused(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message) as caught:
+        entries(str(tmp_path / name))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_missing_inventory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.csv: no such file or folder"):
+        entries(str(tmp_path / "nowhere.csv"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no \.parquet file"):
+        entries(str(tmp_path / "empty"))

@@ -1,0 +1,107 @@
+"""The lock: one run at a time, and none for ever after its holder has died."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from segray.errors import InputError
+from segray.storage import lock
+from segray.storage.lock import LOCK, hold_lock
+from segray.storage.uri import child_names, join_uri, read_bytes, write_bytes
+
+HOLDER = """
+import sys, time
+from segray.storage import lock
+lock.BEAT = 0.2
+with lock.hold_lock(sys.argv[1], print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(params=["local", "s3"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "s3":
+        bucket = request.getfixturevalue("s3")(tmp_path.name.replace("_", "-").lower())
+        return f"{bucket}/out"
+    return str(tmp_path / "out")
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that beats often and loses patience soon."""
+    monkeypatch.setattr(lock, "BEAT", 0.2)
+    monkeypatch.setattr(lock, "PATIENCE", 2.0)
+
+
+@contextmanager
+def held_by_another(output: str) -> Iterator[None]:
+    """A process that holds the lock, and is killed at the end."""
+    command = [sys.executable, "-c", HOLDER, output]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            yield
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_it_is_refused_while_another_process_holds_it_and_free_when_that_was_killed(
+    output: str,
+) -> None:
+    refused = pytest.raises(InputError, match="another run is at work on this output")
+    with held_by_another(output), refused, hold_lock(output, print):
+        pass
+    begun = time.monotonic()
+    with hold_lock(output, print):
+        pass
+    # Its process is gone from this machine: nobody waits for it to show life.
+    assert time.monotonic() - begun < 1.5
+
+
+def test_nothing_is_left_of_it(output: str) -> None:
+    with hold_lock(output, print):
+        assert child_names(output) == [LOCK]
+    assert child_names(output) == []
+    with hold_lock(output, print):
+        pass
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_holder_on_another_machine_is_watched_before_it_is_taken_for_dead(
+    s3: Callable[[str], str],
+) -> None:
+    output = s3("watched") + "/out"
+    other = {"host": "elsewhere", "process": os.getpid(), "run": "x"}
+    write_bytes(join_uri(output, LOCK), json.dumps(other).encode())
+    lines: list[str] = []
+    begun = time.monotonic()
+    with hold_lock(output, lines.append):
+        assert time.monotonic() - begun > 2
+        assert json.loads(read_bytes(join_uri(output, LOCK)))["process"] == os.getpid()
+        assert json.loads(read_bytes(join_uri(output, LOCK)))["host"] != "elsewhere"
+    assert len(lines) == 1
+    assert "elsewhere" in lines[0]
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_run_whose_lock_was_taken_is_told(s3: Callable[[str], str]) -> None:
+    output = s3("taken") + "/out"
+    with hold_lock(output, print) as check:
+        check()
+        write_bytes(join_uri(output, LOCK), b'{"run": "of someone else"}')
+        time.sleep(2)
+        with pytest.raises(InputError, match="was taken by another run"):
+            check()
+    # The other one's lock is not removed.
+    assert child_names(output) == [LOCK]
