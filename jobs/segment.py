@@ -12,29 +12,35 @@ import tyro
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
-from segray.job import run_job, start_ray, tell
+from segray.job import has_cluster, run_job, start_ray, tell
 
 
 def main() -> int:
     config = tyro.cli(SegmentConfig)
-    plan = make_plan(config, tell)
-    if plan.missing:
-        start_ray(config.use_gpu)
-    from segray.bulk.run import segment
+    with make_plan(config, tell) as plan:
+        if config.workers is None:
+            on_ray = has_cluster() or not plan.is_small
+        else:
+            on_ray = config.workers > 0
+        if on_ray:
+            start_ray(config.use_gpu)
+        from segray.bulk.run import segment
 
-    summary = segment(plan, tell)
+        summary = segment(plan, tell, on_ray)
     tell(f"\n{'class':<20} share of pixels")
     for name, share in summary.shares.items():
         tell(f"{name:<20} {share:>8.2%}")
-    tell(f"\nsegmented {summary.segmented} of {summary.listed} images, {summary.failed} failed")
+    outcome = summary.outcome
+    tell(f"\nsegmented {outcome.segmented} of {outcome.listed} images, {outcome.failed} failed")
     if summary.processed:
         tell(
             f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
         )
     tell(f"masks: {summary.output}/results/*.parquet")
-    if summary.failed:
+    tell(f"report: {summary.output}/report.html")
+    if outcome.failed:
         tell(f"failures: {summary.output}/errors/*.parquet")
-    rate = summary.failed / summary.listed
+    rate = outcome.failed / max(1, outcome.listed)
     if rate > config.max_error_rate:
         print(
             f"error: {rate:.2%} of the images failed, over --max-error-rate "

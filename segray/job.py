@@ -92,6 +92,15 @@ def start_ray(use_gpu: bool) -> None:
         tell("no node has a GPU yet: waiting until the cluster brings one")
 
 
+def has_cluster() -> bool:
+    """Whether `start_ray` would connect to a cluster, and not start Ray on this machine.
+
+    Raises:
+        InputError: nothing answers at RAY_ADDRESS.
+    """
+    return _cluster_address() != "local"
+
+
 def _cluster_address() -> str:
     """What to give `ray.init`, which waits without end for a cluster that is gone."""
     named = os.environ.get("RAY_ADDRESS", "")

@@ -1,10 +1,13 @@
 """The configuration of a segmentation: the flags of jobs/segment.py, with their defaults."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from segray.errors import InputError
 from segray.model.predictor import Engine
+from segray.pixels.decoding import SUFFIXES
 
 MaskSize = Literal["original", "model"]
 
@@ -23,8 +26,20 @@ class SegmentConfig:
     """URI of the model bundle, the folder model/ in the output of jobs/train.py."""
     images: str | None = None
     """URI of the folder of images, searched at any depth; default: sample images."""
+    manifest: str | None = None
+    """Instead of --images: URI of a CSV or Parquet file with a column uri (and size and etag, so
+    that changes are noticed), of a folder of such Parquet files, or of the manifest.json of an S3
+    Inventory."""
     output: str = "output/segment"
     """URI of the folder that receives manifest, results, errors and run.json."""
+
+    suffixes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUFFIX ...")] = SUFFIXES
+    """What the names of images end in, in upper or lower case; '' for any name."""
+    include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
+    """Take only images whose key below --images matches one of these, as in '2024/*'; * matches
+    slashes too."""
+    exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
+    """Leave out images whose key matches one of these."""
 
     mask_size: MaskSize = "original"
     """Size of the masks: each image's own, or the model's (small and square)."""
@@ -32,24 +47,34 @@ class SegmentConfig:
     """Take only so many images, the first by URI, and list no others; default: all."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
+    prune: bool = False
+    """Remove the rows of images that are gone or have changed since."""
+    overwrite: bool = False
+    """Delete what an earlier run has left in the output, and start anew."""
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
 
     engine: Engine = "auto"
     """What runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
     workers: int | None = None
-    """How many predictors run at once; default: one for each CPU that the cluster has now, or each
-    GPU with --use-gpu; on a cluster that starts with none, as many as it grows to."""
+    """How many predictors Ray runs at once; 0: none, all is done in the job's own process. Default:
+    one for each CPU that the cluster has now, or each GPU with --use-gpu; on a cluster that starts
+    with none, as many as it grows to; and 0 without a cluster if there are few images, because Ray
+    would take longer to start."""
     use_gpu: bool = False
     """Give each predictor a GPU."""
     batch_size: int = 32
     """Images that a predictor takes at a time."""
 
     def __post_init__(self) -> None:
-        for name in ("model", "images", "output"):
+        for name in ("model", "images", "manifest", "output"):
             if getattr(self, name) == "":
                 raise InputError(f"--{name} is empty: give a URI")
-        for name in ("limit", "workers", "batch_size"):
+        if self.images is not None and self.manifest is not None:
+            raise InputError("--manifest names the images itself: leave out --images")
+        if self.workers is not None and self.workers < 0:
+            raise InputError("--workers must not be below 0")
+        for name in ("limit", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1")

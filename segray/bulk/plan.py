@@ -1,106 +1,126 @@
-"""The plan: what the listing found, and which of it is still to be done."""
+"""The plan: what can be known and has to be settled before the first image is fetched."""
 
+import contextlib
 import json
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import numpy as np
 
 from segray.bulk.config import SegmentConfig
+from segray.bulk.outcome import read_ids
+from segray.bulk.search import Filter, Found, Ids, Search, is_in
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
-from segray.pixels.decoding import SUFFIXES
-from segray.storage.listing import Entry, list_entries
+from segray.storage.inventory import Part, open_inventory
+from segray.storage.listing import Shard, split_listing
+from segray.storage.lock import LOCK, hold_lock
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
-from segray.storage.tables import MANIFEST_SCHEMA, read_table, read_tables, table_uris, write_table
+from segray.storage.tables import table_uris
 from segray.storage.uri import (
     absolute_uri,
     child_names,
-    explain_errors,
-    file_system,
+    exists,
+    is_local,
     join_uri,
+    read_bytes,
     remove,
+    write_bytes,
 )
 
-_OWN_NAMES = {"manifest", "results", "errors", "run.json"}
-_SETTINGS_KEY = b"segray"  # in the schema metadata of the manifest
+#: What a segmentation writes.
+FOLDERS = ("manifest", "results", "errors")
+RECORD = "run.json"
+REPORT = "report.html"
+_SETTINGS = "config.json"
+
+# Up to so many images are counted before anything starts.
+_PEEK = 5000
+# Up to so many are done in the time that Ray takes to start.
+_FEW = 1000
+# In how many parts a bucket is searched, if it is large.
+_PARTS = 32
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do.
+    """What a run has to do; while there is a plan, no other run is at work on the output.
 
     Attributes:
         config: of the run.
         engine: what runs the network.
         bundle: the model, with the file that the engine reads.
         output: the absolute URI of the output.
-        listed: the ids of all images that the listing found.
-        missing: those images with no row in results or errors yet, in the order of their URIs.
+        search: for the images.
+        done: the ids that have a row already, ascending, int64.
+        missing: how many images have none, None if that takes long to say.
+        check: raises InputError if another run has taken the output nevertheless.
     """
 
     config: SegmentConfig
     engine: Literal["tensorflow", "onnx"]
     bundle: Bundle
     output: str
-    listed: frozenset[int]
-    missing: list[Entry]
+    search: Search
+    done: Ids
+    missing: int | None
+    check: Callable[[], None]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the job's own process is done sooner than Ray has started."""
+        return self.missing is not None and self.missing <= _FEW and not self.config.use_gpu
 
 
-def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Plan:
-    """Open the model, list the images, write the manifest, and find what is still to be done.
+@contextlib.contextmanager
+def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Plan]:
+    """Open the model, take the output, see what is in it, and divide the search.
 
     Args:
         config: the flags of jobs/segment.py.
         tell: is called with lines for the user's terminal.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something the user gave cannot be used, or another run is at work.
     """
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
-    settings = {"model": bundle.digest, "mask_size": config.mask_size}
-    _check_output(output, settings)
-    entries = _list_images(_images_uri(config, tell), tell)[: config.limit]
-    _check_ids(entries)
-    _write_manifest(output, entries, settings)
-    done = set(read_ids(output, "results"))
-    if not config.retry_errors:
-        done.update(read_ids(output, "errors"))
-    missing = [entry for entry in entries if entry.id not in done]
-    if len(missing) < len(entries):
-        tell(f"{len(entries) - len(missing)} of them have a row from an earlier run")
-    listed = frozenset(entry.id for entry in entries)
-    return Plan(config, engine, bundle, output, listed, missing)
+    _check_foreign(output)
+    run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+    search = _make_search(config, output, run, tell)
+    with hold_lock(output, tell) as check:
+        _claim(output, config, bundle, tell)
+        done = _find_done(output, config, tell)
+        missing = _count_missing(search, done, tell)
+        yield Plan(config, engine, bundle, output, search, done, missing, check)
 
 
-def read_ids(output: str, folder: str) -> Iterator[int]:
-    """The ids of all rows in a folder of the output."""
-    for table in read_tables(join_uri(output, folder), ["id"]):
-        yield from table["id"].to_pylist()
-
-
-def forget_errors(plan: Plan) -> None:
-    """Delete the errors rows of images that are about to be tried again, and keep the others.
-
-    Raises:
-        InputError: a file cannot be read or written.
-    """
-    missing = pa.array([entry.id for entry in plan.missing], pa.int64())
-    folder = join_uri(plan.output, "errors")
-    for uri in table_uris(folder):
-        table = read_table(uri)
-        kept = table.filter(pc.invert(pc.is_in(table["id"], value_set=missing)))
-        if not len(kept):
-            remove(uri)
-        elif len(kept) < len(table):
-            write_table(uri, kept)
+def _make_search(
+    config: SegmentConfig, output: str, run: str, tell: Callable[[str], None]
+) -> Search:
+    filter = Filter(
+        tuple(suffix.lower() for suffix in config.suffixes if suffix),
+        config.include,
+        config.exclude,
+    )
+    root = ""
+    parts: list[Shard] | list[Part]
+    if config.manifest is not None:
+        parts = open_inventory(config.manifest)
+        if not any(part.columns for part in parts):
+            # Whoever names images one by one means them, however they are called.
+            filter = Filter((), config.include, config.exclude)
+    else:
+        root = _images_uri(config, tell)
+        # The first images by URI are found by one search only.
+        parts = split_listing(root, 1 if config.limit else _PARTS)
+    return Search(tuple(parts), root, filter, output, run, config.limit)
 
 
 def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
@@ -111,55 +131,88 @@ def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
 
 
-def _list_images(images: str, tell: Callable[[str], None]) -> list[Entry]:
-    entries = list_entries(images)
-    chosen = [e for e in entries if PurePosixPath(e.uri).suffix.lower() in SUFFIXES]
-    if not chosen:
-        raise InputError(
-            f"no image found below {images}: none of its {len(entries)} files ends in "
-            f"{', '.join(SUFFIXES)}"
-        )
-    others = len(entries) - len(chosen)
-    tell(f"found {len(chosen)} images" + (f"; {others} other files are left out" * bool(others)))
-    return chosen
-
-
-def _check_ids(entries: list[Entry]) -> None:
-    uri_of: dict[int, str] = {}
-    for entry in entries:
-        other = uri_of.setdefault(entry.id, entry.uri)
-        if other != entry.uri:
-            raise InputError(f"{other} and {entry.uri} have the same 64-bit id: rename one of them")
-
-
-def _write_manifest(output: str, entries: list[Entry], settings: dict[str, Any]) -> None:
-    columns: dict[str, list[Any]] = {
-        "id": [e.id for e in entries],
-        "uri": [e.uri for e in entries],
-        "size": [e.size for e in entries],
-        "etag": [e.etag for e in entries],
-    }
-    schema = MANIFEST_SCHEMA.with_metadata({_SETTINGS_KEY: json.dumps(settings)})
-    write_table(
-        join_uri(output, "manifest", "part-00000.parquet"), pa.table(columns, schema=schema)
-    )
-
-
-def _check_output(output: str, settings: dict[str, Any]) -> None:
-    """Refuse an output that is not a segmentation, or one with other settings."""
-    foreign = [name for name in child_names(output) if name not in _OWN_NAMES]
+def _check_foreign(output: str) -> None:
+    """Refuse an output that is not a segmentation."""
+    own = {*FOLDERS, RECORD, REPORT, _SETTINGS, LOCK}
+    foreign = [name for name in child_names(output) if name not in own]
     if foreign:
         raise InputError(
             f"{output} holds something that is no segmentation ({', '.join(foreign[:3])}): "
             "give another --output, or empty the folder"
         )
-    for uri in table_uris(join_uri(output, "manifest")):
-        with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
-            metadata = pq.read_schema(file).metadata or {}
-        before = json.loads(metadata.get(_SETTINGS_KEY, b"{}"))
+
+
+def _claim(output: str, config: SegmentConfig, bundle: Bundle, tell: Callable[[str], None]) -> None:
+    """Refuse an output with other settings, or begin it anew, and note this run's settings."""
+    uri = join_uri(output, _SETTINGS)
+    settings = {"model": bundle.digest, "mask_size": config.mask_size}
+    if exists(uri):
+        before = json.loads(read_bytes(uri))
         for name, value in settings.items():
-            if before.get(name) != value:
+            if before.get(name) != value and not config.overwrite:
                 raise InputError(
                     f"{output} was made with {name.replace('_', ' ')} {before.get(name)}, and this "
-                    f"run has {value}: give another --output, or delete that folder"
+                    f"run has {value}: give another --output, or --overwrite to delete what is "
+                    "there"
                 )
+    if config.overwrite:
+        _empty(output, tell)
+    elif exists(join_uri(output, RECORD)):
+        # Written last: an output without it is unfinished.
+        remove(join_uri(output, RECORD))
+    write_bytes(uri, json.dumps({**settings, "classes": bundle.labels.to_json()}).encode())
+
+
+def _empty(output: str, tell: Callable[[str], None]) -> None:
+    files = [uri for folder in FOLDERS for uri in table_uris(join_uri(output, folder))]
+    names = [RECORD, REPORT, _SETTINGS]
+    files += [join_uri(output, name) for name in child_names(output) if name in names]
+    for uri in files:
+        remove(uri)
+    if files:
+        tell(f"deleted {len(files)} files of earlier runs")
+
+
+def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
+    """The ids that have a row; what a killed run has left half-done is removed."""
+    for folder in FOLDERS:
+        # What is written on a disk has another name until it is whole.
+        if is_local(output):
+            for half in Path(output, folder).glob(".partial-*"):
+                half.unlink(missing_ok=True)
+    if config.retry_errors:
+        for uri in table_uris(join_uri(output, "errors")):
+            remove(uri)
+    found = [read_ids(join_uri(output, folder), tell) for folder in ("results", "errors")]
+    return np.unique(np.concatenate(found))
+
+
+def _count_missing(search: Search, done: Ids, tell: Callable[[str], None]) -> int | None:
+    found = Found()
+    ids: list[int] = []
+    for part in range(len(search.parts)):
+        for entries in search.images(part, found):
+            ids += [entry.id for entry in entries]
+            if len(ids) > _PEEK:
+                return None
+    if not ids:
+        where = search.root or "the inventory"
+        raise InputError(f"no image found in {where}: {describe_left_out(found) or 'it is empty'}")
+    unique = np.unique(np.array(ids, dtype=np.int64))
+    missing = int(np.count_nonzero(~is_in(unique, done)))
+    left_out = describe_left_out(found)
+    tell(f"found {len(ids)} images" + (f"; left out: {left_out}" if left_out else ""))
+    if missing < len(unique):
+        tell(f"{len(unique) - missing} of them have a row from an earlier run")
+    return missing
+
+
+def describe_left_out(found: Found) -> str:
+    """What was passed over, in words; empty if nothing was."""
+    parts = {
+        "with another suffix": found.other,
+        "by --include or --exclude": found.excluded,
+        "hidden": found.hidden,
+        "that stand for folders": found.placeholders,
+    }
+    return ", ".join(f"{count} {name}" for name, count in parts.items() if count)

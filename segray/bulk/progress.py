@@ -1,43 +1,137 @@
 """Progress: how far a segmentation has come, in lines for a terminal and for a job's log alike."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from segray.bulk.tally import Totals
 
 _SECONDS_BETWEEN_LINES = 5.0
+# The rate that is told, and the time that is left, are those of so many seconds.
+_WINDOW_SECONDS = 30.0
+# How many moments of a run are kept, however long it takes.
+_MOMENTS = 400
 
 
-class ProgressLine:
-    """Counts what is done, and says so every few seconds.
+@dataclass(frozen=True)
+class Moment:
+    """How far a run was.
 
-    Args:
-        total: images to do.
-        tell: is called with each line.
+    Attributes:
+        seconds: since its start.
+        segmented: images of this run until then.
+        failed: likewise.
+        bytes: of their files.
     """
 
-    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
-        self._total, self._tell = total, tell
-        self._segmented = self._failed = self._bytes = self._said = 0
-        self._started = self._told = time.monotonic()
+    seconds: float
+    segmented: int
+    failed: int
+    bytes: int
 
-    def add(self, segmented: int, failed: int, bytes: int) -> None:
-        """Count a written batch: images of each kind, and the bytes of their files."""
-        self._segmented += segmented
-        self._failed += failed
-        self._bytes += bytes
-        if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
+
+class Progress:
+    """Looks at a tally every few seconds, says how far the run is, and remembers.
+
+    Args:
+        totals: of the tally.
+        total: images to do, None while that is being found out.
+        tell: is called with each line.
+
+    Attributes:
+        timeline: moments of the run, evenly spread.
+    """
+
+    def __init__(self, totals: Totals, total: int | None, tell: Callable[[str], None]) -> None:
+        self._totals, self._total, self._tell = totals, total, tell
+        self._started = time.monotonic()
+        self._every = 1
+        self._looks = 0
+        self.timeline: list[Moment] = [Moment(0.0, 0, 0, 0)]
+        self._recent: list[Moment] = self.timeline[:]
+        self._said = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Tell while a block runs, and once more at its end."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            spoken = time.monotonic()
+            while not ended.wait(1.0):
+                self._look()
+                if time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
+                    spoken = time.monotonic()
+                    self._say()
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        self._look(last=True)
+        if self._said != self._done(self.timeline[-1]):
             self._say()
 
-    def finish(self) -> None:
-        """Say what all came to, unless the last line did."""
-        if self._said != self._segmented + self._failed:
-            self._say()
+    def _look(self, last: bool = False) -> None:
+        try:
+            self._counts = self._totals()
+        except Exception:
+            if not last:
+                return
+        counts = self._counts
+        moment = Moment(
+            round(time.monotonic() - self._started, 3),
+            counts["segmented"],
+            counts["failed"],
+            counts["bytes"],
+        )
+        self._recent.append(moment)
+        while moment.seconds - self._recent[0].seconds > _WINDOW_SECONDS:
+            self._recent.pop(0)
+        self._looks += 1
+        if last or self._looks % self._every == 0:
+            self.timeline.append(moment)
+        if len(self.timeline) > _MOMENTS:
+            self.timeline = self.timeline[::2]
+            self._every *= 2
 
     def _say(self) -> None:
-        self._told = time.monotonic()
-        seconds = max(self._told - self._started, 1e-3)
-        done = self._said = self._segmented + self._failed
-        left = (self._total - done) / done * seconds if done else 0
+        if not self._recent:
+            return
+        now, before = self._recent[-1], self._recent[0]
+        done = self._said = self._done(now)
+        seconds = max(now.seconds - before.seconds, 1e-3)
+        rate = (done - self._done(before)) / seconds
+        megabytes = (now.bytes - before.bytes) / 1e6 / seconds
+        total = self._total
+        if total is None:
+            listed = self._counts["missing"]
+            of = f"{done} of {listed} images found so far"
+            left = ""
+        else:
+            of = f"{done}/{total} images"
+            left = f", {format_time((total - done) / rate)} left" if rate and done < total else ""
+        retries = self._counts["retries"]
+        tried_again = f", {retries} requests tried again" if retries else ""
         self._tell(
-            f"{done}/{self._total} images, {self._failed} failed, {done / seconds:.1f} images/s, "
-            f"{self._bytes / 1e6 / seconds:.1f} MB/s, {left / 60:.1f} min left"
+            f"{of}, {now.failed} failed, {rate:.1f} images/s, {megabytes:.1f} MB/s{left}"
+            f"{tried_again}"
         )
+
+    @staticmethod
+    def _done(moment: Moment) -> int:
+        return moment.segmented + moment.failed
+
+
+def format_time(seconds: float) -> str:
+    """A duration for a person."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
-from segray.bulk.stages import Predict, decode, fetch
-from segray.bulk.write import write
-from segray.model.bundle import ONNX, open_bundle
-from segray.storage.listing import list_entries
-from segray.storage.tables import MANIFEST_SCHEMA, write_table
+from segray.bulk.config import SegmentConfig
+from segray.bulk.plan import make_plan
+from segray.bulk.run import segment
 from tests.support import draw_picture, encode
 
 TEXT = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
@@ -25,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which train and segment have been run, stage by stage and without Ray."""
+    """A folder in which train and segment have been run, in this process and without Ray."""
     folder = tmp_path_factory.mktemp("workplace")
     images = folder / "output" / "sample" / "new"
     images.mkdir(parents=True)
@@ -36,20 +33,11 @@ def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path
         (images / f"animal_{number:04d}.jpg").write_bytes(encode(picture, "JPEG"))
     (images / "bad.jpg").write_bytes(b"no image")
 
-    bundle = open_bundle(bundle_uri, [ONNX])
-    entries = list_entries(str(images))
-    table = pa.table(
-        {name: [getattr(entry, name) for entry in entries] for name in ("id", "uri", "size")}
+    config = SegmentConfig(
+        model=bundle_uri, images=str(images), output=str(folder / "output" / "segment")
     )
-    columns = {name: [getattr(e, name) for e in entries] for name in ("id", "uri", "size", "etag")}
-    write_table(
-        str(folder / "output" / "segment" / "manifest" / "part.parquet"),
-        pa.table(columns, schema=MANIFEST_SCHEMA),
-    )
-    predicted = Predict(bundle, "onnx", 1)(decode(fetch(table), bundle.image_size))
-    output = str(folder / "output" / "segment")
-    summary = write(predicted, output, bundle.labels, bundle.image_size, "original", bundle.digest)
-    assert summary.to_pylist()[0]["segmented"] == 15
+    with make_plan(config, print) as plan:
+        assert segment(plan, print, on_ray=False).outcome.segmented == 15
     return folder
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,18 @@ import pytest
 from PIL import Image
 
 import segray
+from segray.bulk.chunk import ChunkSegmenter
 from segray.bulk.config import SegmentConfig
+from segray.bulk.outcome import settle
 from segray.bulk.plan import make_plan
+from segray.bulk.run import make_orders
+from segray.bulk.tally import Tally
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
 from segray.storage.tables import ERRORS_SCHEMA, MANIFEST_SCHEMA, results_schema, table_uris
 from segray.storage.uri import file_system, join_uri, read_bytes, remove, write_bytes
 from tests.support import encode
-
-pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def draw(height: int, width: int, seed: int) -> np.ndarray:
@@ -55,13 +58,24 @@ BAD = {
 OTHER = {"notes.txt": b"not asked for", ".hidden.jpg": b"hidden"}
 
 
-def run(config: SegmentConfig):
+def run(config: SegmentConfig, on_ray: bool = False):
     """What jobs/segment.py does, and the lines that it would print."""
     from segray.bulk.run import segment
 
     lines: list[str] = []
-    summary = segment(make_plan(config, lines.append), lines.append)
+    with make_plan(config, lines.append) as plan:
+        summary = segment(plan, lines.append, on_ray)
     return summary, lines
+
+
+def plan_only(config: SegmentConfig) -> None:
+    with make_plan(config, print):
+        pass
+
+
+def counts(summary) -> tuple[int, int, int]:
+    outcome = summary.outcome
+    return outcome.listed, outcome.segmented, outcome.failed
 
 
 def rows(output: str, folder: str) -> list[dict[str, Any]]:
@@ -83,13 +97,27 @@ def bucket(aws_environment: None, ray_session: None) -> str:
     return "s3://photos"
 
 
-@pytest.fixture(scope="module")
-def finished(bucket: str, bundle_uri: str):
-    config = SegmentConfig(
-        model=bundle_uri, images=f"{bucket}/in", output=f"{bucket}/out", batch_size=4
-    )
-    summary, lines = run(config)
+@pytest.fixture(scope="module", params=["on Ray", "in this process"])
+def finished(request: pytest.FixtureRequest, bucket: str, bundle_uri: str):
+    output = f"{bucket}/out-{request.param.replace(' ', '-').lower()}"
+    config = SegmentConfig(model=bundle_uri, images=f"{bucket}/in", output=output, batch_size=4)
+    summary, lines = run(config, on_ray=request.param == "on Ray")
     return config, summary, lines
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of four images."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(GOOD["a.jpg"])
+    return folder
+
+
+@pytest.fixture
+def config(images: Path, bundle_uri: str, tmp_path: Path) -> SegmentConfig:
+    return SegmentConfig(model=bundle_uri, images=str(images), output=str(tmp_path / "out"))
 
 
 def test_every_image_has_one_row_in_results_or_errors(finished) -> None:
@@ -98,7 +126,7 @@ def test_every_image_has_one_row_in_results_or_errors(finished) -> None:
     assert sorted(uris) == sorted(f"s3://photos/in/{key}" for key in GOOD)
     failed = [row["uri"] for row in rows(config.output, "errors")]
     assert sorted(failed) == sorted(f"s3://photos/in/{key}" for key in BAD)
-    assert (summary.listed, summary.segmented, summary.failed) == (11, 8, 3)
+    assert counts(summary) == (11, 8, 3)
 
 
 def test_ids_are_those_of_the_manifest(finished) -> None:
@@ -172,23 +200,27 @@ def test_errors_say_at_which_stage_and_why(finished) -> None:
 
 def test_files_left_out_are_counted(finished) -> None:
     *_, lines = finished
-    assert "found 11 images; 1 other files are left out" in lines
+    assert "found 11 images; left out: 1 with another suffix, 1 hidden" in lines
 
 
 def test_record_has_counts_and_no_secret(finished) -> None:
     config, *_ = finished
     text = read_bytes(join_uri(config.output, "run.json")).decode()
     record = json.loads(text)
-    assert record["counts"] == {"listed": 11, "segmented": 8, "failed": 3, "processed": 11}
+    expected = {"listed": 11, "segmented": 8, "failed": 3, "processed": 11, "stale": 0}
+    assert record["counts"].items() >= expected.items()
+    assert record["counts"]["left_out"]["hidden"] == 1
     assert record["images_per_second"] > 0
     assert sum(record["shares"].values()) == pytest.approx(1)
     assert "test-secret" not in text
     assert "test-key" not in text
 
 
-def test_again_does_only_what_is_new_or_changed(finished, bucket: str) -> None:
-    config, *_ = finished
-    config = dataclasses.replace(config, output=f"{bucket}/again")
+def test_again_does_only_what_is_new_or_changed(s3: Callable[[str], str], bundle_uri: str) -> None:
+    bucket = s3("again")
+    for key, content in {**GOOD, **BAD}.items():
+        write_bytes(f"{bucket}/in/{key}", content)
+    config = SegmentConfig(model=bundle_uri, images=f"{bucket}/in", output=f"{bucket}/out")
     run(config)
     before = table_uris(join_uri(config.output, "results"))
     assert run(config)[0].processed == 0
@@ -196,7 +228,9 @@ def test_again_does_only_what_is_new_or_changed(finished, bucket: str) -> None:
     write_bytes(f"{bucket}/in/new.png", encode(draw(9, 9, 10), "PNG"))
     write_bytes(f"{bucket}/in/a.jpg", encode(draw(70, 70, 11), "JPEG"))
     summary, _ = run(config)
-    assert (summary.processed, summary.listed, summary.segmented) == (2, 12, 9)
+    assert summary.processed == 2
+    assert counts(summary) == (12, 9, 3)
+    assert summary.outcome.stale == 1
     assert set(before) < set(table_uris(join_uri(config.output, "results")))
     new = [row for row in rows(config.output, "results") if row["uri"].endswith("in/a.jpg")]
     assert sorted(row["height"] for row in new) == [60, 70]  # the old row is of an old id
@@ -204,29 +238,142 @@ def test_again_does_only_what_is_new_or_changed(finished, bucket: str) -> None:
     write_bytes(f"{bucket}/in/empty.jpg", GOOD["a.jpg"])
     write_bytes(f"{bucket}/in/text.png", BAD["text.png"])
     summary, _ = run(dataclasses.replace(config, retry_errors=True))
-    assert summary.failed == 2
+    assert summary.outcome.failed == 2
     failed = [row["uri"].rpartition("/")[2] for row in rows(config.output, "errors")]
-    # One row each, and the one of the object that empty.jpg was before.
-    assert sorted(failed) == ["cut.jpg", "empty.jpg", "text.png"]
+    assert sorted(failed) == ["cut.jpg", "text.png"]
     remove(f"{bucket}/in/new.png")
-    assert run(config)[0].listed == 11
+    summary, _ = run(config)
+    assert (summary.processed, summary.outcome.listed, summary.outcome.stale) == (0, 11, 2)
+
+
+def test_pruning_removes_the_rows_of_images_that_are_gone_or_changed(
+    images: Path, config: SegmentConfig
+) -> None:
+    run(config)
+    (images / "1.jpg").unlink()
+    (images / "2.jpg").write_bytes(GOOD["turned.jpg"])
+    summary, lines = run(dataclasses.replace(config, prune=True))
+    assert (summary.processed, summary.outcome.stale) == (1, 0)
+    assert "removed 2 rows of images that are gone or have changed" in lines
+    found = sorted(row["uri"].rpartition("/")[2] for row in rows(config.output, "results"))
+    assert found == ["0.jpg", "2.jpg", "3.jpg"]
+
+
+def test_another_model_size_is_refused_and_overwriting_begins_anew(
+    images: Path, config: SegmentConfig
+) -> None:
+    run(config)
+    smaller = dataclasses.replace(config, mask_size="model")
+    with pytest.raises(InputError, match="made with mask size original, and this run has model"):
+        plan_only(smaller)
+    summary, lines = run(dataclasses.replace(smaller, overwrite=True))
+    assert summary.processed == 4
+    assert any("deleted" in line for line in lines)
+    masks = [decode_mask(row["mask"]["bytes"]) for row in rows(config.output, "results")]
+    assert [mask.shape for mask in masks] == [(64, 64)] * 4
+
+
+def test_patterns_and_suffixes_choose_the_images(images: Path, config: SegmentConfig) -> None:
+    (images / "old" / "er").mkdir(parents=True)
+    (images / "old" / "er" / "9.jpg").write_bytes(GOOD["a.jpg"])
+    (images / "old" / "8.scan").write_bytes(GOOD["a.jpg"])
+    chosen = dataclasses.replace(
+        config, include=("old/*", "?.jpg"), exclude=("3*",), suffixes=(".jpg", ".scan")
+    )
+    summary, lines = run(chosen)
+    found = [row["uri"].removeprefix(f"{images}/") for row in rows(config.output, "results")]
+    assert sorted(found) == ["0.jpg", "1.jpg", "2.jpg", "old/8.scan", "old/er/9.jpg"]
+    assert "found 5 images; left out: 1 by --include or --exclude" in lines
+    assert summary.outcome.left_out.excluded == 1
+
+
+def test_a_manifest_takes_the_place_of_a_listing(
+    images: Path, config: SegmentConfig, tmp_path: Path
+) -> None:
+    table = tmp_path / "some.csv"
+    table.write_text(f"uri\n{images}/0.jpg\nimages/2.jpg\n{images}/2.jpg\n{images}/gone.jpg\n")
+    chosen = dataclasses.replace(config, images=None, manifest=str(table))
+    summary, _ = run(chosen)
+    assert counts(summary) == (3, 2, 1)
+    found = [row["uri"].rpartition("/")[2] for row in rows(config.output, "results")]
+    assert sorted(found) == ["0.jpg", "2.jpg"]
+    [failed] = rows(config.output, "errors")
+    assert (failed["uri"], failed["stage"]) == (f"{images}/gone.jpg", "fetch")
+    assert run(chosen)[0].processed == 0
+
+
+def test_what_a_killed_run_left_half_done_is_removed(images: Path, config: SegmentConfig) -> None:
+    run(config)
+    [results] = table_uris(join_uri(config.output, "results"))
+    whole = Path(results).read_bytes()
+    Path(results).write_bytes(whole[: len(whole) // 2])
+    half = Path(config.output, "results", ".partial-abc")
+    half.write_bytes(b"PAR1 and then the power went")
+    summary, lines = run(config)
+    assert any(results in line and "damaged" in line for line in lines)
+    assert not half.exists()
+    assert counts(summary) == (4, 4, 0)
+    assert summary.processed == 4
+
+
+def test_a_doubled_row_is_removed(images: Path, config: SegmentConfig) -> None:
+    """As a lost worker leaves it, whose task was done again while it still wrote."""
+    run(config)
+    [results] = table_uris(join_uri(config.output, "results"))
+    twin = Path(config.output, "results", "twin.parquet")
+    pq.write_table(pq.read_table(results).slice(1, 2), twin)
+    summary, lines = run(config)
+    assert counts(summary) == (4, 4, 0)
+    assert "removed 2 rows that were there twice" in lines
+    assert len(rows(config.output, "results")) == 4
+
+
+def test_an_image_in_results_loses_its_row_in_errors(images: Path, config: SegmentConfig) -> None:
+    run(config)
+    row = rows(config.output, "results")[0]
+    failure = {"id": row["id"], "uri": row["uri"], "stage": "fetch", "error": "x", "message": "y"}
+    errors = Path(config.output, "errors")
+    errors.mkdir()
+    pq.write_table(pa.Table.from_pylist([failure], ERRORS_SCHEMA), errors / "late.parquet")
+    assert counts(run(config)[0]) == (4, 4, 0)
+    assert rows(config.output, "errors") == []
+
+
+def test_two_objects_with_one_id_are_named(tmp_path: Path, labels: Labels) -> None:
+    twins = [
+        {"id": 7, "uri": uri, "size": 1, "etag": "x"}
+        for uri in ("s3://b/one.jpg", "s3://b/two.jpg")
+    ]
+    folder = tmp_path / "manifest"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(twins, MANIFEST_SCHEMA), folder / "now-00000.parquet")
+    with pytest.raises(InputError, match=r"one\.jpg and .*two\.jpg have the same 64-bit id"):
+        settle(str(tmp_path), "now", labels, False, print)
+
+
+def test_a_second_run_at_the_same_time_is_refused(images: Path, config: SegmentConfig) -> None:
+    refused = pytest.raises(InputError, match="another run is at work on this output")
+    with make_plan(config, print), refused:
+        plan_only(config)
+    assert counts(run(config)[0]) == (4, 4, 0)
 
 
 def test_an_image_that_vanished_is_an_error_of_fetching(
     s3: Callable[[str], str], bundle_uri: str
 ) -> None:
-    from segray.bulk.run import segment
 
     bucket = s3("vanishing")
     for name in ("stays.png", "goes.png"):
         write_bytes(f"{bucket}/{name}", GOOD["deep/er/a.png"])
     config = SegmentConfig(model=bundle_uri, images=bucket, output=f"{s3('vanished')}/out")
-    plan = make_plan(config, print)
-    remove(f"{bucket}/goes.png")
-    summary = segment(plan, print)
-    assert (summary.segmented, summary.failed) == (1, 1)
+    with make_plan(config, print) as plan:
+        # The search lists it again, and has the size and the ETag of the first listing no more.
+        listed = next(plan.search.missing(0, plan.done, lambda found: None))
+        remove(f"{bucket}/goes.png")
+        segmenter = ChunkSegmenter(make_orders(plan, 1), Tally())
+        segmenter.segment(listed)
     [row] = rows(config.output, "errors")
-    assert (row["stage"], row["error"]) == ("fetch", "FileNotFoundError")
+    assert (row["stage"], row["error"]) == ("fetch", "NotFound")
 
 
 def test_model_size_and_limit_from_disk_to_disk(bundle_uri: str, tmp_path) -> None:
@@ -240,19 +387,17 @@ def test_model_size_and_limit_from_disk_to_disk(bundle_uri: str, tmp_path) -> No
         limit=3,
     )
     summary, _ = run(config)
-    assert summary.segmented == 3
+    assert summary.outcome.segmented == 3
     for row in rows(config.output, "results"):
         assert decode_mask(row["mask"]["bytes"]).shape == (64, 64)
         assert (row["width"], row["height"]) == (90, 60)
-    with pytest.raises(InputError, match="made with mask size model, and this run has original"):
-        make_plan(dataclasses.replace(config, mask_size="original"), print)
 
 
 def test_an_output_with_something_else_is_refused(bundle_uri: str, tmp_path) -> None:
     (tmp_path / "holiday.txt").write_text("dear diary")
     config = SegmentConfig(model=bundle_uri, images=str(tmp_path), output=str(tmp_path))
     with pytest.raises(InputError, match=r"no segmentation \(holiday\.txt\)"):
-        make_plan(config, print)
+        plan_only(config)
 
 
 def test_a_folder_without_images_is_refused(bundle_uri: str, tmp_path) -> None:
@@ -261,12 +406,16 @@ def test_a_folder_without_images_is_refused(bundle_uri: str, tmp_path) -> None:
     config = SegmentConfig(
         model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
     )
-    with pytest.raises(InputError, match=r"no image found below .*none of its 1 files"):
-        make_plan(config, print)
+    with pytest.raises(InputError, match=r"no image found in .*/in: 1 with another suffix"):
+        plan_only(config)
 
 
-def test_an_output_that_cannot_be_written_is_named(bundle_uri: str, tmp_path) -> None:
-    """The write fails in a task, far from the driver; the user sees one line all the same."""
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("on_ray", [True, False])
+def test_an_output_that_cannot_be_written_is_named(
+    bundle_uri: str, tmp_path: Path, on_ray: bool
+) -> None:
+    """On Ray the write fails in a task, far from the driver; the user sees one line."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(GOOD["a.jpg"])
     (tmp_path / "out").mkdir()
@@ -274,12 +423,12 @@ def test_an_output_that_cannot_be_written_is_named(bundle_uri: str, tmp_path) ->
     config = SegmentConfig(
         model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
     )
-    with pytest.raises(InputError, match=r"cannot write .*out/results/") as caught:
-        run(config)
+    with pytest.raises(InputError, match=r"cannot .*out/results") as caught:
+        run(config, on_ray)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_no_partial_file_is_left(finished) -> None:
     config, *_ = finished
     found = file_system(config.output).find(config.output)
-    assert all(name.endswith((".parquet", "run.json")) for name in found)
+    assert all(name.endswith((".parquet", ".json", "report.html")) for name in found)

@@ -1,0 +1,272 @@
+"""Chunks: some hundred images are fetched, segmented and written by one process, as one piece.
+
+A chunk's files have names made of its images' ids. A chunk that is done once more, because its
+process died, finds what the first attempt has written and does the rest.
+"""
+
+import hashlib
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Semaphore
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.bulk.config import MaskSize
+from segray.bulk.tally import Reporter
+from segray.model.bundle import Bundle
+from segray.model.predictor import load_predictor
+from segray.pixels.decoding import DecodeError, Picture, read_picture
+from segray.pixels.labels import Labels
+from segray.pixels.masks import encode_mask, segment_logits
+from segray.pixels.statistics import ClassStatistics
+from segray.storage.failures import FetchError
+from segray.storage.listing import Entry
+from segray.storage.objects import fetch
+from segray.storage.tables import ERRORS_SCHEMA, PartWriter, results_schema
+from segray.storage.uri import join_uri
+
+# What is fetched ahead of the network: requests under way at once (a request waits far more than
+# it computes), images, and their bytes; of an image of unknown size, a guess.
+_REQUESTS = 24
+_AHEAD = 64
+_AHEAD_BYTES = 1 << 27
+_GUESSED_BYTES = 1 << 22
+
+# When rows are written before their chunk is done: what they hold, and how long they have waited.
+_FILE_BYTES = 1 << 26
+_FILE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What every chunk of a run is done by.
+
+    Attributes:
+        bundle: the model, with the file that the engine reads.
+        engine: what runs the network.
+        output: the absolute URI of the output.
+        mask_size: size of the masks.
+        batch_size: images that the network takes at a time.
+        threads: for the network on a CPU, and for decoding and masks beside it.
+    """
+
+    bundle: Bundle
+    engine: Literal["tensorflow", "onnx"]
+    output: str
+    mask_size: MaskSize
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why an image has no mask: a row of errors."""
+
+    entry: Entry
+    stage: Literal["fetch", "decode"]
+    error: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    entry: Entry
+    picture: Picture
+
+
+class ChunkSegmenter:
+    """Segments chunks, one after the other, with one network.
+
+    Args:
+        orders: of the run.
+        reporter: is told how far a chunk is.
+    """
+
+    def __init__(self, orders: Orders, reporter: Reporter) -> None:
+        self._orders, self._reporter = orders, reporter
+        self._predictor = load_predictor(orders.bundle, orders.engine, orders.threads)
+        self._requests = ThreadPoolExecutor(_REQUESTS)
+        self._decoding = Semaphore(orders.threads)
+        self._masks = ThreadPoolExecutor(orders.threads)
+
+    def segment(self, entries: list[Entry]) -> None:
+        """Write a row of results or of errors for each image.
+
+        Args:
+            entries: the chunk; of an id that is there twice the first counts.
+
+        Raises:
+            InputError: nothing can be written.
+        """
+        chunk = _Chunk(entries, self._orders, self._reporter)
+        # While the network works on a batch, other threads read the next and make the masks of
+        # the last.
+        rows: list[Future[dict[str, Any]]] = []
+        for batch in _in_batches(self._read(chunk), self._orders.batch_size):
+            logits = self._predict(batch)
+            chunk.add(rows)
+            rows = [
+                self._masks.submit(_make_row, item, values, self._orders)
+                for item, values in zip(batch, logits, strict=True)
+            ]
+        chunk.add(rows)
+        chunk.finish()
+
+    def _predict(self, batch: list[_Decoded]) -> npt.NDArray[np.float32]:
+        return self._predictor.predict(np.stack([item.picture.pixels for item in batch]))
+
+    def _read(self, chunk: "_Chunk") -> Iterator[_Decoded]:
+        """The images that can be read, in order, many ahead; the others become rows of errors."""
+        under_way: deque[tuple[int, Future[_Decoded | _Failure]]] = deque()
+        ahead_bytes = 0
+        waiting = deque(chunk.missing)
+        while waiting or under_way:
+            while waiting and (
+                not under_way or (len(under_way) < _AHEAD and ahead_bytes < _AHEAD_BYTES)
+            ):
+                entry = waiting.popleft()
+                size = _GUESSED_BYTES if entry.size is None else entry.size
+                ahead_bytes += size
+                request = self._requests.submit(self._read_one, entry, chunk.count_retry)
+                under_way.append((size, request))
+            size, outcome = under_way.popleft()
+            item = outcome.result()
+            ahead_bytes -= size
+            if isinstance(item, _Failure):
+                chunk.fail(item)
+            else:
+                yield item
+
+    def _read_one(self, entry: Entry, on_retry: Callable[[str], None]) -> _Decoded | _Failure:
+        try:
+            content = fetch(entry.uri, entry.size, entry.etag, on_retry)
+        except FetchError as error:
+            return _Failure(entry, "fetch", error.kind, error.message)
+        try:
+            # One large image takes hundreds of megabytes: no more of them at once than CPUs.
+            with self._decoding:
+                return _Decoded(entry, read_picture(content, self._orders.bundle.image_size))
+        except DecodeError as error:
+            kind = type(error.__cause__ or error).__name__
+            return _Failure(entry, "decode", kind, str(error))
+
+
+class _Chunk:
+    """The rows of a chunk on their way into its files."""
+
+    def __init__(self, entries: list[Entry], orders: Orders, reporter: Reporter) -> None:
+        entry_of = {entry.id: entry for entry in reversed(entries)}
+        ids = sorted(entry_of)
+        self._name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
+        self._reporter = reporter
+        schema = results_schema(orders.bundle.labels)
+        self._results = PartWriter(join_uri(orders.output, "results"), self._name, schema)
+        self._errors = PartWriter(join_uri(orders.output, "errors"), self._name, ERRORS_SCHEMA)
+        before = (self._results.found_ids(), self._errors.found_ids())
+        self.missing = [
+            entry
+            for id, entry in reversed(entry_of.items())
+            if id not in before[0] and id not in before[1]
+        ]
+        self._size_of = {entry.id: entry.size or 0 for entry in entries}
+        self._counts = {
+            "segmented": len(before[0]),
+            "failed": len(before[1]),
+            "bytes": 0,
+            "retries": 0,
+        }
+        self._bytes = 0
+        self._written = time.monotonic()
+
+    def count_retry(self, kind: str) -> None:
+        """A request is about to be tried again."""
+        self._counts["retries"] += 1
+
+    def add(self, rows: list[Future[dict[str, Any]]]) -> None:
+        """Take rows of results."""
+        for future in rows:
+            row = future.result()
+            self._results.rows.append(row)
+            self._count("segmented", row["id"], len(row["mask"]["bytes"]))
+        self._write_if_due()
+
+    def fail(self, failure: _Failure) -> None:
+        """Take a row of errors."""
+        entry = failure.entry
+        self._errors.rows.append(
+            {
+                "id": entry.id,
+                "uri": entry.uri,
+                "stage": failure.stage,
+                "error": failure.error,
+                "message": failure.message,
+            }
+        )
+        self._count("failed", entry.id, len(failure.message))
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._results.flush()
+        self._errors.flush()
+        self._reporter.done(self._name, self._counts)
+
+    def _count(self, kind: str, image: int, bytes: int) -> None:
+        self._counts[kind] += 1
+        self._counts["bytes"] += self._size_of[image]
+        self._bytes += bytes
+
+    def _write_if_due(self) -> None:
+        now = time.monotonic()
+        if self._bytes > _FILE_BYTES or now - self._written > _FILE_SECONDS:
+            self._results.flush()
+            self._errors.flush()
+            self._bytes, self._written = 0, now
+        self._reporter.done(self._name, self._counts)
+
+
+def _make_row(decoded: _Decoded, logits: npt.NDArray[np.float32], orders: Orders) -> dict[str, Any]:
+    """A row of results."""
+    picture, labels = decoded.picture, orders.bundle.labels
+    own = orders.mask_size == "original"
+    height, width = (picture.height, picture.width) if own else logits.shape[:2]
+    mask, statistics = segment_logits(logits, height, width)
+    name = decoded.entry.uri.rpartition("/")[2].rpartition(".")
+    return {
+        "id": decoded.entry.id,
+        "uri": decoded.entry.uri,
+        "width": picture.width,
+        "height": picture.height,
+        "mask": {
+            "bytes": encode_mask(mask, labels.palette),
+            "path": f"{name[0] or name[2]}.png",
+        },
+        **_statistics_columns(statistics, labels),
+        "model": orders.bundle.digest,
+    }
+
+
+def _statistics_columns(statistics: ClassStatistics, labels: Labels) -> dict[str, Any]:
+    columns = zip(
+        labels.names,
+        statistics.pixels.tolist(),
+        statistics.fractions.tolist(),
+        statistics.confidences,
+        strict=True,
+    )
+    row = {}
+    for name, pixels, fraction, confidence in columns:
+        row[f"pixels_{name}"] = pixels
+        row[f"fraction_{name}"] = fraction
+        row[f"confidence_{name}"] = confidence
+    return row
+
+
+def _in_batches(items: Iterator[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

@@ -1,0 +1,167 @@
+"""The cluster: a segmentation by Ray Data, from the parts of a listing to written chunks."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from segray.bulk.chunk import ChunkSegmenter, Orders
+from segray.bulk.plan import Plan
+from segray.bulk.progress import Progress
+from segray.bulk.run import chunk_images, make_orders, most_chunks
+from segray.bulk.search import Search
+from segray.bulk.tally import RemoteReporter, Tally
+from segray.errors import InputError
+from segray.storage.listing import Entry
+
+# Shares of a CPU that a search and a predictor ask Ray for: less than one, so that on any machine,
+# one core included, predictors never hold all of the CPUs that the searches wait for.
+_SEARCH_CPUS = 0.25
+_PREDICTOR_CPUS = 0.5
+# Ray Data passes a task's rows on when they come to so many bytes: here, some thousand names.
+_BLOCK_BYTES = 1 << 18
+
+_IMAGES = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        # Why a search cannot go on. An exception would reach the driver without its cause.
+        ("problem", pa.string()),
+    ]
+)
+_WRITTEN = pa.schema([("images", pa.int64()), ("problem", pa.string())])
+
+
+def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
+    """Segment the images that have no row yet with all of a cluster.
+
+    Args:
+        plan: of the run.
+        tell: is called with lines for the user's terminal.
+
+    Raises:
+        InputError: a search cannot go on, or nothing can be written.
+    """
+    context = ray.data.DataContext.get_current()
+    # Ray Data gives a job up after half an hour without a block; nodes may take longer.
+    context.execution_no_progress_timeout_s = -1
+    context.target_max_block_size = _BLOCK_BYTES
+    tally = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
+    progress = Progress(lambda: ray.get(tally.totals.remote(), timeout=30), plan.missing, tell)
+    with progress.running():
+        written = _pipeline(plan, RemoteReporter(tally))
+        for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+            plan.check()
+            for problem in batch["problem"].to_pylist():
+                if problem:
+                    raise InputError(problem)
+    return progress
+
+
+def _pipeline(plan: Plan, reporter: RemoteReporter) -> ray.data.Dataset:
+    """The whole job: parts of a listing in, files written, one row out for each chunk."""
+    predictors, pool = _predictors(plan)
+    gpus = 1 if plan.config.use_gpu else 0
+    orders = make_orders(plan, _threads(plan, predictors))
+    parts = len(plan.search.parts)
+    return (
+        ray.data.range(parts, override_num_blocks=parts)
+        .map_batches(
+            _SearchTask(plan.search, ray.put(plan.done), reporter),
+            batch_size=None,
+            num_cpus=_SEARCH_CPUS,
+        )
+        .repartition(target_num_rows_per_block=chunk_images(plan, predictors))
+        .map_batches(
+            _Predictor,
+            batch_size=None,
+            batch_format="pyarrow",
+            fn_constructor_args=(orders, reporter),
+            compute=pool,
+            num_cpus=_predictor_cpus(predictors),
+            num_gpus=gpus,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _SearchTask:
+    """Numbers of parts -> the images that are missing in them, as they are found."""
+
+    search: Search
+    done: Any  # a reference to the ids that have a row
+    reporter: RemoteReporter
+
+    def __call__(self, parts: dict[str, Any]) -> Iterator[pa.Table]:
+        done = ray.get(self.done)
+        for part in parts["id"].tolist():
+            try:
+                report = partial(self.reporter.found, part)
+                for entries in self.search.missing(part, done, report):
+                    yield _as_table(entries)
+            except InputError as error:
+                yield pa.Table.from_pylist([{"problem": str(error)}], _IMAGES)
+        yield _IMAGES.empty_table()
+
+
+class _Predictor:
+    """A chunk of images -> their files, written."""
+
+    def __init__(self, orders: Orders, reporter: RemoteReporter) -> None:
+        self._segmenter = ChunkSegmenter(orders, reporter)
+
+    def __call__(self, images: pa.Table) -> pa.Table:
+        problem = None
+        entries = []
+        for row in images.to_pylist():
+            problem = problem or row["problem"]
+            if row["uri"] is not None:
+                entries.append(Entry(row["uri"], row["size"], row["etag"]))
+        try:
+            self._segmenter.segment(entries)
+        except InputError as error:
+            problem = str(error)
+        return pa.Table.from_pylist([{"images": len(entries), "problem": problem}], _WRITTEN)
+
+
+def _as_table(entries: list[Entry]) -> pa.Table:
+    columns = [
+        pa.array([entry.uri for entry in entries], pa.string()),
+        pa.array([entry.size for entry in entries], pa.int64()),
+        pa.array([entry.etag for entry in entries], pa.string()),
+        pa.nulls(len(entries), pa.string()),
+    ]
+    return pa.table(columns, schema=_IMAGES)
+
+
+def _predictors(plan: Plan) -> tuple[int, ray.data.ActorPoolStrategy]:
+    """How many predictors to start with, and their pool."""
+    kind = "GPU" if plan.config.use_gpu else "CPU"
+    now = plan.config.workers or int(ray.cluster_resources().get(kind, 0))
+    if not now:
+        # A cluster that starts its nodes when they are asked for: ask until it has no more.
+        return 1, ray.data.ActorPoolStrategy(min_size=1, max_size=plan.missing or None)
+    # Never more predictors than there can be chunks.
+    predictors = min(now, most_chunks(plan))
+    return predictors, ray.data.ActorPoolStrategy(
+        min_size=1, max_size=predictors, initial_size=predictors
+    )
+
+
+def _predictor_cpus(predictors: int) -> float:
+    """What a predictor asks for: with all of them, half of the CPUs stay free for searches."""
+    share = min(_PREDICTOR_CPUS, ray.cluster_resources().get("CPU", math.inf) / 2 / predictors)
+    return math.floor(share * 10_000) / 10_000
+
+
+def _threads(plan: Plan, predictors: int) -> int:
+    """How many threads decode and make masks beside each network."""
+    if not plan.config.use_gpu:
+        return 1
+    return max(1, int(ray.cluster_resources().get("CPU", 1) // predictors))

@@ -1,0 +1,202 @@
+"""The search: which images there are, which of them count, and which are still to be done."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from segray.storage.inventory import Part, read_part
+from segray.storage.listing import Entry, Page, Shard, list_pages, relative_key
+from segray.storage.tables import MANIFEST_SCHEMA, write_table
+from segray.storage.uri import join_uri
+
+# Rows in a file of the manifest: what a search holds in memory before it writes.
+_FILE_ROWS = 1 << 17
+
+#: In the schema metadata of a manifest's file: what was passed over beside its rows.
+COUNTS_KEY = b"segray"
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass
+class Found:
+    """How much a search has met so far.
+
+    Attributes:
+        images: that count.
+        missing: of them, those that are still to be done.
+        other: files with another suffix.
+        excluded: files that --include or --exclude leave out.
+        hidden: files with a name, or in a folder, that begins with a dot.
+        placeholders: empty objects that stand for folders.
+    """
+
+    images: int = 0
+    missing: int = 0
+    other: int = 0
+    excluded: int = 0
+    hidden: int = 0
+    placeholders: int = 0
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which files count as images.
+
+    Attributes:
+        suffixes: in lower case, with their dots; empty for any.
+        include: patterns of which a key must match one, if there are any; ``*`` matches slashes.
+        exclude: patterns of which it must match none.
+    """
+
+    suffixes: tuple[str, ...]
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def choose(self, root: str, entries: list[Entry], found: Found) -> list[Entry]:
+        """The entries that count; the others are counted.
+
+        Args:
+            root: what the patterns' keys are relative to; empty where there is none.
+        """
+        chosen = []
+        for entry in entries:
+            if self.suffixes and not entry.uri.lower().endswith(self.suffixes):
+                found.other += 1
+            elif self._patterns(relative_key(root, entry.uri) if root else entry.uri):
+                chosen.append(entry)
+            else:
+                found.excluded += 1
+        return chosen
+
+    def _patterns(self, key: str) -> bool:
+        included = not self.include or any(fnmatchcase(key, p) for p in self.include)
+        return included and not any(fnmatchcase(key, pattern) for pattern in self.exclude)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to look for, in parts that can be searched at once.
+
+    Attributes:
+        parts: of a listing, or of an inventory.
+        root: the URI that is listed; empty for an inventory.
+        filter: of the files.
+        output: the absolute URI that receives the manifest.
+        run: names this run, in the manifest's file names.
+        limit: of images that count; None for all.
+    """
+
+    parts: tuple[Shard | Part, ...]
+    root: str
+    filter: Filter
+    output: str
+    run: str
+    limit: int | None = None
+
+    def images(self, part: int, found: Found) -> Iterator[list[Entry]]:
+        """The images of a part, some thousands at a time; what is passed over is counted.
+
+        Raises:
+            InputError: the store cannot be asked, or an inventory cannot be read.
+        """
+        left = self.limit
+        for page in self._pages(self.parts[part]):
+            found.hidden += page.hidden
+            found.placeholders += page.placeholders
+            chosen = self.filter.choose(self.root, page.entries, found)
+            if left is not None:
+                chosen = chosen[:left]
+                left -= len(chosen)
+            found.images += len(chosen)
+            yield chosen
+            if left == 0:
+                return
+
+    def missing(
+        self, part: int, done: Ids, report: Callable[[Found], None]
+    ) -> Iterator[list[Entry]]:
+        """The images of a part that have no row yet; all of them are written to the manifest.
+
+        Args:
+            part: its number.
+            done: the ids that have a row, ascending.
+            report: is called with what was found so far, from time to time and at the end.
+
+        Raises:
+            InputError: as `images`, or the manifest cannot be written.
+        """
+        found = Found()
+        manifest = _ManifestWriter(join_uri(self.output, "manifest"), f"{self.run}-{part:05}")
+        for entries in self.images(part, found):
+            ids = np.array([entry.id for entry in entries], dtype=np.int64)
+            manifest.add(ids, entries)
+            new = ~is_in(ids, done)
+            missing = [entry for entry, wanted in zip(entries, new.tolist(), strict=True) if wanted]
+            found.missing += len(missing)
+            report(found)
+            if missing:
+                yield missing
+        manifest.finish(found)
+        report(found)
+
+    def peek(self, count: int) -> int | None:
+        """How many images there are if fewer than so many, else None; nothing is written."""
+        seen = 0
+        for part in range(len(self.parts)):
+            for entries in self.images(part, Found()):
+                seen += len(entries)
+                if seen >= count:
+                    return None
+        return seen
+
+    @staticmethod
+    def _pages(part: Shard | Part) -> Iterator[Page]:
+        if isinstance(part, Shard):
+            yield from list_pages(part)
+        else:
+            yield from (Page(entries) for entries in read_part(part))
+
+
+def is_in(ids: Ids, sorted_ids: Ids) -> npt.NDArray[np.bool_]:
+    """For each id, whether it is among ids in ascending order."""
+    if not len(sorted_ids):
+        return np.zeros(len(ids), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
+    return sorted_ids[places] == ids
+
+
+class _ManifestWriter:
+    """Rows of the manifest, written a file at a time."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder, self._name = folder, name
+        self._tables: list[pa.Table] = []
+        self._rows = self._files = 0
+
+    def add(self, ids: Ids, entries: list[Entry]) -> None:
+        columns = [
+            pa.array(ids),
+            pa.array([entry.uri for entry in entries], pa.string()),
+            pa.array([entry.size for entry in entries], pa.int64()),
+            pa.array([entry.etag for entry in entries], pa.string()),
+        ]
+        self._tables.append(pa.table(columns, schema=MANIFEST_SCHEMA))
+        self._rows += len(entries)
+        if self._rows >= _FILE_ROWS:
+            self._write({})
+
+    def finish(self, found: Found) -> None:
+        self._write(vars(found))
+
+    def _write(self, counts: dict[str, int]) -> None:
+        table = pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *self._tables])
+        table = table.replace_schema_metadata({COUNTS_KEY: json.dumps(counts)})
+        write_table(join_uri(self._folder, f"{self._name}-{self._files:05}.parquet"), table)
+        self._tables, self._rows = [], 0
+        self._files += 1

@@ -1,0 +1,64 @@
+"""The tally: what all parts of a run have reported, added up in one place."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from segray.bulk.search import Found
+
+#: What a chunk reports of itself: ``segmented``, ``failed``, ``bytes`` and ``retries``.
+Counts = dict[str, int]
+
+
+class Reporter(Protocol):
+    """Takes reports; each one replaces the last one of the same name."""
+
+    def found(self, part: int, found: Found) -> None:
+        """What a part of the search has met so far."""
+        ...
+
+    def done(self, chunk: str, counts: Counts) -> None:
+        """What has become of a chunk's images so far."""
+        ...
+
+
+class Tally:
+    """Adds up reports. A part that is done twice, as after a lost worker, counts once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[int, dict[str, int]] = {}
+        self._done: dict[str, Counts] = {}
+
+    def found(self, part: int, found: Found) -> None:
+        with self._lock:
+            self._found[part] = dict(vars(found))
+
+    def done(self, chunk: str, counts: Counts) -> None:
+        with self._lock:
+            self._done[chunk] = dict(counts)
+
+    def totals(self) -> dict[str, int]:
+        """The sums over all parts and chunks, by the names of their counts."""
+        totals = dict.fromkeys((*vars(Found()), "segmented", "failed", "bytes", "retries"), 0)
+        with self._lock:
+            for counts in (*self._found.values(), *self._done.values()):
+                for name, count in counts.items():
+                    totals[name] += count
+        return totals
+
+
+class RemoteReporter:
+    """Sends reports to a tally in another process, without waiting."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def found(self, part: int, found: Found) -> None:
+        self._actor.found.remote(part, found)
+
+    def done(self, chunk: str, counts: Counts) -> None:
+        self._actor.done.remote(chunk, counts)
+
+
+Totals = Callable[[], dict[str, int]]

@@ -1,0 +1,29 @@
+"""Processes that tests start and kill."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The command lines of all processes below one, by their ids."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name in brackets may hold anything; what follows is numbers.
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(fields[1])
+            commands[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:
+            continue  # it has just ended
+    below = {pid}
+    while more := {child for child, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {child: commands[child] for child in below - {pid} if child in commands}
+
+
+def kill(pid: int) -> None:
+    """`kill -9`; nothing if it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
