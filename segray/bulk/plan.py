@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run, tell)
     with hold_lock(output, tell) as check:
-        _claim(output, config, bundle, tell)
+        _claim(output, config, bundle, search.root, tell)
         done = _find_done(output, config, tell)
         missing = _count_missing(search, done, tell)
         yield Plan(config, engine, bundle, output, search, done, missing, check)
@@ -145,7 +145,7 @@ def _check_foreign(output: str) -> None:
 def _claim(output: str, config: SegmentConfig, bundle: Bundle, tell: Callable[[str], None]) -> None:
     """Refuse an output with other settings, or begin it anew, and note this run's settings."""
     uri = join_uri(output, _SETTINGS)
-    settings = {"model": bundle.digest, "mask_size": config.mask_size}
+    settings: dict[str, Any] = {"model": bundle.digest, "mask_size": config.mask_size}
     if exists(uri):
         before = json.loads(read_bytes(uri))
         for name, value in settings.items():
@@ -160,7 +160,9 @@ def _claim(output: str, config: SegmentConfig, bundle: Bundle, tell: Callable[[s
     elif exists(join_uri(output, RECORD)):
         # Written last: an output without it is unfinished.
         remove(join_uri(output, RECORD))
-    write_bytes(uri, json.dumps({**settings, "classes": bundle.labels.to_json()}).encode())
+    # The root, because names in an export are relative to it.
+    settings |= {"root": root, "labels": bundle.labels.to_json()}
+    write_bytes(uri, json.dumps(settings, indent=2).encode())
 
 
 def _empty(output: str, tell: Callable[[str], None]) -> None:

@@ -1,0 +1,40 @@
+"""Write the masks of a segmentation as PNG files, as COCO RLE, or drawn over their images.
+
+    python jobs/export.py                                       # PNG files, after jobs/segment.py
+    python jobs/export.py --results masks --output coco --format rle
+    ray job submit --working-dir . -- \\
+        python jobs/export.py --results s3://b/masks --output s3://b/overlays --format overlay
+"""
+
+import sys
+
+import tyro
+
+from segray.export.config import ExportConfig
+from segray.export.run import SKIPPED, export
+from segray.job import run_job, start_ray, tell
+
+
+def main() -> int:
+    config = tyro.cli(ExportConfig)
+    summary = export(config, tell, lambda: start_ray(use_gpu=False))
+    there = summary.masks - summary.written - summary.skipped
+    tell(f"\nexported {summary.written} of {summary.masks} masks in {summary.seconds:.0f} s")
+    if there:
+        tell(f"{there} were there from an earlier run")
+    tell(f"files: {summary.output}" + ("/annotations.json" * (config.format == "rle")))
+    if summary.skipped:
+        tell(f"not exported: {summary.skipped}, see {summary.output}/{SKIPPED}")
+    rate = summary.skipped / summary.masks
+    if rate > config.max_error_rate:
+        print(
+            f"error: {rate:.2%} of the masks could not be exported, over --max-error-rate "
+            f"{config.max_error_rate:.2%}: see {summary.output}/{SKIPPED}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,66 @@
+"""Overlays: an image with its mask drawn over it."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.thumbnails import fit_size, scale_mask
+
+_JPEG_QUALITY = 85
+_OPACITY = 0.5
+_BOUNDARY = 255  # white
+
+
+def draw_overlay(content: bytes, mask_png: bytes, width: int, height: int, max_side: int) -> bytes:
+    """Draw a mask over its image, half transparent and with a white line between classes.
+
+    Args:
+        content: the image file's bytes.
+        mask_png: an indexed PNG of class ids in the colours of its palette, of any size.
+        width: of the image that the mask was made of, in pixels, EXIF orientation applied.
+        height: likewise.
+        max_side: an overlay has the image's size, but at most so many pixels in each direction.
+
+    Returns:
+        A JPEG file's content.
+
+    Raises:
+        DecodeError: the image cannot be decoded, or is not of that size; or the mask cannot.
+    """
+    image = _read_image(content, width, height, max_side)
+    try:
+        with Image.open(io.BytesIO(mask_png), formats=["PNG"]) as file:
+            mask = scale_mask(np.asarray(file, np.uint8), image.shape[1], image.shape[0])
+            palette = np.frombuffer(bytes(file.getpalette() or []), np.uint8).reshape(-1, 3)
+            colours = palette[mask]
+    except Exception as error:
+        raise DecodeError(f"its mask is damaged ({type(error).__name__})") from error
+    blend = ((1 - _OPACITY) * image + _OPACITY * colours).astype(np.uint8)
+    blend[_boundaries(mask)] = _BOUNDARY
+    buffer = io.BytesIO()
+    # Without the usual halving of colour's resolution, which would blur lines of a pixel's width.
+    Image.fromarray(blend).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _read_image(content: bytes, width: int, height: int, max_side: int) -> npt.NDArray[np.uint8]:
+    """Decode to uint8 [h, w, 3] RGB, upright, neither side over `max_side`."""
+    size = fit_size(width, height, max_side)
+    picture = read_picture(content, max(size))
+    if (picture.width, picture.height) != (width, height):
+        raise DecodeError(
+            f"has changed since it was segmented: it is {picture.width} x {picture.height} "
+            f"pixels, and its mask is of {width} x {height}"
+        )
+    return np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def _boundaries(class_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool]:
+    """The pixels whose neighbour to the right or below is of another class, bool [H, W]."""
+    found = np.zeros(class_ids.shape, bool)
+    found[:, :-1] = class_ids[:, 1:] != class_ids[:, :-1]
+    found[:-1] |= class_ids[1:] != class_ids[:-1]
+    return found

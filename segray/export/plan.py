@@ -1,0 +1,244 @@
+"""The plan of an export: which masks there are, and which of them are still to be written."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from segray.errors import InputError
+from segray.export.coco import read_part_ids
+from segray.export.config import ExportConfig
+from segray.export.ids import Ids, are_in
+from segray.export.keys import Mirror
+from segray.export.rows import Rows, check_keys, scan_rows
+from segray.export.segmentation import (
+    Listed,
+    Segmentation,
+    open_segmentation,
+    read_current_ids,
+    read_listed,
+)
+from segray.export.versions import claim_files
+from segray.storage.lock import LOCK
+from segray.storage.uri import (
+    absolute_uri,
+    child_names,
+    exists,
+    join_uri,
+    read_bytes,
+    write_bytes,
+)
+
+#: What an export's folder is known by; it holds what is exported, and how.
+MARKER = "config.json"
+
+_SUFFIXES = {"png": ".png", "overlay": ".jpg", "rle": ""}
+
+# Fewer masks are exported in the job's own process, before Ray would have started.
+_FEW = 500
+# Masks in a piece of work: few enough that all workers get some, and that there is progress to
+# tell; enough that a results file, which is read from its beginning, is not read over and over.
+_PIECE = (32, 512)
+# So many are reckoned with where a cluster is taken as it is.
+_MANY_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What an export starts from.
+
+    Attributes:
+        config: the flags.
+        output: the absolute URI of the folder to write.
+        segmentation: whose masks are exported.
+        mirror: how keys come from URIs.
+        is_new: whether there is no export in the output yet.
+    """
+
+    config: ExportConfig
+    output: str
+    segmentation: Segmentation
+    mirror: Mirror
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an export has to do.
+
+    Attributes:
+        config: the flags.
+        output: the absolute URI of the folder to write.
+        segmentation: whose masks are exported.
+        mirror: how keys come from URIs.
+        ids: int64 [N], of all masks that belong in the output, sorted.
+        missing: how many of them are still to be written.
+        work: the missing ones in pieces, each a table of one row: ``results`` (the URI of a results
+            file) and lists of equal length, ``id`` and for overlays the ``size`` and ``etag`` of
+            the images.
+        workers: how many processes of Ray do it; 0 for none, None for as many as there are CPUs.
+    """
+
+    config: ExportConfig
+    output: str
+    segmentation: Segmentation
+    mirror: Mirror
+    ids: Ids
+    missing: int
+    work: list[pa.Table]
+    workers: int | None
+
+
+def prepare_export(config: ExportConfig) -> Preparation:
+    """Look at the segmentation and at the output; nothing is written.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    output = absolute_uri(config.output or f"output/export/{config.format}")
+    results = absolute_uri(config.results)
+    if _lies_in(output, results):
+        raise InputError(
+            f"--output {output} lies in --results {results}, which jobs/segment.py reads as its "
+            "own: give another --output"
+        )
+    segmentation = open_segmentation(results)
+    before = _check_output(output, segmentation, config)
+    root = segmentation.images if before is None else before["root"]
+    if config.format != "rle" and root and _lies_in(output, root):
+        raise InputError(
+            f"--output {output} lies among the images below {root}, and the next jobs/segment.py "
+            "would take its files for images: give another --output"
+        )
+    mirror = Mirror.of_output(output, root, _SUFFIXES[config.format])
+    return Preparation(config, output, segmentation, mirror, before is None)
+
+
+def make_plan(preparation: Preparation, tell: Callable[[str], None]) -> Plan:
+    """Find out what is missing, and make the output ready for it; no other run is at work there.
+
+    Args:
+        preparation: of `prepare_export`.
+        tell: is called with lines for the user's terminal.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    config, output = preparation.config, preparation.output
+    segmentation = preparation.segmentation
+    current = read_current_ids(segmentation)
+    mirror, rows = _read_rows(preparation, current)
+    if not len(rows.ids):
+        raise InputError(
+            f"{segmentation.uri} has no finished row of an image that is there now: run "
+            "jobs/segment.py again"
+        )
+    check_keys(segmentation, rows, mirror)
+    if preparation.is_new:
+        settings = _settings(segmentation, config)
+        document = {**settings, "root": mirror.root, "classes": segmentation.classes}
+        write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())
+    if mirror.suffix:
+        done = claim_files(output, rows, mirror, tell)
+    else:
+        done = are_in(rows.ids, read_part_ids(output))
+    missing = int(np.count_nonzero(~done))
+    tell(f"{len(rows.ids)} masks" + (f", {len(rows.ids) - missing} are there" * bool(done.any())))
+    workers = config.workers
+    if workers is None and missing < _FEW:
+        workers = 0
+    listed = read_listed(segmentation) if config.format == "overlay" and missing else None
+    size = _piece_size(missing, workers)
+    work = [
+        _piece(segmentation.files[file], ids, listed)
+        for file, ids in _divide(rows.files[~done], rows.ids[~done], size)
+    ]
+    return Plan(config, output, segmentation, mirror, np.sort(rows.ids), missing, work, workers)
+
+
+def _lies_in(uri: str, folder: str) -> bool:
+    return f"{uri}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _settings(segmentation: Segmentation, config: ExportConfig) -> dict[str, Any]:
+    """What all files of an output have in common."""
+    return {
+        "format": config.format,
+        "results": segmentation.uri,
+        "model": segmentation.model,
+        "mask_size": segmentation.mask_size,
+        "max_side": config.max_side if config.format == "overlay" else None,
+    }
+
+
+def _check_output(
+    output: str, segmentation: Segmentation, config: ExportConfig
+) -> dict[str, Any] | None:
+    """What the output was started with; None if it is new."""
+    marker = join_uri(output, MARKER)
+    if not exists(marker):
+        foreign = [name for name in child_names(output) if name != LOCK]
+        if foreign:
+            raise InputError(
+                f"{output} holds something that is no export ({', '.join(foreign[:3])}): "
+                "give another --output, or empty the folder"
+            )
+        return None
+    settings = _settings(segmentation, config)
+    try:
+        before: dict[str, Any] = json.loads(read_bytes(marker))
+        known = {name: before[name] for name in (*settings, "root")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{marker} is no record of an export: give another --output") from error
+    for name, value in settings.items():
+        # What an unfinished segmentation does not say yet is no contradiction.
+        if known[name] != value and not (name == "mask_size" and None in (known[name], value)):
+            raise InputError(
+                f"{output} holds an export with {name.replace('_', ' ')} {known[name]}, and this "
+                f"one has {value}: give another --output, or delete that folder"
+            )
+    return known
+
+
+def _read_rows(preparation: Preparation, current: Ids) -> tuple[Mirror, Rows]:
+    segmentation, mirror = preparation.segmentation, preparation.mirror
+    rows, stray = scan_rows(segmentation, current, mirror)
+    if stray is not None and preparation.is_new:
+        # Images of several places: their whole URIs tell them apart.
+        mirror = replace(mirror, root=None)
+        rows, stray = scan_rows(segmentation, current, mirror)
+    if stray is not None:
+        raise InputError(
+            f"{preparation.output} has keys of images below {mirror.root}, and {stray} does not "
+            "lie there: give another --output"
+        )
+    return mirror, rows
+
+
+def _piece_size(missing: int, workers: int | None) -> int:
+    if workers == 0:
+        return max(1, missing)  # in this process a results file is one piece
+    return min(max(missing // (8 * (workers or _MANY_WORKERS)), _PIECE[0]), _PIECE[1])
+
+
+def _divide(files: npt.NDArray[np.int64], ids: Ids, size: int) -> Iterator[tuple[int, Ids]]:
+    """The missing ids of each file, so many at a time; `files` ascends."""
+    bounds = np.flatnonzero(np.diff(files)) + 1
+    for of_file, in_file in zip(np.split(files, bounds), np.split(ids, bounds), strict=True):
+        for start in range(0, len(in_file), size):
+            yield int(of_file[0]), in_file[start : start + size]
+
+
+def _piece(results: str, ids: Ids, listed: Listed | None) -> pa.Table:
+    sizes, etags = ([], []) if listed is None else listed.find(ids)
+    columns = {
+        "results": pa.array([results], pa.string()),
+        "id": pa.array([ids.tolist()], pa.list_(pa.int64())),
+        "size": pa.array([sizes], pa.list_(pa.int64())),
+        "etag": pa.array([etags], pa.list_(pa.string())),
+    }
+    return pa.table(columns)

@@ -1,0 +1,160 @@
+"""An export run: from the rows of a segmentation to files that other tools read."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from segray import __version__
+from segray.errors import InputError
+from segray.export.coco import ANNOTATIONS, join_parts, read_part_ids
+from segray.export.config import ExportConfig
+from segray.export.ids import are_in
+from segray.export.plan import Plan, make_plan, prepare_export
+from segray.export.work import Task, do_work
+from segray.storage.lock import hold_lock
+from segray.storage.skipped import Skipped, write_skipped
+from segray.storage.uri import exists, is_local, join_uri
+
+#: The masks that could not be exported, and why.
+SKIPPED = "skipped.jsonl"
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What is in the output after a run.
+
+    Attributes:
+        output: its absolute URI.
+        masks: that belong in it.
+        written: of them, those that this run exported.
+        skipped: of them, those that could not be exported; tried anew by each run.
+        seconds: that this run took.
+    """
+
+    output: str
+    masks: int
+    written: int
+    skipped: int
+    seconds: float
+
+
+def export(
+    config: ExportConfig, tell: Callable[[str], None], start_ray: Callable[[], None]
+) -> ExportSummary:
+    """Export the masks that are not there yet.
+
+    Args:
+        config: the flags of jobs/export.py.
+        tell: is called with lines for the user's terminal.
+        start_ray: is called when Ray is needed, and not where all is done in this process.
+
+    Raises:
+        InputError: something the user gave cannot be used.
+    """
+    started = time.monotonic()
+    output = prepare_export(config).output
+    with hold_lock(output, tell) as check_lock:
+        # Looked at anew, because a run that has just ended may have left something.
+        plan = make_plan(prepare_export(config), tell)
+        if plan.missing and plan.workers != 0:
+            start_ray()
+        progress = _Progress(plan.missing, tell)
+        for account in _work(plan):
+            for row in account.to_pylist():
+                if row["problem"]:
+                    raise InputError(row["problem"])
+                _check_shared(plan, row["sample"])
+                progress.add(row["written"], row["image"], row["reason"])
+            check_lock()
+        progress.finish()
+        if config.format == "rle":
+            _join(plan, len(progress.skipped), tell)
+        uri = join_uri(plan.output, SKIPPED)
+        if progress.skipped or exists(uri):
+            write_skipped(uri, progress.skipped)
+    return ExportSummary(
+        output=plan.output,
+        masks=len(plan.ids),
+        written=progress.written,
+        skipped=len(progress.skipped),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _work(plan: Plan) -> Iterator[pa.Table]:
+    config = plan.config
+    classes = len(plan.segmentation.classes)
+    task = Task(config.format, plan.output, plan.mirror, classes, config.max_side)
+    if plan.workers == 0:
+        return (account for piece in plan.work for account in do_work(piece, task))
+    if not plan.work:
+        return iter(())
+    from segray.export.parallel import spread_work
+
+    return spread_work(plan.work, task, plan.workers)
+
+
+def _check_shared(plan: Plan, sample: str | None) -> None:
+    """Refuse what would leave the files on the disks of several nodes."""
+    if sample and is_local(plan.output) and not exists(join_uri(plan.output, sample)):
+        raise InputError(
+            f"{join_uri(plan.output, sample)} was written and is not here: on several nodes "
+            "--output must be in S3 or on a file system that all of them share"
+        )
+
+
+def _join(plan: Plan, skipped: int, tell: Callable[[str], None]) -> None:
+    there = read_part_ids(plan.output)
+    ids = there[are_in(there, plan.ids)]
+    if len(plan.ids) - len(ids) != skipped:
+        raise InputError(
+            f"{plan.output} lacks {len(plan.ids) - len(ids) - skipped} masks that were exported: "
+            "on several nodes --output must be in S3 or on a file system that all of them share"
+        )
+    info = {
+        "description": "semantic masks, a region of each class as one annotation",
+        "version": f"segray {__version__}",
+        "model": plan.segmentation.model,
+        "url": plan.mirror.root,
+    }
+    if join_parts(plan.output, plan.segmentation.classes, ids, info):
+        tell(f"joined {len(ids)} images into {ANNOTATIONS}")
+
+
+class _Progress:
+    """Counts what is done, and says so every few seconds."""
+
+    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
+        self._total, self._tell = total, tell
+        self._started = self._told = time.monotonic()
+        self._said = 0
+        self.written = 0
+        self.skipped: list[Skipped] = []
+
+    def add(self, written: int, images: list[str], reasons: list[str]) -> None:
+        self.written += written
+        self.skipped += [Skipped(i, None, r) for i, r in zip(images, reasons, strict=True)]
+        if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
+            self._say()
+
+    def finish(self) -> None:
+        """Say what all came to, unless the last line did."""
+        if self._said != self._done:
+            self._say()
+
+    @property
+    def _done(self) -> int:
+        return self.written + len(self.skipped)
+
+    def _say(self) -> None:
+        self._told, self._said = time.monotonic(), self._done
+        rate = self._done / max(self._told - self._started, 1e-3)
+        left = (self._total - self._done) / rate if rate else 0
+        self._tell(
+            f"{self._done}/{self._total} masks, {len(self.skipped)} failed, {rate:.1f} images/s, "
+            f"{left / 60:.1f} min left"
+        )

@@ -1,0 +1,192 @@
+"""The work of an export: a piece of it in, files written, and an account of it out.
+
+Failure is data: a mask that cannot be exported is in the account with the reason. Only a store that
+does not take the files is a problem for the whole.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from segray.errors import InputError
+from segray.export.coco import annotate, write_parts
+from segray.export.keys import Mirror
+from segray.export.overlay import draw_overlay
+from segray.export.segmentation import read_rows
+from segray.pixels.decoding import DecodeError
+from segray.pixels.masks import decode_mask
+from segray.pixels.thumbnails import scale_mask
+from segray.storage.failures import FetchError
+from segray.storage.objects import fetch
+from segray.storage.uri import join_uri, write_bytes
+
+# Requests to have under way at once, of each kind. A request waits far more than it computes.
+_REQUESTS = 16
+# Written masks after which an account is handed in.
+_ACCOUNT_ROWS = 64
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+#: What came of a piece: how many masks were exported, which not (``uri: reason``), the key of one
+#: file that was written, and why nothing could be. An exception would lose its cause on its way.
+ACCOUNT_SCHEMA = pa.schema(
+    [
+        ("written", pa.int64()),
+        ("image", pa.list_(pa.string())),
+        ("reason", pa.list_(pa.string())),
+        ("sample", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done with every mask; small, for it is sent to other processes.
+
+    Attributes:
+        format: one of `segray.export.config.FORMATS`.
+        output: the absolute URI of the folder to write.
+        mirror: how keys come from URIs.
+        classes: how many classes there are.
+        max_side: of overlays, in pixels.
+    """
+
+    format: str
+    output: str
+    mirror: Mirror
+    classes: int
+    max_side: int
+
+
+class _Account:
+    """What has been done since it was last handed in."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.skipped: list[tuple[str, str]] = []
+        self.sample: str | None = None
+
+    def hand_in(self, problem: str | None = None) -> pa.Table:
+        row = {
+            "written": self.written,
+            "image": [image for image, _ in self.skipped],
+            "reason": [reason for _, reason in self.skipped],
+            "sample": self.sample,
+            "problem": problem,
+        }
+        self.written, self.skipped = 0, []
+        return pa.Table.from_pylist([row], ACCOUNT_SCHEMA)
+
+
+def do_work(work: pa.Table, task: Task) -> Iterator[pa.Table]:
+    """Export the masks of some pieces.
+
+    Args:
+        work: ``results, id, size, etag``, as `segray.export.plan.Plan` has it.
+        task: what is to be done.
+
+    Yields:
+        Now and then a row of `ACCOUNT_SCHEMA`.
+    """
+    account = _Account()
+    try:
+        for piece in work.to_pylist():
+            for _ in _do_piece(piece, task, account):
+                if account.written >= _ACCOUNT_ROWS:
+                    yield account.hand_in()
+    except InputError as error:
+        yield account.hand_in(str(error))
+    else:
+        yield account.hand_in()
+
+
+def _do_piece(piece: _Row, task: Task, account: _Account) -> Iterator[None]:
+    """Do it, pausing whenever something has been written."""
+    rows = _whole(_read(piece, task), account)
+    if task.format == "rle":
+        for written in write_parts(task.output, _describe(rows, task, account)):
+            account.written += written
+            yield
+        return
+    if task.format == "overlay":
+        files = _draw(rows, task, account)
+    else:
+        files = ((row["key"], row["mask"]) for row in rows)
+    for key in _at_once(lambda file: _write(task.output, *file), files):
+        account.written += 1
+        account.sample = key
+        yield
+
+
+def _read(piece: _Row, task: Task) -> Iterator[_Row]:
+    listed = dict(zip(piece["id"], zip(piece["size"], piece["etag"], strict=True), strict=False))
+    for row in read_rows(piece["results"], piece["id"]):
+        size, etag = listed.get(row["id"], (None, None))
+        yield {**row, "key": task.mirror.key(row["uri"]), "size": size, "etag": etag}
+
+
+def _whole(rows: Iterable[_Row], account: _Account) -> Iterator[_Row]:
+    for row in rows:
+        if row["mask"].startswith(_PNG_SIGNATURE):
+            yield row
+        else:
+            account.skipped.append((row["uri"], "its row has no mask"))
+
+
+def _write(output: str, key: str, content: bytes) -> str:
+    write_bytes(join_uri(output, key), content)
+    return key
+
+
+def _draw(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[tuple[str, bytes]]:
+    for row, content in _at_once(_fetch, rows):
+        try:
+            if isinstance(content, FetchError):
+                raise content
+            width, height = row["width"], row["height"]
+            yield row["key"], draw_overlay(content, row["mask"], width, height, task.max_side)
+        except (DecodeError, FetchError) as error:
+            account.skipped.append((row["uri"], str(error)))
+
+
+def _fetch(row: _Row) -> tuple[_Row, bytes | FetchError]:
+    try:
+        return row, fetch(row["uri"], row["size"], row["etag"])
+    except FetchError as error:
+        return row, error
+
+
+def _describe(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[_Row]:
+    for row in rows:
+        try:
+            mask = decode_mask(row["mask"])
+        except Exception as error:
+            # Codecs raise whatever comes to them: OSError, SyntaxError, struct.error, ...
+            account.skipped.append((row["uri"], f"its mask is damaged ({type(error).__name__})"))
+            continue
+        if mask.max() >= task.classes:
+            account.skipped.append((row["uri"], f"its mask has the class id {mask.max()}"))
+            continue
+        if mask.shape != (row["height"], row["width"]):
+            mask = scale_mask(mask, row["width"], row["height"])
+        yield {**row, "file_name": row["key"], "annotations": annotate(mask)}
+
+
+def _at_once(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """The results in the order of the items, of which a few are under way and no more are taken."""
+    with ThreadPoolExecutor(_REQUESTS) as threads:
+        under_way: deque[Future[_Result]] = deque()
+        for item in items:
+            under_way.append(threads.submit(function, item))
+            if len(under_way) > _REQUESTS:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
