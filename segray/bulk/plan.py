@@ -142,7 +142,9 @@ def _check_foreign(output: str) -> None:
         )
 
 
-def _claim(output: str, config: SegmentConfig, bundle: Bundle, tell: Callable[[str], None]) -> None:
+def _claim(
+    output: str, config: SegmentConfig, bundle: Bundle, root: str, tell: Callable[[str], None]
+) -> None:
     """Refuse an output with other settings, or begin it anew, and note this run's settings."""
     uri = join_uri(output, _SETTINGS)
     settings: dict[str, Any] = {"model": bundle.digest, "mask_size": config.mask_size}

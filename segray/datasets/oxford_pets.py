@@ -216,7 +216,7 @@ def _unpack(
     return found
 
 
-def _sizes(output: str, folders: set[str]) -> dict[str, int]:
+def _sizes(output: str, folders: set[str]) -> dict[str, int | None]:
     roots = [root for root in (join_uri(output, folder) for folder in folders) if exists(root)]
     return {
         relative_key(output, entry.uri): entry.size

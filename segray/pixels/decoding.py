@@ -1,32 +1,51 @@
 """Decoding: bytes of unknown origin in, upright pixels or a reason out."""
 
 import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-#: What Pillow may try on the bytes. Its other codecs are rarely used and less hardened.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+from segray.pixels.formats import (
+    check_gif,
+    check_jpeg,
+    check_tiff,
+    check_webp,
+    describe,
+    identify,
+    strip_png,
+)
+from segray.pixels.limits import MAX_PIXELS, MEMORY, check_pixels, memory_needed
+from segray.pixels.refusals import DecodeError, reasons
+from segray.pixels.scaling import REDUCED_MARGIN, check_grey, scale_to_rgb, to_rgb
+
+__all__ = ["FORMATS", "SUFFIXES", "DecodeError", "Picture", "read_mask_values", "read_picture"]
+
+# What Pillow may try on the bytes. Its other codecs are rarely used and less hardened. The
+# classes are taken themselves, because `Image.open` drops the reason why one of them refuses.
+_DECODERS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WEBP": WebPImageFile,
+    "TIFF": TiffImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+}
+
+#: The formats that are read, told by content.
+FORMATS = tuple(_DECODERS)
 
 #: The suffixes, in lower case, under which these formats are usually kept.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-
-#: Images of more pixels than this are refused before a pixel is decoded. 2**30 bytes of RGB
-#: over four, the limit that Pillow warns at.
-MAX_PIXELS = 89_478_485
-
-# A reduced-scale decode keeps at least this many times the size asked for, so that the
-# anti-aliasing filter, and not the codec's scaling, decides what the small image looks like.
-_REDUCED_MARGIN = 8
-
-
-class DecodeError(Exception):
-    """The bytes are no image that segray reads; the message is the reason, on one line."""
 
 
 @dataclass(frozen=True)
@@ -44,37 +63,33 @@ class Picture:
     height: int
 
 
-def read_picture(source: bytes | Image.Image, size: int) -> Picture:
-    """Decode an image and scale it to a square, as training and segmenting both do.
+def read_picture(source: bytes | Image.Image, size: int | tuple[int, int]) -> Picture:
+    """Decode an image and scale it, to a square as training and segmenting both do.
 
     The first frame of an animated image counts. Alpha is dropped, colour profiles are ignored.
+    Of 16 bits the upper 8 are taken, but grey of which no value is over 255 is taken as it is.
+    May be called on several threads at a time.
 
     Args:
         source: an image file's bytes (one of `FORMATS`, told by content), or an image in memory.
             JPEG bytes of over sixteen times `size` are decoded at a reduced scale.
-        size: the side of the square in pixels.
+        size: the side of the square, or the width and height to scale to, in pixels.
 
     Raises:
-        DecodeError: the bytes are no such image, are damaged, or claim more than `MAX_PIXELS`.
+        DecodeError: the bytes are no such image, are damaged, or claim more than `MAX_PIXELS` or
+            more than can be decoded in `MAX_MEMORY`.
     """
-    try:
+    size = (size, size) if isinstance(size, int) else size
+    with reasons(_name(source)):
         if isinstance(source, Image.Image):
-            image, (width, height) = source, source.size
-        else:
-            image = _open(source)
-            width, height = image.size
-            image.draft(image.mode, (size * _REDUCED_MARGIN, size * _REDUCED_MARGIN))
-        orientation = _orientation(image)
-        if orientation in _TURNED:
-            width, height = height, width
-        upright = _to_rgb(_turn_upright(image, orientation))
-        pixels = np.asarray(upright.resize((size, size), Image.Resampling.BILINEAR))
-    except DecodeError:
-        raise
-    except Exception as error:
-        # Codecs raise whatever comes to them: OSError, SyntaxError, struct.error, ...
-        raise DecodeError(_reason(error)) from error
-    return Picture(pixels, width, height)
+            return _make_picture(source, source.size, size)
+        image = _open(source)
+        own_size = image.size
+        least = REDUCED_MARGIN * max(size)
+        # The exact box, because a size that the scale does not divide is rounded up.
+        _, box = image.draft(image.mode, (least, least)) or (None, None)
+        with MEMORY.reserved(memory_needed(image, source, own_size)):
+            return _make_picture(image, own_size, size, box)
 
 
 def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.integer[Any]]:
@@ -93,13 +108,10 @@ def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.inte
         DecodeError: as `read_picture`; the image has colour channels where numbers are wanted; or
             it does not hold colours exactly where they are.
     """
-    try:
+    with reasons(_name(data)):
         image = _open(data)
-        return _read_colours(image, data) if coloured else _read_numbers(image)
-    except DecodeError:
-        raise
-    except Exception as error:
-        raise DecodeError(_reason(error)) from error
+        with MEMORY.reserved(memory_needed(image, data, image.size)):
+            return _read_colours(image, data) if coloured else _read_numbers(image)
 
 
 def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
@@ -114,7 +126,8 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
     raise DecodeError(
         f"the mask has the channels {'+'.join(upright.getbands())}, and one of numbers has a "
         "single channel: if colours stand for the classes, give --classes name=#rrggbb, or else "
-        "save it as a grey or palette image whose pixel values are the classes"
+        "save it as a grey or palette image whose pixel values are the classes",
+        "unsupported",
     )
 
 
@@ -123,14 +136,16 @@ def _read_colours(image: Image.Image, data: bytes) -> npt.NDArray[np.uint32]:
     if lossy:
         raise DecodeError(
             f"the mask is a {lossy}, which does not keep the exact colours that stand for the "
-            "classes: save it as PNG, from the original and not from this file"
+            "classes: save it as PNG, from the original and not from this file",
+            "unsupported",
         )
     if image.mode not in _COLOUR_MODES:
         raise DecodeError(
             f"the mask has pixels of the kind {image.mode}, and --classes name=#rrggbb needs red, "
-            "green and blue of 8 bits: save it as an RGB or palette PNG"
+            "green and blue of 8 bits: save it as an RGB or palette PNG",
+            "unsupported",
         )
-    pixels = np.asarray(_to_rgb(_turn_upright(image, _orientation(image))))
+    pixels = np.asarray(to_rgb(_turn_upright(image, _orientation(image))))
     colours = pixels[..., 0].astype(np.uint32)
     for channel in (1, 2):
         colours <<= 8
@@ -144,7 +159,7 @@ _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 
 def _lossy_coding(image: Image.Image, data: bytes) -> str | None:
     """The name of the image's coding if that changes colours, else None."""
-    if image.format in ("JPEG", "MPO"):
+    if image.format == "JPEG":
         return "JPEG"
     if image.format == "TIFF" and "jpeg" in str(image.info.get("compression")):
         return "TIFF with JPEG compression"
@@ -167,20 +182,36 @@ def _webp_chunks(data: bytes) -> Iterator[str]:
         place += 8 + (16 if kind == "ANMF" else length + length % 2)
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes) -> ImageFile.ImageFile:
     if not data:
-        raise DecodeError("the file is empty")
-    with warnings.catch_warnings():
-        # The limit is checked below, in every case and with a reason.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError as error:
-            raise DecodeError(f"not an image that segray reads ({', '.join(FORMATS)})") from error
-    if image.width * image.height > MAX_PIXELS:
+        raise DecodeError("the file is empty", "empty")
+    name = identify(data)
+    if name is None and data.count(0) == len(data):
+        raise DecodeError("the file holds nothing but zeros", "damaged")
+    if name is None:
+        reads = ", ".join(FORMATS)
         raise DecodeError(
-            f"claims {image.width} x {image.height} pixels, over the limit of {MAX_PIXELS}"
+            f"not an image that segray reads, but {describe(data)} (it reads {reads})",
+            "unsupported",
         )
+    match name:
+        case "JPEG":
+            check_jpeg(data)
+        case "PNG":
+            data = strip_png(data)
+        case "GIF":
+            check_gif(data)
+        case "TIFF":
+            check_tiff(data)
+        case "WEBP":
+            check_webp(data)
+    try:
+        image = _DECODERS[name](io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise DecodeError(
+            f"claims over {MAX_PIXELS} pixels, which is the limit", "too large"
+        ) from error
+    check_pixels(image)
     return image
 
 
@@ -212,25 +243,29 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16 bits to 8 where it should scale.
-        return Image.fromarray((_unsigned(np.asarray(image)) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise DecodeError("has floating-point pixels: save it with 8 or 16 bits a channel")
-    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        # Pillow warns of the alpha lost in one step, and here it is to be lost.
-        return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
+def _make_picture(
+    image: Image.Image,
+    own_size: tuple[int, int],
+    size: tuple[int, int],
+    box: tuple[float, float, float, float] | None = None,
+) -> Picture:
+    """Load an image and scale it, or the box at its upper left, which has the size `own_size`."""
+    orientation = _orientation(image)
+    turned = orientation in _TURNED
+    _, _, right, bottom = box or (0, 0, *image.size)
+    small = scale_to_rgb(image, size[::-1] if turned else size, (right, bottom))
+    # Few pixels are turned faster than many.
+    pixels = np.asarray(_turn_upright(small, orientation))
+    return Picture(pixels, *(own_size[::-1] if turned else own_size))
 
 
 def _unsigned(values: npt.NDArray[Any]) -> npt.NDArray[np.integer[Any]]:
     if values.dtype == np.uint8:
         return values
-    if values.min() < 0 or values.max() > np.iinfo(np.uint16).max:
-        raise DecodeError("has pixel values outside 0 to 65535")
+    check_grey(values)
     return values.astype(np.uint16)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _name(source: bytes | Image.Image) -> str:
+    name = source.format if isinstance(source, Image.Image) else identify(source)
+    return name or "image"

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +20,6 @@ from segray.storage.uri import child_names, join_uri, read_bytes, remove, write_
 from segray.training.network import TrainableNetwork
 
 _NAME = re.compile(r"epoch_(\d{4,})\.npz")
-_KEPT = 2
 _MODEL, _OPTIMIZERS, _PROGRESS = "model", "optimizers", "progress"
 
 
@@ -29,11 +29,14 @@ class Progress:
 
     Attributes:
         history: one record per finished epoch, as in metrics.jsonl.
-        best_epoch: the epoch (from 1) with the highest mean IoU; 0 before the first.
+        best_epoch: the epoch (from 1) with the highest mean IoU; 0 before the first. If its
+            checkpoint was lost, the best of those that were left.
+        best_before: what it was before the last epoch.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
+    best_before: int = 0
 
     @property
     def epoch(self) -> int:
@@ -43,13 +46,14 @@ class Progress:
     def add(self, record: dict[str, Any]) -> None:
         """Take up the record of the epoch that was just finished."""
         self.history.append(record)
-        self.best_epoch = self.best_of(self.epoch)
+        self.best_before = self.best_epoch
+        if not self.best_epoch or self.score(self.epoch) > self.score(self.best_epoch):
+            self.best_epoch = self.epoch
 
-    def best_of(self, epochs: int) -> int:
-        """The best of the first epochs; 0 if there are none."""
+    def score(self, epoch: int) -> float:
+        """What epochs are compared by."""
         # Only where no pixel is labelled is there no mean: no other epoch is worse.
-        scores = [record["mean_iou"] or 0.0 for record in self.history[:epochs]]
-        return scores.index(max(scores)) + 1 if scores else 0
+        return self.history[epoch - 1]["mean_iou"] or 0.0
 
     def is_over(self, epochs: int, patience: int) -> bool:
         """Whether no epoch is left: all are done, or the best one is `patience` epochs ago."""
@@ -81,8 +85,8 @@ class Checkpoints:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_bytes(self._file(progress.epoch), buffer.getvalue())
-        last = range(max(1, progress.epoch - _KEPT + 1), progress.epoch + 1)
-        kept = {*last, *(progress.best_of(epoch) for epoch in last)}
+        # The run may have to go on from the last but one, and has its best then, too.
+        kept = (progress.epoch, progress.epoch - 1, progress.best_epoch, progress.best_before)
         for epoch in self.epochs():
             if epoch not in kept:
                 remove(self._file(epoch))
@@ -98,12 +102,17 @@ class Checkpoints:
         Raises:
             InputError: the folder cannot be read: what is there is not to be begun anew.
         """
-        for epoch in reversed(self.epochs()):
-            content = read_bytes(self._file(epoch))
-            with contextlib.suppress(InputError):
-                self._parse(epoch, content)
-                return epoch
-        return 0
+        return self._first_whole(reversed(self.epochs()))
+
+    def best(self, progress: Progress) -> int:
+        """The best epoch whose checkpoint is whole; 0 if there is none.
+
+        Raises:
+            InputError: the folder cannot be read.
+        """
+        epochs = [epoch for epoch in self.epochs() if epoch <= progress.epoch]
+        # Of equal ones the first, as long as it is kept.
+        return self._first_whole(sorted(epochs, key=progress.score, reverse=True))
 
     def load(self, epoch: int, network: TrainableNetwork) -> Progress:
         """Bring a network to where it was at the end of an epoch.
@@ -132,6 +141,14 @@ class Checkpoints:
         arrays = self._read(epoch)
         for i, variable in enumerate(model.variables):
             variable.assign(arrays[f"{_MODEL}/{i}"])
+
+    def _first_whole(self, epochs: Iterable[int]) -> int:
+        for epoch in epochs:
+            content = read_bytes(self._file(epoch))
+            with contextlib.suppress(InputError):
+                self._parse(epoch, content)
+                return epoch
+        return 0
 
     def _read(self, epoch: int) -> dict[str, npt.NDArray[Any]]:
         return self._parse(epoch, read_bytes(self._file(epoch)))

@@ -132,6 +132,9 @@ class TrainConfig:
     auto: in memory if they fit."""
     max_restarts: int = 3
     """How often a run whose worker died goes on by itself from the last finished epoch."""
+    mlflow: str | None = None
+    """URL of an MLflow tracking server that gets the numbers of each epoch, too; name and password
+    come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
     stall_timeout: float = 600.0
     """Seconds that workers wait for one that does not come, before they are all restarted."""
 
@@ -223,8 +226,14 @@ class TrainConfig:
             present = max(1, np.count_nonzero(pixels))
             # A class without pixels has no loss to weigh.
             return (pixels.sum() / (present * np.maximum(pixels, 1))).astype(np.float32)
+        named = set()
         for word in self.class_weights:
             name, _, text = word.partition("=")
+            _require(
+                name not in named,
+                f"--class-weights names {name} twice: give each class one weight",
+            )
+            named.add(name)
             try:
                 index, weight = self.labels.names.index(name), float(text)
             except ValueError as error:

@@ -118,15 +118,22 @@ class Decoded:
     Attributes:
         examples: of the pairs that could be decoded, in their order.
         skipped: the other pairs, and why.
-        fingerprint: a digest of the content of all files decoded.
+        digests: of the content of both files of each example.
         class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
             network's size.
     """
 
     examples: Examples
     skipped: list[Skipped]
-    fingerprint: str
+    digests: list[str]
     class_pixels: npt.NDArray[np.int64]
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of names and content of all files decoded, 16 hexadecimal digits."""
+        keys = (pair.key for pair in self.examples.pairs)
+        named = "".join(key + digest for key, digest in zip(keys, self.digests, strict=True))
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def decode_pairs(
@@ -156,7 +163,6 @@ def decode_pairs(
     ]
     kept = [i for i, finding in enumerate(findings) if not finding.error]
     good = [pairs[i] for i in kept]
-    digests = "".join(pairs[i].key + findings[i].digest for i in kept)
     return Decoded(
         examples=Examples(
             good,
@@ -170,7 +176,7 @@ def decode_pairs(
             for pair, finding in zip(pairs, findings, strict=True)
             if finding.error
         ],
-        fingerprint=hashlib.sha256(digests.encode()).hexdigest()[:16],
+        digests=[findings[i].digest for i in kept],
         class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
             -1, len(labels)
         ),

@@ -15,6 +15,7 @@ from segray.storage.uri import exists, file_system, is_local, join_uri
 from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
 from segray.training.messages import relay_messages
+from segray.training.tracking import History
 from segray.training.worker import set_up_tensorflow, train_worker
 
 
@@ -31,23 +32,26 @@ def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
     return math.floor(10_000 / parts) / 10_000, 1
 
 
-def fit(assignment: Assignment, tell: Callable[[str], None]) -> None:
+def fit(
+    assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
+) -> None:
     """Train from where the run's folder stands to the bundle of its best epoch.
 
     Args:
         assignment: of each worker.
         tell: is called with lines for the user's terminal.
+        track: is called after each epoch with the records of all epochs so far.
 
     Raises:
         InputError: the run cannot go on.
     """
     config = assignment.config
     if not config.workers:
-        _train_here(assignment, tell)
+        _train_here(assignment, tell, track)
         return
     cpus, threads = _worker_cpus(config)
     tell(f"starting {config.workers} worker(s) on {cpus:g} CPU(s) each")
-    with relay_messages(tell) as messages:
+    with relay_messages(tell, track) as messages:
         settings = {"assignment": assignment, "messages": messages, "threads": threads}
         try:
             _make_trainer(config, assignment.output, cpus, settings).fit()
@@ -65,12 +69,14 @@ def fit(assignment: Assignment, tell: Callable[[str], None]) -> None:
             raise InputError(messages.problem() or "the workers ended without a model: run again")
 
 
-def _train_here(assignment: Assignment, tell: Callable[[str], None]) -> None:
+def _train_here(
+    assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
+) -> None:
     """Go through the loop in this process."""
     import tensorflow as tf
 
     set_up_tensorflow(assignment.config, threads=0)
-    problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell).run()
+    problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell, track).run()
     if problem:
         raise InputError(problem)
 

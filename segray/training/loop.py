@@ -13,21 +13,23 @@ import numpy.typing as npt
 import ray
 import tensorflow as tf
 
+from segray.errors import InputError
 from segray.model.bundle import write_bundle
 from segray.model.unet import build_unet
-from segray.pixels.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy
+from segray.pixels.metrics import class_iou, mean_iou, pixel_accuracy
 from segray.storage.uri import join_uri
 from segray.training.batches import Batch, draw_epoch, steps_per_epoch
 from segray.training.checkpoint import Checkpoints, Progress
 from segray.training.config import TrainConfig
-from segray.training.examples import Examples, Indices
+from segray.training.examples import Examples
 from segray.training.network import TrainableNetwork
 from segray.training.prefetch import Prefetched
 from segray.training.records import write_events, write_preview, write_records
 from segray.training.schedule import rate_at
+from segray.training.scoring import score_share
+from segray.training.tracking import History
 
 _PREVIEWS = 4
-_SCORE_BATCH = 32
 _SECONDS_BETWEEN_STEP_REPORTS = 10.0
 
 #: What marks the time in which workers wait for each other, at a place in words.
@@ -66,6 +68,7 @@ class TrainingLoop:
         rank: of this worker, from 0; only rank 0 writes files.
         workers: how many there are.
         tell: is called on rank 0 with lines for the user's terminal.
+        track: is called on rank 0 with the records of all epochs so far.
         meeting: see `segray.training.watchdog.Watchdog.meeting`; nothing by default.
 
     Attributes:
@@ -79,12 +82,13 @@ class TrainingLoop:
         rank: int,
         workers: int,
         tell: Callable[[str], None],
+        track: Callable[[History], None],
         meeting: Meeting = lambda place: contextlib.nullcontext(),
     ) -> None:
         config = assignment.config
         self._assignment, self._config = assignment, config
         self._rank, self._workers = rank, workers
-        self._tell, self._meeting = tell, meeting
+        self._tell, self._track, self._meeting = tell, track, meeting
         self._train, self._validation = assignment.train.open(), assignment.validation.open()
         self._steps = steps_per_epoch(len(self._train), config.batch_size)
         self._checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
@@ -133,6 +137,11 @@ class TrainingLoop:
         progress = self._checkpoints.load(epoch, self.network)
         if self._rank == 0:
             self._tell(f"going on after epoch {epoch}, the last one saved")
+            self._find_best(progress)
+        with self._meeting("the best epoch so far"):
+            best = progress.best_epoch if self._rank == 0 else 0
+            progress.best_epoch = self.network.sum_over_replicas(best)
+        if self._rank == 0:
             # The run may have ended between the checkpoint and what goes with it.
             self._write_preview(epoch)
             self._write_records(progress)
@@ -218,14 +227,7 @@ class TrainingLoop:
     def _score(self, epoch: int) -> dict[str, Any]:
         """The metrics of the validation part; each of its images is counted exactly once."""
         names = self._config.labels.names
-        classes = len(names)
-        confusion = np.zeros((classes, classes), dtype=np.int64)
-        loss = 0.0
-        mine = np.arange(self._rank, len(self._validation), self._workers)
-        for images, masks in Prefetched(self._validation.read(_split(mine))):
-            predicted, batch_loss = self.network.score(images, masks)
-            confusion += confusion_matrix(masks, predicted, classes)
-            loss += batch_loss
+        confusion, loss = score_share(self.network, self._validation, self._rank, self._workers)
         with self._meeting(f"the scores of epoch {epoch}"):
             confusion, loss = self.network.sum_scores(confusion, loss)
         iou = class_iou(confusion)
@@ -246,6 +248,7 @@ class TrainingLoop:
     def _write_records(self, progress: Progress) -> None:
         write_records(self._assignment.output, progress.history, self._config.labels)
         write_events(self._assignment.output, progress.history)
+        self._track(progress.history)
 
     def _tell_epoch(self, record: dict[str, Any]) -> None:
         left = (self._config.epochs - record["epoch"]) * self._epoch_seconds
@@ -255,8 +258,22 @@ class TrainingLoop:
             f"{record['images_per_second']:.1f} images/s  {left / 60:.1f} min left"
         )
 
+    def _find_best(self, progress: Progress) -> None:
+        """Make sure that the best epoch is one whose checkpoint is whole."""
+        best, lost = self._checkpoints.best(progress), progress.best_epoch
+        if not best:
+            raise InputError("no checkpoint of this run can be read any more: run again")
+        if best != lost:
+            progress.best_epoch = best
+            self._tell(
+                f"the checkpoint of the best epoch, {lost}, is damaged or gone: the best of those "
+                f"that are left is epoch {best}, with mIoU {progress.score(best):.3f} instead of "
+                f"{progress.score(lost):.3f}"
+            )
+
     def _write_model(self, progress: Progress) -> None:
         config = self._config
+        self._find_best(progress)
         # A network of its own, outside the strategy: exporting needs plain variables.
         policy = keras.config.dtype_policy()
         # The bundle is float32 whatever was trained with: each engine chooses its own precision.
@@ -281,11 +298,6 @@ def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:
             f"{config.learning_rate:g}, and give another --output"
         )
     return ""
-
-
-def _split(indices: Indices) -> Iterator[Indices]:
-    for start in range(0, len(indices), _SCORE_BATCH):
-        yield indices[start : start + _SCORE_BATCH]
 
 
 def _mean(results: list[tf.Tensor]) -> float:

@@ -9,6 +9,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segray.training.tracking import History
+
 _POLL_SECONDS = 0.5
 # What a watchdog asks may be asked of a node that has left the network.
 _ANSWER_SECONDS = 60.0
@@ -34,13 +36,18 @@ class _Mailbox:
         self._lines: list[str] = []
         self._positions: dict[int, Position] = {}
         self._problem = ""
+        self._history: History | None = None
 
     def put(self, line: str) -> None:
         self._lines.append(line)
 
-    def take(self) -> list[str]:
-        lines, self._lines = self._lines, []
-        return lines
+    def set_history(self, history: History) -> None:
+        self._history = history
+
+    def take(self) -> tuple[list[str], History | None]:
+        taken = self._lines, self._history
+        self._lines, self._history = [], None
+        return taken
 
     def set_position(self, rank: int, position: Position) -> None:
         self._positions[rank] = position
@@ -69,10 +76,14 @@ class Messages:
         """Send a line, without waiting for it to arrive."""
         self._mailbox.put.remote(line)
 
-    def take(self) -> list[str]:
-        """The lines that came since the last call."""
-        lines: list[str] = ray.get(self._mailbox.take.remote())
-        return lines
+    def set_history(self, history: History) -> None:
+        """Hand over the records of all epochs so far, without waiting for them to arrive."""
+        self._mailbox.set_history.remote(list(history))
+
+    def take(self) -> tuple[list[str], History | None]:
+        """The lines that came since the last call, and the newest records if some came."""
+        taken: tuple[list[str], History | None] = ray.get(self._mailbox.take.remote())
+        return taken
 
     def set_position(self, rank: int, position: Position) -> None:
         """Say how far a worker has come, without waiting for it to arrive."""
@@ -107,15 +118,23 @@ class Messages:
 
 
 @contextlib.contextmanager
-def relay_messages(tell: Callable[[str], None]) -> Iterator[Messages]:
-    """A mailbox whose lines are passed on to `tell` while the block runs."""
+def relay_messages(
+    tell: Callable[[str], None], track: Callable[[History], None]
+) -> Iterator[Messages]:
+    """A mailbox whose lines are passed on to `tell`, and records to `track`, in the block."""
     messages = Messages()
     finished = threading.Event()
 
+    def pass_on() -> None:
+        lines, history = messages.take()
+        for line in lines:
+            tell(line)
+        if history is not None:
+            track(history)
+
     def relay() -> None:
         while not finished.wait(_POLL_SECONDS):
-            for line in messages.take():
-                tell(line)
+            pass_on()
 
     thread = threading.Thread(target=relay, daemon=True)
     thread.start()
@@ -124,5 +143,4 @@ def relay_messages(tell: Callable[[str], None]) -> Iterator[Messages]:
     finally:
         finished.set()
         thread.join()
-        for line in messages.take():
-            tell(line)
+        pass_on()

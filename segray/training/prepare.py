@@ -13,11 +13,14 @@ from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri, child_names, exists, join_uri, read_bytes
 from segray.training.config import TrainConfig
+from segray.training.tracking import check_tracking
 
 #: What a run's folder is known by; it holds what the run was started with.
 MARKER = "config.json"
 #: The list of the files that are not used, and why.
 SKIPPED = "skipped.jsonl"
+#: The list of the pairs that are used, as --pairs takes it.
+DATASET = "pairs.csv"
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
 # what changes how fast the run goes, but for rounding not what comes out.
@@ -33,6 +36,7 @@ _FREE_SETTINGS = (
     "cache",
     "max_error_rate",
     "max_restarts",
+    "mlflow",
     "stall_timeout",
 )
 
@@ -70,6 +74,8 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     """
     config.check_shares()
     check_image_size(config.image_size)
+    if config.mlflow is not None:
+        check_tracking(config.mlflow)
     output = absolute_uri(config.output)
     _check_output(output, config)
     config = _with_data(config, tell)
@@ -133,7 +139,7 @@ def _check_output(output: str, config: TrainConfig) -> None:
     marker = join_uri(output, MARKER)
     if not exists(marker):
         # A run that found too many unreadable files has left the list of them.
-        names = [name for name in child_names(output) if name != SKIPPED]
+        names = [name for name in child_names(output) if name not in (SKIPPED, DATASET)]
         if names:
             raise InputError(
                 f"{output} holds something that is no training run ({', '.join(names[:3])}): "

@@ -20,11 +20,12 @@ from segray.storage.uri import (
     read_bytes,
     write_bytes,
 )
-from segray.training.config import TrainConfig
-from segray.training.examples import Decoded, decode_pairs
+from segray.training.dataset import DataSet
+from segray.training.examples import decode_pairs
 from segray.training.fit import fit
 from segray.training.loop import Assignment
-from segray.training.prepare import MARKER, SKIPPED, Preparation, read_marker
+from segray.training.prepare import MARKER, SKIPPED, Preparation
+from segray.training.tracking import tracking
 
 #: The folder, in a run's folder, of the best model's scores on the validation part.
 EVALUATION = "evaluation"
@@ -63,43 +64,51 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         InputError: something the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    training, validation = _decode(preparation, tell)
-    fingerprint = f"{training.fingerprint}-{validation.fingerprint}"
-    _claim_output(output, config, fingerprint)
-    if exists(join_uri(output, "model", DESCRIPTION)):
-        tell("this run is trained to its end")
-    else:
-        weights = preparation.encoder_weights
-        assignment = Assignment(
-            config=config,
-            output=output,
-            train=training.examples,
-            validation=validation.examples,
-            class_weights=config.weigh_classes(training.class_pixels.sum(axis=0)),
-            encoder_weights=None if weights is None else ray.put(weights),
-            record={
-                "configuration": config.to_json(),
-                "command": sys.argv,
-                "data_fingerprint": fingerprint,
-            },
-        )
-        fit(assignment, tell)
-    if not exists(join_uri(output, EVALUATION, METRICS)):
-        evaluate_pairs(
-            join_uri(output, "model"),
-            validation.examples.pairs,
-            join_uri(output, EVALUATION),
-            tell,
-            # Without workers the GPU is this process's own.
-            use_gpu=config.use_gpu and config.workers > 0,
-            configuration=config.to_json(),
-        )
-    return _summarise(output)
+    data = _decode(preparation, tell)
+    _claim_output(preparation, data, tell)
+    record = {
+        "configuration": config.to_json(),
+        "command": sys.argv,
+        "data_fingerprint": data.fingerprint,
+    }
+    with tracking(config.mlflow, output, record, tell) as track:
+        if exists(join_uri(output, "model", DESCRIPTION)):
+            tell("this run is trained to its end")
+        else:
+            fit(_assign(preparation, data, record), tell, track)
+        if not exists(join_uri(output, EVALUATION, METRICS)):
+            evaluate_pairs(
+                join_uri(output, "model"),
+                data.validation.examples.pairs,
+                join_uri(output, EVALUATION),
+                tell,
+                # Without workers the GPU is this process's own.
+                use_gpu=config.use_gpu and config.workers > 0,
+                configuration=config.to_json(),
+            )
+        history = _read_history(output)
+        track(history)
+    document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
+    evaluation = json.loads(read_bytes(join_uri(output, EVALUATION, METRICS)))
+    return TrainSummary(output, len(history), document["metrics"], evaluation)
 
 
-def _decode(preparation: Preparation, tell: Callable[[str], None]) -> tuple[Decoded, Decoded]:
+def _assign(preparation: Preparation, data: DataSet, record: dict[str, Any]) -> Assignment:
+    config, weights = preparation.config, preparation.encoder_weights
+    return Assignment(
+        config=config,
+        output=preparation.output,
+        train=data.train.examples,
+        validation=data.validation.examples,
+        class_weights=config.weigh_classes(data.train.class_pixels.sum(axis=0)),
+        encoder_weights=None if weights is None else ray.put(weights),
+        record=record,
+    )
+
+
+def _decode(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
     """The examples to train on and to validate on."""
-    config, output = preparation.config, preparation.output
+    config = preparation.config
     total = len(preparation.train) + len(preparation.validation)
     keep = _fits(preparation, tell)
     started = time.monotonic()
@@ -113,19 +122,7 @@ def _decode(preparation: Preparation, tell: Callable[[str], None]) -> tuple[Deco
         lambda done: progress(len(preparation.train) + done),
     )
     tell(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
-    unread = training.skipped + validation.skipped
-    skipped, uri = preparation.skipped + unread, join_uri(output, SKIPPED)
-    if skipped or exists(uri):
-        write_skipped(uri, skipped)
-    if unread:
-        tell(f"{len(unread)} pair(s) cannot be used: see {uri}")
-    check_error_rate(skipped, total + len(preparation.skipped), config.max_error_rate, uri)
-    if not len(training.examples) or not len(validation.examples):
-        raise InputError(
-            f"{len(training.examples)} pairs are left to train on and "
-            f"{len(validation.examples)} to validate on: see {uri}"
-        )
-    return training, validation
+    return DataSet(training, validation)
 
 
 def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
@@ -147,25 +144,33 @@ def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
     return keep
 
 
-def _claim_output(output: str, config: TrainConfig, fingerprint: str) -> None:
+def _claim_output(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
     """Mark the folder as this run's, or make sure that the run in it learned the same data."""
+    config, output = preparation.config, preparation.output
+    skipped, uri = preparation.skipped + data.skipped, join_uri(output, SKIPPED)
+    if skipped or exists(uri):
+        write_skipped(uri, skipped)
+    if data.skipped:
+        tell(f"{len(data.skipped)} pair(s) cannot be used: see {uri}")
     marker = join_uri(output, MARKER)
-    if not exists(marker):
-        document = {"configuration": config.to_json(), "data_fingerprint": fingerprint}
-        write_bytes(marker, json.dumps(document, indent=2).encode())
-    elif read_marker(output)["data_fingerprint"] != fingerprint:
+    if exists(marker):
+        data.check(output, preparation.train + preparation.validation)
+    total = len(preparation.train) + len(preparation.validation) + len(preparation.skipped)
+    check_error_rate(skipped, total, config.max_error_rate, uri)
+    train, validation = len(data.train.examples), len(data.validation.examples)
+    if not train or not validation:
         raise InputError(
-            f"{output} holds a run on other data: give another --output, or delete that folder"
+            f"{train} pairs are left to train on and {validation} to validate on: see {uri}"
         )
+    if not exists(marker):
+        data.write(output)
+        document = {"configuration": config.to_json(), "data_fingerprint": data.fingerprint}
+        write_bytes(marker, json.dumps(document, indent=2).encode())
 
 
-def _summarise(output: str) -> TrainSummary:
-    history = [
-        json.loads(line) for line in read_bytes(join_uri(output, "metrics.jsonl")).splitlines()
-    ]
-    document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
-    evaluation = json.loads(read_bytes(join_uri(output, EVALUATION, METRICS)))
-    return TrainSummary(output, len(history), document["metrics"], evaluation)
+def _read_history(output: str) -> list[dict[str, Any]]:
+    lines = read_bytes(join_uri(output, "metrics.jsonl")).splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def _progress(total: int, tell: Callable[[str], None]) -> Callable[[int], None]:

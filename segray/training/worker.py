@@ -36,8 +36,11 @@ def train_worker(settings: dict[str, Any]) -> None:
             if workers > 1
             else tf.distribute.get_strategy()
         )
-        loop = TrainingLoop(assignment, strategy, rank, workers, messages, watchdog.meeting)
-        problem = loop.run()
+        problem = TrainingLoop(
+            *(assignment, strategy, rank, workers, messages),
+            track=messages.set_history,
+            meeting=watchdog.meeting,
+        ).run()
     if problem:
         # Nothing that a restart would mend: it is said, and not raised.
         messages.set_problem(problem)

@@ -1,67 +1,32 @@
 """Decoding: whatever the bytes are, upright pixels come out, or one line that says why not."""
 
 import io
-import struct
+import pickle
+import subprocess
+import sys
+import threading
+import time
 import warnings
-import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
+from segray.pixels import scaling
 from segray.pixels.decoding import FORMATS, DecodeError, read_mask_values, read_picture
+from segray.pixels.limits import MAX_MEMORY, MEMORY
 from segray.pixels.sample import draw_sample
+from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
+from tests.crafted import png
 from tests.support import encode
 
-WIDTH, HEIGHT = 60, 40
 SIZE = 32
-
-# For each EXIF orientation, what a camera held that way does to the upright scene (EXIF 2.32).
-STORED: dict[int, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]] = {
-    1: lambda scene: scene,
-    2: lambda scene: scene[:, ::-1],
-    3: lambda scene: scene[::-1, ::-1],
-    4: lambda scene: scene[::-1],
-    5: lambda scene: np.swapaxes(scene, 0, 1),
-    6: lambda scene: np.rot90(scene, 1),
-    7: lambda scene: np.swapaxes(scene[::-1, ::-1], 0, 1),
-    8: lambda scene: np.rot90(scene, -1),
-}
-
-
-def quadrants() -> npt.NDArray[np.uint8]:
-    """uint8 [HEIGHT, WIDTH, 3]: red, green, blue and white, so that every turn shows."""
-    scene = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
-    scene[: HEIGHT // 2, : WIDTH // 2] = (255, 0, 0)
-    scene[: HEIGHT // 2, WIDTH // 2 :] = (0, 255, 0)
-    scene[HEIGHT // 2 :, : WIDTH // 2] = (0, 0, 255)
-    scene[HEIGHT // 2 :, WIDTH // 2 :] = (255, 255, 255)
-    return scene
-
-
-def save(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def oriented(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    return exif
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has next to nothing after its header."""
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")):
-        checksum = zlib.crc32(kind + body)
-        parts.append(struct.pack(">I", len(body)) + kind + body + struct.pack(">I", checksum))
-    return b"".join(parts)
+CORPUS = corpus()
 
 
 def refusal(read: Callable[[], object]) -> str:
@@ -78,6 +43,188 @@ def read_colours(data: bytes) -> npt.NDArray[Any]:
     return read_mask_values(data, coloured=True)
 
 
+def verdict(sample: Sample) -> str:
+    """What became of a sample, ``as expected`` or what else."""
+    expected = sample.verdict
+    try:
+        picture = read_picture(sample.content, SIZE)
+    except DecodeError as error:
+        reason = str(error)
+        plain = "\n" not in reason and len(reason) < 400
+        fits = error.kind == expected.error and expected.message in reason and plain
+        return "as expected" if fits else f"{error.kind}: {reason}"
+    if (picture.width, picture.height) != expected.size:
+        return f"{picture.width} x {picture.height}"
+    quarter = SIZE // 4
+    colours = picture.pixels[quarter :: SIZE // 2, quarter :: SIZE // 2].reshape(4, 3).astype(int)
+    if expected.colours and np.abs(colours - np.array(expected.colours)).max() > 30:
+        return str(colours.tolist())
+    return "as expected"
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_every_file_of_the_corpus_meets_its_verdict(name: str) -> None:
+    assert verdict(CORPUS[name]) == "as expected"
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_as_a_mask_every_file_of_the_corpus_is_read_or_refused(coloured: bool) -> None:
+    for name, sample in CORPUS.items():
+        try:
+            values = read_mask_values(sample.content, coloured)
+        except DecodeError:
+            continue
+        assert values.shape == sample.verdict.size[::-1], name
+
+
+def test_several_threads_decode_at_a_time() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        verdicts = list(threads.map(verdict, [*CORPUS.values()] * 2))
+    assert set(verdicts) == {"as expected"}
+
+
+def test_decoding_silences_no_warning_of_another_thread() -> None:
+    loud = [CORPUS["orientation/endless.jpg"], CORPUS["tiff/long_tag.tiff"]]
+    heard = 0
+    with ThreadPoolExecutor(4) as threads:
+        decoded = [threads.submit(verdict, sample) for sample in loud * 300]
+        while not all(future.done() for future in decoded):
+            with pytest.raises(UserWarning, match="of this thread"):
+                warnings.warn("of this thread", stacklevel=1)
+            heard += 1
+    assert heard
+    assert {future.result() for future in decoded} == {"as expected"}
+    with pytest.raises(UserWarning, match="afterwards"):
+        warnings.warn("afterwards", stacklevel=1)
+
+
+def test_no_file_of_the_corpus_takes_long() -> None:
+    durations = {}
+    for name, sample in CORPUS.items():
+        started = time.thread_time()
+        verdict(sample)
+        durations[name] = time.thread_time() - started
+    print("the slowest:", sorted(durations.items(), key=lambda item: -item[1])[:5])
+    assert max(durations.values()) < 1
+
+
+# A process's peak above what it had before decoding, in MiB. Not getrusage's: that begins with
+# the peak of the process that started this one.
+MEASURE = """
+import re, sys
+from pathlib import Path
+from segray.pixels.decoding import DecodeError, read_picture
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+contents = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
+before = peak()
+for content in contents:
+    try:
+        read_picture(content, 128)
+    except DecodeError:
+        pass
+print((peak() - before) / 1024)
+"""
+
+
+def peak_memory(folder: Path, contents: list[bytes]) -> float:
+    for number, content in enumerate(contents):
+        (folder / str(number)).write_bytes(content)
+    command = [sys.executable, "-c", MEASURE, str(folder)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def test_the_corpus_takes_little_memory(tmp_path: Path) -> None:
+    peak = peak_memory(tmp_path, [sample.content for sample in CORPUS.values()])
+    print(f"the corpus: {peak:.0f} MiB")
+    assert peak < 100
+
+
+SIDE = 6000
+PLAIN = Image.new("RGB", (SIDE, SIDE), (90, 120, 40))
+
+
+@pytest.mark.parametrize(
+    ("make", "bytes_per_pixel"),
+    [
+        (lambda: save(PLAIN, "JPEG"), 0.1),
+        (lambda: save(PLAIN, "JPEG", progressive=True), 6.1),
+        (lambda: save(PLAIN.convert("CMYK"), "JPEG", progressive=True), 8.1),
+        (lambda: save(PLAIN.convert("RGBA"), "PNG"), 4),
+        (lambda: save(PLAIN.quantize(2), "PNG"), 1),
+        (lambda: save(Image.new("I;16", (SIDE, SIDE), 999), "PNG"), 4),
+        (lambda: save(PLAIN, "WEBP", lossless=True, method=0), 16),
+        (lambda: save(PLAIN, "TIFF", compression="tiff_adobe_deflate", exif=oriented(6)), 8),
+        (lambda: save(PLAIN.quantize(2), "GIF"), 1),
+        (lambda: png(1, SIDE * SIDE, b"\0\0" * SIDE * SIDE, colour=0), 9),
+    ],
+    ids=[
+        "jpeg",
+        "progressive",
+        "cmyk",
+        "rgba",
+        "palette",
+        "16 bits",
+        "webp",
+        "tiff",
+        "gif",
+        "thin",
+    ],
+)
+def test_a_large_image_takes_the_memory_that_is_planned_for_it(
+    make: Callable[[], bytes], bytes_per_pixel: float, tmp_path: Path
+) -> None:
+    peak = peak_memory(tmp_path, [make()])
+    planned = bytes_per_pixel * SIDE * SIDE / 2**20
+    print(f"planned {planned:.0f} MiB, taken {peak:.0f} MiB")
+    assert peak < planned + 80
+
+
+def test_images_that_together_take_too_much_memory_wait_for_each_other() -> None:
+    sample = CORPUS["mode/rgb.png"]
+    with MEMORY.reserved(MAX_MEMORY):
+        thread = threading.Thread(target=read_picture, args=(sample.content, SIZE))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "CMYK", "I;16", "I;16B", "LA"])
+@pytest.mark.parametrize("size", [(150, 90), (90, 150)])
+def test_a_large_image_is_converted_in_bands_to_the_same_pixels(
+    mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grain = np.random.default_rng(0).integers(0, 65536, (size[1], size[0]), dtype=np.uint16)
+    if mode.startswith("I"):
+        kind = ">u2" if mode.endswith("B") else "<u2"
+        image = Image.frombytes(mode, size, grain.astype(kind).tobytes())
+    else:
+        image = Image.fromarray((grain >> 8).astype(np.uint8)).convert("RGB").convert(mode)
+    whole = read_picture(image, SIZE).pixels
+    monkeypatch.setattr(scaling, "_BAND_PIXELS", 1000)
+    assert np.abs(read_picture(image, SIZE).pixels.astype(int) - whole).max() <= 1
+
+
+def test_a_picture_need_not_be_a_square() -> None:
+    data = encode(STORED[6](quarters()), "PNG", exif=oriented(6))
+    picture = read_picture(data, (30, 20))
+    assert picture.pixels.shape == (20, 30, 3)
+    assert (picture.width, picture.height) == (WIDTH, HEIGHT)
+    assert picture.pixels[5, 7].tolist() == [255, 0, 0]
+    assert picture.pixels[5, 22].tolist() == [0, 255, 0]
+
+
+def test_a_refusal_keeps_its_kind_between_processes() -> None:
+    with pytest.raises(DecodeError) as caught:
+        read_picture(b"", SIZE)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.kind) == ("the file is empty", "empty")
+
+
 def assert_shows_the_quadrants(pixels: npt.NDArray[np.uint8], tolerance: int = 60) -> None:
     quarter = SIZE // 4
     corners = pixels[quarter :: SIZE // 2, quarter :: SIZE // 2].astype(int)
@@ -87,7 +234,7 @@ def assert_shows_the_quadrants(pixels: npt.NDArray[np.uint8], tolerance: int = 6
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_content_and_nothing_else_tells_the_format(kind: str) -> None:
-    picture = read_picture(encode(quadrants(), kind), SIZE)
+    picture = read_picture(encode(quarters(), kind), SIZE)
     assert (picture.width, picture.height) == (WIDTH, HEIGHT)
     assert picture.pixels.shape == (SIZE, SIZE, 3)
     assert picture.pixels.dtype == np.uint8
@@ -108,7 +255,7 @@ def test_content_and_nothing_else_tells_the_format(kind: str) -> None:
 def test_every_exif_orientation_gives_the_upright_picture(
     kind: str, options: dict[str, Any], orientation: int
 ) -> None:
-    stored = STORED[orientation](quadrants())
+    stored = STORED[orientation](quarters())
     data = encode(stored, kind, exif=oriented(orientation), **options)
     for source in (data, Image.open(io.BytesIO(data))):
         picture = read_picture(source, SIZE)
@@ -130,13 +277,12 @@ def test_every_exif_orientation_gives_the_upright_mask(
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])
 def test_an_orientation_that_does_not_exist_turns_nothing(orientation: int) -> None:
-    picture = read_picture(encode(quadrants(), "PNG", exif=oriented(orientation)), SIZE)
+    picture = read_picture(encode(quarters(), "PNG", exif=oriented(orientation)), SIZE)
     assert_shows_the_quadrants(picture.pixels)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_damaged_exif_leaves_the_picture_alone() -> None:
-    data = encode(quadrants(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    data = encode(quarters(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
     assert_shows_the_quadrants(read_picture(data, SIZE).pixels)
 
 
@@ -154,7 +300,7 @@ def test_damaged_exif_leaves_the_picture_alone() -> None:
     ],
 )
 def test_every_colour_mode_gives_the_same_colours(mode: str, kind: str) -> None:
-    image = Image.fromarray(quadrants()).convert(mode)
+    image = Image.fromarray(quarters()).convert(mode)
     assert_shows_the_quadrants(read_picture(save(image, kind), SIZE).pixels)
     assert_shows_the_quadrants(read_picture(image, SIZE).pixels)
 
@@ -187,7 +333,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
 
 @pytest.mark.parametrize("transparency", [0, b"\x00\x80\xff\x40"])
 def test_transparency_of_a_palette_is_dropped_without_a_warning(transparency: int | bytes) -> None:
-    image = Image.fromarray(quadrants()).quantize(4)
+    image = Image.fromarray(quarters()).quantize(4)
     data = save(image, "PNG", transparency=transparency)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -195,7 +341,7 @@ def test_transparency_of_a_palette_is_dropped_without_a_warning(transparency: in
 
 
 def test_hidden_colours_below_full_transparency_come_out() -> None:
-    rgba = np.dstack([quadrants(), np.zeros((HEIGHT, WIDTH), dtype=np.uint8)])
+    rgba = np.dstack([quarters(), np.zeros((HEIGHT, WIDTH), dtype=np.uint8)])
     assert_shows_the_quadrants(read_picture(encode(rgba, "PNG"), SIZE).pixels)
 
 
@@ -266,9 +412,9 @@ def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
         (b"not a picture but a line of text\n" * 20, "not an image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         (save(Image.new("RGB", (9, 9)), "PPM"), "JPEG, PNG, WEBP, TIFF, BMP, GIF"),
-        (png_header(9500, 9500), "9500 x 9500 pixels, over the limit"),
-        (png_header(100_000, 100_000), "10000000000 pixels"),
-        (png_header(0, 5), "not an image"),
+        (png(9500, 9500, bytes(100)), "9500 x 9500 pixels, over the limit"),
+        (png(100_000, 100_000, bytes(100)), "100000 x 100000 pixels"),
+        (png(0, 5, bytes(100)), "its header makes no sense"),
     ],
     ids=["empty", "text", "svg", "ppm", "over the limit", "far over the limit", "no pixels"],
 )
@@ -434,7 +580,7 @@ def test_pixels_that_are_no_eight_bit_colours_are_refused(mode: str) -> None:
 
 def test_damaged_bytes_raise_nothing_but_a_decode_error() -> None:
     rng = np.random.default_rng(0)
-    scene = Image.fromarray(quadrants())
+    scene = Image.fromarray(quarters())
     intact = [save(scene.quantize(16) if kind == "GIF" else scene, kind) for kind in FORMATS]
     intact += [
         save(scene.convert("L"), "PNG"),
@@ -461,7 +607,7 @@ def test_damaged_bytes_raise_nothing_but_a_decode_error() -> None:
 
 def test_random_bytes_after_a_good_beginning_raise_nothing_but_a_decode_error() -> None:
     rng = np.random.default_rng(0)
-    beginnings = [b""] + [encode(quadrants(), kind)[:24] for kind in FORMATS]
+    beginnings = [b""] + [encode(quarters(), kind)[:24] for kind in FORMATS]
     for attempt in range(300):
         data = beginnings[attempt % len(beginnings)] + rng.bytes(int(rng.integers(1, 500)))
         refusal(lambda data=data: read_picture(data, SIZE))
@@ -474,12 +620,5 @@ def test_masks_of_few_grey_bits_keep_their_values(bits: int) -> None:
     """Pillow stretches them to 0..255; what the annotator stored is what counts."""
     row = bytes([0b00_01_10_11]) if bits == 2 else bytes([0x12, 0x3F])
     values = [0, 1, 2, 3] if bits == 2 else [1, 2, 3, 15]
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + body))
-        return struct.pack(">I", len(body)) + kind + body + check
-
-    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-    png += chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
-    assert read_mask_values(png).tolist() == [values]
+    data = png(4, 1, b"\0" + row, bits=bits, colour=0)
+    assert read_mask_values(data).tolist() == [values]

@@ -190,6 +190,36 @@ def test_a_run_that_goes_on_from_the_one_before_still_has_its_best(
     checkpoints.load_model(progress.best_epoch, network.model)
 
 
+@pytest.mark.parametrize("content", [b"damaged", None], ids=["damaged", "gone"])
+def test_a_lost_best_one_gives_way_to_the_best_that_is_left(
+    network: Network, tmp_path: Path, content: bytes | None
+) -> None:
+    """For good: an epoch that is better than the new best is the best, and kept."""
+    progress = save_all(str(tmp_path), network, 0.1, 0.9, 0.2, 0.5, 0.4)
+    checkpoints = Checkpoints(str(tmp_path))
+    assert checkpoints.epochs() == [2, 4, 5]
+    assert checkpoints.best(progress) == progress.best_epoch == 2
+    if content is None:
+        (tmp_path / "epoch_0002.npz").unlink()
+    else:
+        (tmp_path / "epoch_0002.npz").write_bytes(content)
+    progress.best_epoch = checkpoints.best(progress)
+    assert progress.best_epoch == 4
+    for score, kept in ((0.3, [4, 5, 6]), (0.6, [4, 6, 7]), (0.1, [7, 8])):
+        progress.add({"epoch": progress.epoch + 1, "mean_iou": score})
+        checkpoints.save(network, progress)
+        assert checkpoints.epochs() == kept
+        assert checkpoints.load(progress.epoch, network) == progress
+    assert checkpoints.best(progress) == progress.best_epoch == 7
+
+
+def test_there_is_no_best_one_where_none_is_whole(network: Network, tmp_path: Path) -> None:
+    progress = save_all(str(tmp_path), network, 0.1, 0.2)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"")
+    assert Checkpoints(str(tmp_path)).best(progress) == 0
+
+
 def test_what_is_beside_the_checkpoints_is_left_alone(network: Network, uri: str) -> None:
     """What an interrupted write left, Ray Train's own files, and what a user put there."""
     strange = [

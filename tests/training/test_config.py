@@ -59,6 +59,7 @@ PIXELS = np.array([600, 300, 100])
         ({"class_weights": ("pet=much",)}, "'pet=much' is no NAME=WEIGHT"),
         ({"class_weights": ("pet",)}, "'pet' is no NAME=WEIGHT"),
         ({"class_weights": ("balanced", "pet=2")}, "not none or balanced alone"),
+        ({"class_weights": ("pet=1", "border=3", "pet=2")}, "--class-weights names pet twice: "),
         ({"class_weights": ("pet=-1",)}, "'pet=-1' must not be below 0"),
         ({"class_weights": ("pet=nan",)}, "'pet=nan'"),
         ({"class_weights": ("pet=inf",)}, "'pet=inf'"),

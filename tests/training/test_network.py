@@ -8,8 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.support import draw_picture, free_port
+from segray.pixels.labels import Labels
+from segray.storage.labelled import read_pair
+from segray.storage.pairs import Pair
+from segray.storage.uri import write_bytes
+from tests.support import draw_picture, encode, free_port
+
+# How many images the validation sets have.
+VALIDATION = {"few": 7, "many": 103}
 
 # One process of a run: it learns from its share of the same global batches, frozen and fine-tuned.
 PROGRAM = """
@@ -19,6 +27,21 @@ from segray.training.augmentation import Augmentation
 from segray.training.batches import Batch
 from segray.training.config import TrainConfig
 from segray.training.network import TrainableNetwork
+from segray.training.scoring import score_share
+
+class Validation:
+    # Examples, decoded beforehand.
+
+    def __init__(self, file, name):
+        with np.load(file) as arrays:
+            self._images, self._masks = arrays[f"{name}_images"], arrays[f"{name}_masks"]
+
+    def __len__(self):
+        return len(self._images)
+
+    def read(self, batches):
+        for indices in batches:
+            yield self._images[indices], self._masks[indices]
 
 rank, workers, output, weights = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 strategy = tf.distribute.get_strategy()
@@ -30,6 +53,12 @@ content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
 sgd = lambda config: keras.optimizers.SGD()
 network = TrainableNetwork(strategy, config, content, class_weights, sgd)
+scores = {}
+for name in ("few", "many"):
+    share = score_share(network, Validation(sys.argv[5], name), rank, workers)
+    counted, summed = network.sum_scores(*share)
+    mine = int(share[0].sum())
+    scores[name] = {"confusion": counted.tolist(), "loss": summed, "mine": mine}
 rng = np.random.default_rng(0)
 augmentation = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2)
 losses = []
@@ -47,13 +76,14 @@ confusion, loss = network.sum_scores(np.full((3, 3), 2**40 + rank), 0.5)
 total = network.sum_over_replicas(7 if rank == 0 else 0)
 np.savez(output, *network.model.get_weights())
 print(json.dumps(
-    {"losses": losses, "confusion": confusion.tolist(), "loss": loss, "total": total}
+    {"losses": losses, "confusion": confusion.tolist(), "loss": loss, "total": total,
+     "scores": scores}
 ))
 """
 
 
 def run_workers(
-    folder: Path, workers: int, weights_file: str
+    folder: Path, workers: int, *files: str
 ) -> tuple[list[dict], list[list[np.ndarray]]]:
     """Start the processes together; what each printed, and the weights it ended with."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(workers)]
@@ -63,7 +93,7 @@ def run_workers(
         command = [sys.executable, "-c", PROGRAM, str(rank), str(workers)]
         processes.append(
             subprocess.Popen(
-                [*command, str(folder / f"{workers}_{rank}.npz"), weights_file],
+                [*command, str(folder / f"{workers}_{rank}.npz"), *files],
                 env={**os.environ, "TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -104,10 +134,64 @@ def settled_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, settled_encoder: str):
+def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two validation sets whose sizes 2 and 3 do not divide, in a file.
+
+    Images of mixed sizes, decoded as a run does; about every other has pixels that are ignored.
+    """
+    folder = tmp_path_factory.mktemp("validation")
+    labels = Labels(("dark", "grey", "bright"), (0, 1, 2), (255,))
+    rng = np.random.default_rng(5)
+    images, masks = [], []
+    for number in range(VALIDATION["many"]):
+        height, width = rng.integers(20, 90, 2)
+        picture = draw_picture(int(height), int(width), number)
+        mask = (picture.mean(axis=-1) // 86).astype(np.uint8)
+        if number % 2:
+            mask[rng.random(mask.shape) < rng.random()] = 255
+        pair = Pair(str(number), str(folder / f"{number}.png"), str(folder / f"{number}_mask.png"))
+        write_bytes(pair.image, encode(picture, "PNG"))
+        write_bytes(pair.mask, encode(mask, "PNG"))
+        labelled = read_pair(pair, labels, 32)
+        images.append(labelled.picture.pixels)
+        small = Image.fromarray(labelled.class_ids).resize((32, 32), Image.Resampling.NEAREST)
+        masks.append(np.asarray(small))
+    arrays = {}
+    for name, count in VALIDATION.items():
+        arrays |= {f"{name}_images": images[:count], f"{name}_masks": masks[:count]}
+    np.savez(folder / "validation.npz", **arrays)
+    return folder / "validation.npz"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, settled_encoder: str, validation: Path):
     """What 1, 2 and 3 workers made of the same 20 steps on global batches of 24."""
     folder = tmp_path_factory.mktemp("workers")
-    return {workers: run_workers(folder, workers, settled_encoder) for workers in (1, 2, 3)}
+    files = (settled_encoder, str(validation))
+    return {workers: run_workers(folder, workers, *files) for workers in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("name", VALIDATION)
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_validation_totals_do_not_depend_on_the_number_of_workers(
+    runs, validation: Path, workers: int, name: str
+) -> None:
+    """Each labelled pixel is counted once and in the same cell, whoever has its image."""
+    [alone] = runs[1][0]
+    expected = np.array(alone["scores"][name]["confusion"], dtype=np.int64)
+    with np.load(validation) as arrays:
+        masks = arrays[f"{name}_masks"]
+    assert expected.sum(axis=1).tolist() == [np.count_nonzero(masks == i) for i in range(3)]
+    assert np.count_nonzero(expected.sum(axis=0)) == 3  # the network predicts each of the classes
+    for worker in runs[workers][0]:
+        np.testing.assert_array_equal(worker["scores"][name]["confusion"], expected)
+        # The same float32 sum of each block of images, added up in another order in float64.
+        assert worker["scores"][name]["loss"] == pytest.approx(
+            alone["scores"][name]["loss"], rel=1e-14
+        )
+    shares = [worker["scores"][name]["mine"] for worker in runs[workers][0]]
+    assert sum(shares) == expected.sum()
+    assert min(shares) > 0 or name == "few"  # which is less than a block
 
 
 @pytest.mark.parametrize("workers", [2, 3])

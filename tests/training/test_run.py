@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -17,10 +19,13 @@ from PIL import Image
 
 import segray
 from segray.errors import InputError
+from segray.storage.manifest import read_manifest
+from segray.storage.pairs import find_pairs
 from segray.storage.uri import child_names, join_uri, read_bytes
 from segray.training.config import RECIPES, TrainConfig
 from segray.training.prepare import prepare_training
-from tests.support import write_shapes
+from tests.support import free_port, write_shapes
+from tests.training.mlflow_server import MlflowServer
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -28,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 #: What the contract names, in a run's folder.
 OUTPUT = (
     *("checkpoints", "config.json", "curves.png", "evaluation", "metrics.jsonl"),
-    *("model", "previews", "tensorboard"),
+    *("model", "pairs.csv", "previews", "tensorboard"),
 )
 
 
@@ -252,9 +257,9 @@ def weights(output: Path) -> str:
 
 
 def test_a_worker_that_dies_is_replaced_without_a_person(
-    finished, tmp_path: Path, encoder_file: str
+    finished, tmp_path: Path, mlflow_server: MlflowServer
 ) -> None:
-    """Killed in the second epoch, the run ends as if nothing had been."""
+    """Killed in the second epoch, the run ends as if nothing had been, on a tracking server too."""
     from segray.training import fit as fit_module
 
     folder, config, *_ = finished
@@ -277,7 +282,7 @@ def test_a_worker_that_dies_is_replaced_without_a_person(
         TrainingLoop._score = die_once  # type: ignore[method-assign]
         train_worker(loop_settings)
 
-    again = dataclasses.replace(config, output=str(tmp_path / "out"))
+    again = dataclasses.replace(config, output=str(tmp_path / "out"), mlflow=mlflow_server.url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_module, "train_worker", train_and_die)
         summary, lines = run(again)
@@ -286,6 +291,9 @@ def test_a_worker_that_dies_is_replaced_without_a_person(
     assert summary.epochs == 3
     assert scores(tmp_path / "out") == scores(folder / "out")
     assert weights(tmp_path / "out") == weights(folder / "out")
+    tracked = mlflow_server.losses_of(tmp_path / "out")
+    assert tracked == [(record["epoch"], record["loss"]) for record in scores(tmp_path / "out")]
+    assert mlflow_server.run_of(tmp_path / "out")["info"]["status"] == "FINISHED"
 
 
 def test_a_worker_that_does_not_come_is_named_and_replaced(
@@ -358,25 +366,110 @@ def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
     """Its settings: pixels in [0, 1], a frozen encoder, a constant rate."""
     write_shapes(str(tmp_path), 12)
     recipe = {**RECIPES["tutorial"], "batch_size": 8, "epochs": 1, "workers": 0}
-    summary, _ = run(settings(str(tmp_path), str(tmp_path / "out"), encoder_file, **recipe))
+    nobody = f"http://127.0.0.1:{free_port()}"
+    summary, lines = run(
+        settings(str(tmp_path), str(tmp_path / "out"), encoder_file, mlflow=nobody, **recipe)
+    )
     assert summary.epochs == 1
+    # That the tracking server does not answer is a line, and no more.
+    assert len([line for line in lines if f"{nobody} does not answer" in line]) == 1
     document = json.loads((tmp_path / "out/model/model.json").read_text())
     assert document["architecture"]["input_range"] == [0, 1]
     segmenter = segray.load(str(tmp_path / "out/model"))
     assert segmenter.segment(tmp_path / "images" / "shape_0.jpg").max() <= 1
 
 
-def test_training_stops_where_nothing_gets_better(tmp_path: Path, encoder_file: str) -> None:
-    write_shapes(str(tmp_path), 12)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encoder_file: str):
+    """A run that learns nothing, and so ends two epochs after its best one."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write_shapes(str(folder), 12)
     config = settings(
-        *(str(tmp_path), str(tmp_path / "out"), encoder_file),
+        *(str(folder), str(folder / "out"), encoder_file),
         **{"workers": 0, "epochs": 9, "patience": 2, "learning_rate": 1e-12, "warmup": 0.0},
         encoder_learning_rate=0.0,
         batch_norm_momentum=0.999999,
     )
     summary, _ = run(config)
+    return folder, config, summary
+
+
+def test_training_stops_where_nothing_gets_better(stopped) -> None:
+    _, _, summary = stopped
     assert summary.epochs < 9
     assert summary.best["epoch"] == summary.epochs - 2
+
+
+def test_a_run_outlives_the_loss_of_its_best_checkpoint(stopped, tmp_path: Path) -> None:
+    """The bundle is of the best epoch of those that are left."""
+    folder, config, summary = stopped
+    shutil.copytree(folder / "out", tmp_path / "out")
+    best = summary.best["epoch"]
+    (tmp_path / "out" / "checkpoints" / f"epoch_{best:04d}.npz").write_bytes(b"damaged")
+    for name in ("model", "evaluation"):
+        shutil.rmtree(tmp_path / "out" / name)
+    again, lines = run(dataclasses.replace(config, output=str(tmp_path / "out")))
+    [told] = [line for line in lines if "damaged or gone" in line]
+    assert told.startswith(f"the checkpoint of the best epoch, {best}, is damaged or gone")
+    assert f"the best of those that are left is epoch {again.best['epoch']}" in told
+    assert again.best["epoch"] == again.epochs - 2 > best
+    assert segray.load(str(tmp_path / "out" / "model")).labels.names == ("box", "ground")
+
+
+def test_files_that_are_not_as_they_were_are_named(stopped, tmp_path: Path) -> None:
+    """A run goes on only with the data that it was started on, wherever that lies."""
+    before, config, summary = stopped
+    folder = shutil.copytree(before, tmp_path / "elsewhere")
+    moved = dataclasses.replace(
+        config, images=f"{folder}/images", masks=f"{folder}/masks", output=f"{folder}/out"
+    )
+    spoilt = folder / "images" / "shape_3.jpg"
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(b"no image")
+    with pytest.raises(InputError) as one:
+        run(moved)
+    assert re.fullmatch(
+        rf"{folder}/out holds a run on other data \(1 pair\(s\) gone or unreadable, the first: "
+        rf"{spoilt}: not an image [^\n]*\): put the data back as it was, or give another "
+        r"--output to train anew",
+        str(one.value),
+    )
+
+    for name in ("shape_2", "shape_5"):
+        (folder / "images" / f"{name}.jpg").unlink()
+    (folder / "masks" / "shape_2.png").unlink()
+    for suffix, kind in (("jpg", "images"), ("png", "masks")):
+        shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"shape_7.{suffix}")
+        shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"added.{suffix}")
+    with pytest.raises(InputError) as several:
+        run(moved)
+    assert "3 pair(s) gone or unreadable, the first: " in str(several.value)
+    assert f"{before}/images/shape_2.jpg" in str(several.value)  # where it lay
+    assert f"1 pair(s) changed, the first: {folder}/images/shape_7.jpg" in str(several.value)
+    assert f"1 pair(s) new, the first: {folder}/images/added.jpg" in str(several.value)
+
+    (folder / "out" / "pairs.csv").unlink()
+    with pytest.raises(InputError, match=r"on other data \(pairs.csv, which says on what, is gone"):
+        run(moved)
+
+    shutil.copytree(before / "images", folder / "images", dirs_exist_ok=True)
+    shutil.copytree(before / "masks", folder / "masks", dirs_exist_ok=True)
+    for file in (folder / "images" / "added.jpg", folder / "masks" / "added.png"):
+        file.unlink()
+    assert spoilt.read_bytes() == content
+    again, lines = run(moved)
+    assert again == dataclasses.replace(summary, output=f"{folder}/out")
+    assert "this run is trained to its end" in lines
+
+
+def test_the_pairs_of_a_run_are_a_manifest(stopped) -> None:
+    """Of what was learned from, and of what was not."""
+    folder, *_ = stopped
+    parts = read_manifest(str(folder / "out" / "pairs.csv"))
+    assert (len(parts["train"]), len(parts["validation"])) == (10, 2)
+    everything = find_pairs(str(folder / "images"), str(folder / "masks")).pairs
+    listed = {(pair.image, pair.mask) for part in parts.values() for pair in part}
+    assert listed == {(pair.image, pair.mask) for pair in everything}
 
 
 def test_unreadable_and_lone_files_are_listed_and_left_out(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from segray.training.messages import Messages, relay_messages
+from segray.training.tracking import History
 from segray.training.watchdog import Watchdog
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -78,7 +79,7 @@ def test_the_one_that_does_not_come_is_named(messages: Messages) -> None:
         "step 2 of epoch 1 within 1 s: the workers end"
     )
     assert messages.problem() == expected
-    assert messages.take() == [expected]
+    assert messages.take() == ([expected], None)
 
 
 def test_who_comes_twice_to_one_place_is_not_ahead(messages: Messages) -> None:
@@ -104,7 +105,7 @@ def test_all_that_do_not_come_are_named_once(messages: Messages) -> None:
         team.wait_for_position(3, 0)
         with team.watchdogs[0].meeting("the scores"), team.watchdogs[1].meeting("the scores"):
             team.wait_for(0, 1)
-    [line] = messages.take()
+    [line], _ = messages.take()
     assert line == messages.problem()
     assert line == (
         f"worker 2 ({PROCESS}; it was last at step 7) and worker 3 ({PROCESS}; it was last at "
@@ -132,7 +133,7 @@ def test_nobody_leaves_while_all_come_in_time(messages: Messages) -> None:
         time.sleep(2 * TIMEOUT)
     assert team.left == []
     assert messages.problem() == ""
-    assert messages.take() == []
+    assert messages.take() == ([], None)
 
 
 def test_a_meeting_that_breaks_off_is_over(messages: Messages) -> None:
@@ -165,17 +166,20 @@ def test_a_worker_leaves_also_when_nobody_can_be_told(messages: Messages) -> Non
 
 
 def test_lines_reach_the_terminal_in_their_order() -> None:
-    """From any process, and those sent last, too."""
+    """From any process, and those sent last, too; and the newest records where they are tracked."""
     import ray
 
     @ray.remote(num_cpus=0)
     def work(messages: Messages) -> None:
         for number in range(3):
             messages(f"line {number}")
+            messages.set_history([{"epoch": epoch + 1} for epoch in range(number)])
         messages.set_problem("the end", tell=True)
 
     lines: list[str] = []
-    with relay_messages(lines.append) as messages:
+    histories: list[History] = []
+    with relay_messages(lines.append, histories.append) as messages:
         ray.get(work.remote(messages))
         assert messages.problem() == "the end"
     assert lines == ["line 0", "line 1", "line 2", "the end"]
+    assert histories[-1] == [{"epoch": 1}, {"epoch": 2}]
