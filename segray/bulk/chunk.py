@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from segray.bulk.candidates import SIDE, Candidates
 from segray.bulk.config import MaskSize
 from segray.bulk.tally import Reporter
 from segray.model.bundle import Bundle
@@ -25,10 +26,11 @@ from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask, segment_logits
 from segray.pixels.statistics import ClassStatistics
+from segray.pixels.thumbnails import encode_thumbnail
 from segray.storage.failures import FetchError
 from segray.storage.listing import Entry
 from segray.storage.objects import fetch
-from segray.storage.tables import ERRORS_SCHEMA, PartWriter, results_schema
+from segray.storage.tables import ERRORS_SCHEMA, GALLERY_SCHEMA, PartWriter, results_schema
 from segray.storage.uri import join_uri
 
 # What is fetched ahead of the network: requests under way at once (a request waits far more than
@@ -69,7 +71,7 @@ class _Failure:
     """Why an image has no mask: a row of errors."""
 
     entry: Entry
-    stage: Literal["fetch", "decode"]
+    stage: Literal["fetch", "decode", "predict"]
     error: str
     message: str
 
@@ -78,6 +80,10 @@ class _Failure:
 class _Decoded:
     entry: Entry
     picture: Picture
+
+
+# An image whose row of results is being made.
+_Coming = tuple[Picture, Future[dict[str, Any] | _Failure]]
 
 
 class ChunkSegmenter:
@@ -107,12 +113,12 @@ class ChunkSegmenter:
         chunk = _Chunk(entries, self._orders, self._reporter)
         # While the network works on a batch, other threads read the next and make the masks of
         # the last.
-        rows: list[Future[dict[str, Any]]] = []
+        rows: list[_Coming] = []
         for batch in _in_batches(self._read(chunk), self._orders.batch_size):
             logits = self._predict(batch)
             chunk.add(rows)
             rows = [
-                self._masks.submit(_make_row, item, values, self._orders)
+                (item.picture, self._masks.submit(_make_row, item, values, self._orders))
                 for item, values in zip(batch, logits, strict=True)
             ]
         chunk.add(rows)
@@ -153,8 +159,7 @@ class ChunkSegmenter:
             with self._decoding:
                 return _Decoded(entry, read_picture(content, self._orders.bundle.image_size))
         except DecodeError as error:
-            kind = type(error.__cause__ or error).__name__
-            return _Failure(entry, "decode", kind, str(error))
+            return _Failure(entry, "decode", error.kind, str(error))
 
 
 class _Chunk:
@@ -165,9 +170,12 @@ class _Chunk:
         ids = sorted(entry_of)
         self._name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
         self._reporter = reporter
+        self._classes = orders.bundle.labels.names
+        self._candidates = Candidates(len(ids))
         schema = results_schema(orders.bundle.labels)
         self._results = PartWriter(join_uri(orders.output, "results"), self._name, schema)
         self._errors = PartWriter(join_uri(orders.output, "errors"), self._name, ERRORS_SCHEMA)
+        self._gallery = PartWriter(join_uri(orders.output, "gallery"), self._name, GALLERY_SCHEMA)
         before = (self._results.found_ids(), self._errors.found_ids())
         self.missing = [
             entry
@@ -188,11 +196,17 @@ class _Chunk:
         """A request is about to be tried again."""
         self._counts["retries"] += 1
 
-    def add(self, rows: list[Future[dict[str, Any]]]) -> None:
+    def add(self, rows: list[_Coming]) -> None:
         """Take rows of results."""
-        for future in rows:
+        for picture, future in rows:
             row = future.result()
+            if isinstance(row, _Failure):
+                self.fail(row)
+                continue
             self._results.rows.append(row)
+            fractions = [row[f"fraction_{name}"] for name in self._classes]
+            confidences = [row[f"confidence_{name}"] for name in self._classes]
+            self._candidates.add(row["id"], fractions, confidences, picture)
             self._count("segmented", row["id"], len(row["mask"]["bytes"]))
         self._write_if_due()
 
@@ -211,9 +225,17 @@ class _Chunk:
         self._count("failed", entry.id, len(failure.message))
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write what is left, and the pictures of the candidates.
+
+        Those of images that an earlier attempt has segmented are lost.
+        """
         self._results.flush()
         self._errors.flush()
+        self._gallery.rows = [
+            {"id": id, "image": encode_thumbnail(picture, SIDE)}
+            for id, picture in self._candidates.pictures.items()
+        ]
+        self._gallery.flush()
         self._reporter.done(self._name, self._counts)
 
     def _count(self, kind: str, image: int, bytes: int) -> None:
@@ -230,12 +252,17 @@ class _Chunk:
         self._reporter.done(self._name, self._counts)
 
 
-def _make_row(decoded: _Decoded, logits: npt.NDArray[np.float32], orders: Orders) -> dict[str, Any]:
-    """A row of results."""
+def _make_row(
+    decoded: _Decoded, logits: npt.NDArray[np.float32], orders: Orders
+) -> dict[str, Any] | _Failure:
+    """A row of results, unless the network's answer is of no use."""
     picture, labels = decoded.picture, orders.bundle.labels
     own = orders.mask_size == "original"
     height, width = (picture.height, picture.width) if own else logits.shape[:2]
-    mask, statistics = segment_logits(logits, height, width)
+    try:
+        mask, statistics = segment_logits(logits, height, width)
+    except ValueError as error:
+        return _Failure(decoded.entry, "predict", "NotFinite", str(error))
     name = decoded.entry.uri.rpartition("/")[2].rpartition(".")
     return {
         "id": decoded.entry.id,

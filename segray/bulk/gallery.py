@@ -1,33 +1,36 @@
-"""The gallery of a report: a few images with their masks, as small pictures within the page."""
+"""The gallery of a report: a few images with their masks, as small pictures within the page.
+
+The images are those whose pictures were kept as they were segmented: no image is fetched again.
+"""
 
 import base64
 import posixpath
-import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from segray.bulk.candidates import SIDE
 from segray.bulk.charts import Colour, share_bar, swatch
 from segray.bulk.markup import Element, format_confidence, format_count, format_share, tag, uri_tag
 from segray.bulk.survey import Place, open_parquet
 from segray.errors import InputError
-from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask, encode_mask
-from segray.pixels.thumbnails import encode_thumbnail, fit_size, scale_mask
-from segray.storage.uri import read_bytes
-
-#: The longest side of a picture in the page, in pixels.
-SIDE = 256
+from segray.pixels.thumbnails import fit_size, scale_mask
+from segray.storage.tables import GALLERY_SCHEMA, table_uris
+from segray.storage.uri import file_system, join_uri
 
 # What a tile writes out; all classes of the image are in its bar, and can be filtered by.
 _CLASSES = 6
-# A store that has become slow must not hold up a job whose work is done.
-_FETCH_SECONDS = 120
+# Files of pictures that are looked into: those of half a million images.
+_FILES = 1000
+_READERS = 16  # files that are fetched at once
 # Rows of masks in memory at a time: an image of 12 megapixels has one of some hundred kilobytes.
 _MASKS = 16
 
@@ -42,9 +45,8 @@ class Shot:
         height: likewise.
         shares: of each class, 0 to 1.
         confidences: mean of each class, 0 to 1; None of one that is not there.
-        image: a JPEG file; None where there is none to be had.
+        image: a JPEG file; None where there is none.
         mask: a PNG file of the same size; None where it is damaged.
-        note: what is missing and why, or nothing.
     """
 
     uri: str
@@ -54,7 +56,6 @@ class Shot:
     confidences: Sequence[float | None]
     image: bytes | None
     mask: bytes | None
-    note: str
 
     @property
     def confidence(self) -> float:
@@ -62,34 +63,70 @@ class Shot:
         return sum(s * (c or 0) for s, c in zip(self.shares, self.confidences, strict=True))
 
 
-def take_shots(
-    places: Sequence[Place], labels: Labels, tell: Callable[[str], None]
-) -> Iterator[Shot]:
-    """Read rows of results, and fetch their images again.
+def find_pictures(output: str, tell: Callable[[str], None]) -> dict[int, Place]:
+    """Where the pictures are that were kept, by the ids of their images.
+
+    Of very many files some are left out; one that is damaged is passed over.
 
     Args:
-        places: the rows, in the order of files, row groups and rows.
+        output: URI of a segmentation.
+        tell: is called with a line for each such file.
+    """
+    folder = join_uri(output, "gallery")
+    system = file_system(folder)  # fsspec would make another one in each thread
+
+    def read(uri: str) -> dict[int, Place]:
+        found: dict[int, Place] = {}
+        try:
+            with open_parquet(uri, system) as file:
+                if not file.schema_arrow.equals(GALLERY_SCHEMA):
+                    raise InputError(f"{uri} has other columns than id and image")
+                for group in range(file.num_row_groups):
+                    ids = file.read_row_group(group, columns=["id"])["id"].to_pylist()
+                    found |= {id: Place(uri, group, row) for row, id in enumerate(ids)}
+        except InputError as error:
+            tell(f"the report does without some pictures: {error}")
+        return found
+
+    # The names are digests, so the first of them are a random sample.
+    uris = table_uris(folder)[:_FILES]
+    with ThreadPoolExecutor(_READERS) as readers:
+        return {id: place for found in readers.map(read, uris) for id, place in found.items()}
+
+
+def take_shots(rows: Sequence[Place], pictures: dict[int, Place], labels: Labels) -> list[Shot]:
+    """Read rows of results, and the pictures of their images.
+
+    Args:
+        rows: in the order of files, row groups and rows.
+        pictures: of `find_pictures`.
         labels: the classes.
-        tell: is called with a line where images could not be had.
 
     Raises:
-        InputError: a results file cannot be read.
+        InputError: a file cannot be read.
     """
-    started, missing = time.monotonic(), 0
-    for row in _read_rows(places, labels):
-        in_time = time.monotonic() - started < _FETCH_SECONDS
-        shot = _draw(row, labels, in_time)
-        missing += shot.image is None
-        yield shot
-    if missing:
-        tell(
-            f"the report shows the mask alone of {missing} in {len(places)} images, which could "
-            "not be read again"
-        )
+    shots = {row["id"]: _draw(row, labels) for row in _read_rows(rows, labels)}
+    images = _read_pictures({id: pictures[id] for id in shots if id in pictures})
+    return [replace(shot, image=images.get(id)) for id, shot in shots.items()]
+
+
+def _read_pictures(places: dict[int, Place]) -> dict[int, bytes]:
+    """JPEG files by the ids of their images."""
+    ids = defaultdict(list)
+    for id, place in places.items():
+        ids[place.uri, place.group].append(id)
+
+    def read(group: tuple[str, int]) -> dict[int, bytes]:
+        with open_parquet(group[0]) as file:
+            images = file.read_row_group(group[1], columns=["image"])["image"]
+            return {id: images[places[id].row].as_py() for id in ids[group]}
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return {id: image for found in readers.map(read, ids) for id, image in found.items()}
 
 
 def _read_rows(places: Sequence[Place], labels: Labels) -> Iterator[dict[str, Any]]:
-    columns = ["uri", "width", "height"]
+    columns = ["id", "uri", "width", "height"]
     columns += [f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence")]
     for (uri, group), found in groupby(places, key=lambda place: (place.uri, place.group)):
         wanted = [place.row for place in found]
@@ -112,48 +149,24 @@ def _read_masks(file: pq.ParquetFile, group: int, rows: Sequence[int]) -> Iterat
         first += len(batch)
 
 
-def _draw(row: dict[str, Any], labels: Labels, in_time: bool) -> Shot:
+def _draw(row: dict[str, Any], labels: Labels) -> Shot:
+    """The shot without its image."""
     pixels = np.array([row[f"pixels_{name}"] for name in labels.names])
-    width, height = row["width"], row["height"]
-    size = fit_size(width, height, SIDE)
-    notes = []
-    try:
-        if not in_time:
-            raise InputError("the store was too slow")
-        picture = read_picture(read_bytes(row["uri"]), max(size))
-        _check_size(picture, width, height)
-        image = encode_thumbnail(picture, SIDE)
-    except (InputError, DecodeError) as error:
-        image = None
-        notes.append(f"The image could not be shown: {_without(str(error), row['uri'])}")
+    size = fit_size(row["width"], row["height"], SIDE)
     try:
         mask = encode_mask(scale_mask(decode_mask(row["mask"]), *size), labels.palette)
     except (OSError, SyntaxError, TypeError, ValueError, IndexError):
         # What Pillow raises on a damaged PNG, or the lack of one.
         mask = None
-        notes.append("The mask is damaged.")
     return Shot(
         uri=row["uri"],
-        width=width,
-        height=height,
+        width=row["width"],
+        height=row["height"],
         shares=(pixels / max(1, pixels.sum())).tolist(),
         confidences=[row[f"confidence_{name}"] for name in labels.names],
-        image=image,
+        image=None,
         mask=mask,
-        note=" ".join(notes),
     )
-
-
-def _check_size(picture: Picture, width: int, height: int) -> None:
-    if (picture.width, picture.height) != (width, height):
-        raise DecodeError(
-            f"it has become another one since, of {picture.width} x {picture.height} pixels"
-        )
-
-
-def _without(reason: str, uri: str) -> str:
-    """The reason without the URI, which stands beside it."""
-    return reason.replace(f"cannot read {uri}: ", "")
 
 
 def draw_tiles(shots: Sequence[Shot], labels: Labels) -> Iterator[Element]:
@@ -192,7 +205,7 @@ def _draw_tile(shot: Shot, labels: Labels, name: str) -> Element:
         ),
         tag("ul", *rows, class_="classes"),
         tag("p", class_="chosen", hidden="hidden"),
-        tag("p", shot.note, class_="note") if shot.note else None,
+        None if shot.mask else tag("p", "The mask is damaged.", class_="note"),
         class_="tile" if shot.image else "tile bare",
         data_shares=" ".join(f"{share:.7g}" for share in shot.shares),
         data_confidences=" ".join(

@@ -77,7 +77,8 @@ def settle(
         output: its absolute URI.
         run: names the files of the manifest that count.
         labels: the model's classes.
-        prune: whether rows of images that the manifest does not have are removed.
+        prune: whether rows of images that the manifest does not have are removed, and pictures of
+            them.
         tell: is called with lines for the user's terminal.
 
     Raises:
@@ -93,12 +94,14 @@ def settle(
         if not current:
             remove(uri)
     results = _Folder(join_uri(output, "results"), listed, prune, len(labels))
-    results.settle([f"pixels_{name}" for name in labels.names], np.empty(0, dtype=np.int64))
+    none = np.empty(0, dtype=np.int64)
+    results.settle([f"pixels_{name}" for name in labels.names], none)
     errors = _Folder(join_uri(output, "errors"), listed, prune, 0)
     errors.settle([], results.ids)
     if results.doubled:
         tell(f"removed {results.doubled} rows that were there twice")
     if prune:
+        _Folder(join_uri(output, "gallery"), listed, prune, 0).settle([], none)
         tell(f"removed {results.stale + errors.stale} rows of images that are gone or have changed")
     lost = len(listed) - len(results.ids) - len(errors.ids)
     if lost:
@@ -145,7 +148,7 @@ def _check_doubled(uris: list[str], doubled: Ids) -> None:
 
 
 class _Folder:
-    """The rows of results, or of errors.
+    """The rows of results, of errors, or of the gallery.
 
     Attributes:
         ids: of the images that have a row, ascending.

@@ -34,7 +34,7 @@ from segray.storage.uri import (
 )
 
 #: What a segmentation writes.
-FOLDERS = ("manifest", "results", "errors")
+FOLDERS = ("manifest", "results", "errors", "gallery")
 RECORD = "run.json"
 REPORT = "report.html"
 _SETTINGS = "config.json"

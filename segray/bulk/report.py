@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.bulk.charts import curve, histogram, share_bar, swatch
-from segray.bulk.gallery import draw_tiles, take_shots
+from segray.bulk.gallery import Shot, draw_tiles, find_pictures, take_shots
 from segray.bulk.markup import (
     NONE,
     Element,
@@ -62,7 +62,8 @@ def write_report(
 ) -> None:
     """Write ``OUTPUT/report.html``.
 
-    All rows are counted, without their masks; `SAMPLE` images are fetched again for the gallery.
+    All rows are counted, without their masks. No image is fetched: the gallery shows `SAMPLE` of
+    those whose pictures were kept, or if there are none, the masks alone of as many images.
 
     Args:
         output: absolute URI of a segmentation: a folder with manifest, results and errors.
@@ -74,8 +75,9 @@ def write_report(
     Raises:
         InputError: the segmentation cannot be read, or the page cannot be written.
     """
-    survey = make_survey(output, labels, SAMPLE)
-    shots = list(take_shots(survey.sample, labels, tell))
+    pictures = find_pictures(output, tell)
+    survey = make_survey(output, labels, SAMPLE, np.array(sorted(pictures), dtype=np.int64))
+    shots = list(take_shots(survey.sample, pictures, labels))
     order = np.argsort(-survey.pixels, kind="stable").tolist()
     configuration = record.get("configuration") or {}
     source = str(configuration.get("images") or configuration.get("manifest") or "sample images")
@@ -89,7 +91,7 @@ def write_report(
         "throughput": _draw_throughput(timeline),
         "errors": _draw_errors(survey.failures),
         "options": [tag("option", labels.names[i], value=i) for i in order],
-        "sampled": [_describe_sample(len(shots), survey.segmented)],
+        "sampled": [_describe_sample(shots, survey.segmented)],
         "tiles": list(draw_tiles(shots, labels)),
         "settings": _draw_settings(record),
     }
@@ -307,15 +309,20 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _MESSAGE_LETTERS else text[: _MESSAGE_LETTERS - 1] + "…"
 
 
-def _describe_sample(shown: int, segmented: int) -> Element:
-    if shown == segmented:
-        return tag("span", f"All of {count_images(segmented)}." if shown else "No images.")
-    return tag(
-        "span",
-        f"A sample: {shown} of {count_images(segmented)}. Some are drawn at random over all "
-        "of them, some are those of which the model is least sure, and some have the most or the "
-        "least of a class.",
-    )
+def _describe_sample(shots: Sequence[Shot], segmented: int) -> Element:
+    shown = len(shots)
+    if not shown:
+        return tag("span", "No images.")
+    text = f"All of {count_images(segmented)}."
+    if shown < segmented:
+        text = (
+            f"A sample: {shown} of {count_images(segmented)}. Some are drawn at random over all "
+            "of them, some are among those of which the model is least sure, and some among those "
+            "with the most or the least of a class."
+        )
+    if not any(shot.image for shot in shots):
+        text += " The pictures of the images are not there any more: these are the masks."
+    return tag("span", text)
 
 
 def _draw_settings(record: dict[str, Any]) -> list[Element]:

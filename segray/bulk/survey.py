@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from segray.bulk.search import Ids, is_in
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.tables import table_uris
@@ -95,7 +96,7 @@ class Survey:
     sample: list[Place]
 
 
-def make_survey(output: str, labels: Labels, sample: int) -> Survey:
+def make_survey(output: str, labels: Labels, sample: int, among: Ids) -> Survey:
     """Read a segmentation and count. Only images in the manifest count, and each of them once.
 
     Args:
@@ -104,11 +105,13 @@ def make_survey(output: str, labels: Labels, sample: int) -> Survey:
         sample: images to choose: a random spread over all, those of which the model is least
             sure, and those with most and with least of each class. The same output, the same
             sample.
+        among: the ids to choose from, int64 [N], ascending; all, if none of them counts.
 
     Raises:
         InputError: a file cannot be read, or lacks a column.
     """
     listed = _Listed(output)
+    among = among[is_in(among, listed.ids)]
     classes = len(labels)
     pixels, images = np.zeros((2, classes), dtype=np.int64)
     summed = np.zeros(classes)
@@ -130,7 +133,9 @@ def make_survey(output: str, labels: Labels, sample: int) -> Survey:
             there = counted[:, class_id] > 0
             shares[class_id] += _count_bins(fractions[there, class_id])
             confidences[class_id] += _count_bins(sure[there, class_id])
-        pool.add(ids[rows], rows, fractions, np.nansum(fractions * sure, axis=1), (uri, group))
+        able = is_in(ids[rows], among) if len(among) else np.ones(len(rows), dtype=np.bool_)
+        means = np.nansum(fractions * sure, axis=1)
+        pool.add(ids[rows][able], rows[able], fractions[able], means[able], (uri, group))
     failures = _read_failures(output, listed)
     with np.errstate(invalid="ignore"):
         confidence = summed / pixels
@@ -154,10 +159,10 @@ class _Listed:
     def __init__(self, output: str) -> None:
         groups = _read_groups(join_uri(output, "manifest"), ["id"])
         found = [table["id"].to_numpy() for _, _, table in groups]
-        self.ids = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
+        self.ids: Ids = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *found]))
         self._met = np.zeros(len(self.ids), dtype=np.bool_)
 
-    def claim(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    def claim(self, ids: Ids) -> npt.NDArray[np.intp]:
         """The places in `ids` of those that are listed and are met for the first time."""
         distinct, firsts = np.unique(ids, return_index=True)
         if not len(self.ids):
@@ -177,23 +182,22 @@ class _Pool:
         self._extremes = size * _EXTREMES // _OF
         self._each = max(1, self._extremes // classes)  # of either end of a class
         self._origins: list[tuple[str, int]] = []
-        # Per candidate: a random number that hangs on the id, how sure the model is, and the share
-        # of each class; and place in _origins and row.
+        # Per candidate: its id, how sure the model is, and the share of each class; and place in
+        # _origins and row.
         self._values = np.empty((0, 2 + classes))
         self._places = np.empty((0, 2), dtype=np.int64)
 
     def add(
         self,
-        ids: npt.NDArray[np.int64],
+        ids: Ids,
         rows: npt.NDArray[np.intp],
         fractions: npt.NDArray[np.float64],
         sure: npt.NDArray[np.float64],
         origin: tuple[str, int],
     ) -> None:
         """Take rows of a row group: int64 [N], int [N], float64 [N, C], float64 [N]."""
-        # Knuth's multiplicative hash (TAOCP 6.4), so that ids need not be random themselves.
-        drawn = (ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)).astype(np.float64)
-        values = np.column_stack([drawn, sure, fractions])
+        # An id is a digest: the smallest ones are a random sample.
+        values = np.column_stack([ids.astype(np.float64), sure, fractions])
         places = np.column_stack([np.full(len(rows), len(self._origins)), rows])
         self._origins.append(origin)
         self._values = np.concatenate([self._values, values])

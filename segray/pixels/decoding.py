@@ -72,7 +72,7 @@ def read_picture(source: bytes | Image.Image, size: int | tuple[int, int]) -> Pi
 
     Args:
         source: an image file's bytes (one of `FORMATS`, told by content), or an image in memory.
-            JPEG bytes of over sixteen times `size` are decoded at a reduced scale.
+            JPEG bytes of over eight times `size` are decoded at a reduced scale.
         size: the side of the square, or the width and height to scale to, in pixels.
 
     Raises:

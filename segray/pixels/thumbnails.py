@@ -24,12 +24,12 @@ def encode_thumbnail(picture: Picture, side: int) -> bytes:
     """A JPEG file of a picture in its own proportions, at most `side` pixels wide and high.
 
     Args:
-        picture: decoded to a square of about `side` pixels.
+        picture: decoded to a square of any size.
         side: as in `fit_size`.
     """
     size = fit_size(picture.width, picture.height, side)
     buffer = io.BytesIO()
-    image = Image.fromarray(picture.pixels).resize(size, Image.Resampling.BILINEAR)
+    image = Image.fromarray(picture.pixels).resize(size, Image.Resampling.BICUBIC)
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
 

@@ -168,8 +168,15 @@ def _list_s3(shard: Shard) -> Iterator[Page]:
             if shard.upto and name > shard.upto:
                 yield page
                 return
-            # Of a hidden file or folder; the prefix may be one that was asked for.
             if "/." in name[start:] or name.startswith(".", len(base)):
+                # Seldom: a closer look, for in S3 `.` and `..` are names like any other.
+                hidden = any(
+                    part.startswith(".") and part not in (".", "..")
+                    for part in name[len(base) :].split("/")
+                )
+            else:
+                hidden = False
+            if hidden:
                 page.hidden += 1
             elif name.endswith("/"):
                 page.placeholders += 1

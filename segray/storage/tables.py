@@ -32,7 +32,10 @@ ERRORS_SCHEMA = pa.schema(
     ]
 )
 
-_MASK_BYTES = "mask.bytes"
+GALLERY_SCHEMA = pa.schema([("id", pa.int64()), ("image", pa.binary())])  # a JPEG file
+
+# PNG and JPEG files.
+_FILES = ("mask.bytes", "image")
 
 # Hugging Face's name for a column whose bytes are an image file.
 _HUGGINGFACE_IMAGE = {"_type": "Image"}
@@ -74,13 +77,13 @@ def write_table(uri: str, table: pa.Table) -> None:
         InputError: it cannot be written.
     """
     buffer = io.BytesIO()
-    # A mask is a PNG already: to compress it again, or to look for equal ones, is for nothing.
+    # They are compressed already: to do it again, or to look for equal ones, is for nothing.
     columns = _leaves(table.schema)
     pq.write_table(
         table,
         buffer,
-        compression={name: "none" if name == _MASK_BYTES else "zstd" for name in columns},
-        use_dictionary=[name for name in columns if name != _MASK_BYTES],
+        compression={name: "none" if name in _FILES else "zstd" for name in columns},
+        use_dictionary=[name for name in columns if name not in _FILES],
     )
     write_bytes(uri, buffer.getvalue())
 

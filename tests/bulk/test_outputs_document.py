@@ -52,7 +52,7 @@ def test_the_queries(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(top) == 10
     fractions = [row[1] for row in top]
     assert fractions == sorted(fractions, reverse=True)
-    assert [row[:3] for row in errors] == [("decode", "UnidentifiedImageError", 1)]
+    assert [row[:3] for row in errors] == [("decode", "unsupported", 1)]
 
 
 @pytest.mark.parametrize("number", range(3))

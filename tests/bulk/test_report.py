@@ -24,12 +24,21 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+from segray.bulk.candidates import SIDE
 from segray.bulk.progress import Moment
 from segray.bulk.report import write_report
 from segray.errors import InputError
+from segray.pixels.decoding import Picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
-from segray.storage.tables import ERRORS_SCHEMA, MANIFEST_SCHEMA, results_schema, write_table
+from segray.pixels.thumbnails import encode_thumbnail
+from segray.storage.tables import (
+    ERRORS_SCHEMA,
+    GALLERY_SCHEMA,
+    MANIFEST_SCHEMA,
+    results_schema,
+    write_table,
+)
 from segray.storage.uri import join_uri, read_bytes, write_bytes
 from tests.support import draw_picture, encode
 
@@ -64,25 +73,32 @@ _FLAGS = (
 )
 
 
+def digest(number: int) -> int:
+    """An id as those of images are: any 64 bits; each number has its own."""
+    return number * 0x9E3779B97F4A7C15 % 2**64 - 2**63
+
+
 @dataclass
 class Output:
-    """A segmentation made by a test."""
+    """A segmentation made by a test; there are no images, but pictures of them."""
 
     uri: str
     labels: Labels
     listed: list[tuple[int, str]] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
+    pictures: list[dict[str, Any]] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
     def add(
-        self, uri: str, seed: int, size: tuple[int, int] = (40, 30), image: bool = True
+        self, uri: str, seed: int, size: tuple[int, int] = (40, 30), picture: bool = True
     ) -> dict[str, Any]:
-        """An image (if wanted) of random shares and confidences, and its row."""
+        """The row of an image of random shares and confidences, and its picture, if wanted."""
         rng = np.random.default_rng(seed)
         width, height = size
-        if image:
-            write_bytes(uri, encode(draw_picture(height, width, seed), "JPEG"))
+        if picture:
+            image = encode(draw_picture(height, width, seed), "JPEG")
+            self.pictures.append({"id": digest(len(self.listed)), "image": image})
         shares = rng.dirichlet(np.full(len(self.labels), 2 / len(self.labels)))
         shares[shares < 0.1] = 0  # so that not every image has every class
         mask = rng.choice(len(self.labels), (height, width), p=shares / shares.sum())
@@ -90,7 +106,7 @@ class Output:
 
     def add_mask(self, uri: str, mask: np.ndarray, sure: np.ndarray) -> dict[str, Any]:
         row = {
-            "id": len(self.listed),
+            "id": digest(len(self.listed)),
             "uri": uri,
             "width": mask.shape[1],
             "height": mask.shape[0],
@@ -107,10 +123,11 @@ class Output:
         return row
 
     def fail(self, uri: str, stage: str, error: str, message: str) -> None:
+        id = digest(len(self.listed))
         self.errors.append(
-            {"id": len(self.listed), "uri": uri, "stage": stage, "error": error, "message": message}
+            {"id": id, "uri": uri, "stage": stage, "error": error, "message": message}
         )
-        self.listed.append((len(self.listed), uri))
+        self.listed.append((id, uri))
 
     def write(self, rows_per_file: int = 16) -> None:
         """The files of the output, except for the report."""
@@ -118,6 +135,7 @@ class Output:
         self._write("manifest", entries, MANIFEST_SCHEMA, max(1, len(entries)))
         self._write("results", self.results, results_schema(self.labels), rows_per_file)
         self._write("errors", self.errors, ERRORS_SCHEMA, rows_per_file)
+        self._write("gallery", self.pictures, GALLERY_SCHEMA, rows_per_file)
 
     def _write(self, folder: str, rows: list[Any], schema: pa.Schema, per_file: int) -> None:
         for first in range(0, len(rows), per_file):
@@ -186,7 +204,7 @@ def test_it_states_the_run(output: Output) -> None:
 
 
 def test_shares_and_confidences_are_those_of_all_pixels(output: Output) -> None:
-    rows = [output.add(f"/nowhere/{n}.jpg", n, (20 + n, 30), image=False) for n in range(30)]
+    rows = [output.add(f"/nowhere/{n}.jpg", n, (20 + n, 30), picture=False) for n in range(30)]
     output.write(rows_per_file=7)
     page = output.report()
     total = sum(row["width"] * row["height"] for row in rows)
@@ -221,14 +239,14 @@ def test_the_histograms_count_images(output: Output) -> None:
 
 def test_only_the_manifest_counts_and_each_image_once(output: Output) -> None:
     for n in range(3):
-        output.add(f"/nowhere/{n}.jpg", n, image=False)
-    old = output.add("/nowhere/replaced.jpg", 8, image=False)
+        output.add(f"/nowhere/{n}.jpg", n, picture=False)
+    old = output.add("/nowhere/replaced.jpg", 8, picture=False)
     output.listed.remove((old["id"], old["uri"]))
     output.results.insert(0, output.results[0])  # twice in a file
     output.results += output.results[:3]  # and in another one
     # Segmented after it had failed.
     failure = {"stage": "fetch", "error": "InputError", "message": "gone"}
-    output.errors.append({"id": 2, "uri": "/nowhere/2.jpg", **failure})
+    output.errors.append({"id": digest(2), "uri": "/nowhere/2.jpg", **failure})
     output.errors += 2 * [{"id": 77, "uri": "/nowhere/lost.jpg", **failure}]
     output.listed += [(77, "/nowhere/lost.jpg"), (78, "/nowhere/left.jpg")]
     output.write(rows_per_file=2)
@@ -275,7 +293,7 @@ def test_countless_kinds_of_errors_and_endless_messages_are_cut(output: Output) 
 
 
 def test_throughput_is_that_between_two_moments(output: Output) -> None:
-    output.add("/nowhere/0.jpg", 0, image=False)
+    output.add("/nowhere/0.jpg", 0, picture=False)
     output.write()
     # 100 images in 10 s, and 1100 in as many.
     half, whole = Moment(10, 90, 10, 5_000_000), Moment(20, 1190, 10, 10_000_000)
@@ -290,7 +308,7 @@ def test_throughput_is_that_between_two_moments(output: Output) -> None:
 
 
 def test_a_day_s_timeline_becomes_a_short_curve(output: Output) -> None:
-    output.add("/nowhere/0.jpg", 0, image=False)
+    output.add("/nowhere/0.jpg", 0, picture=False)
     output.write()
     timeline = [Moment(2.0 * n, 64 * n, 0, 64 * n * 10**5) for n in range(1, 43_201)]
     page = output.report(timeline=timeline)
@@ -299,7 +317,7 @@ def test_a_day_s_timeline_becomes_a_short_curve(output: Output) -> None:
 
 
 def test_nothing_left_to_do_is_no_error(output: Output) -> None:
-    output.add("/nowhere/0.jpg", 0, image=False)
+    output.add("/nowhere/0.jpg", 0, picture=False)
     output.write()
     record = RECORD | {"counts": {"processed": 0}, "seconds": 0.01}
     for timeline in ([], [Moment(0, 0, 0, 0)], [Moment(0, 0, 0, 0), Moment(0.01, 0, 0, 0)]):
@@ -324,7 +342,7 @@ def test_the_record_may_be_a_bare_one(output: Output) -> None:
 
 
 def test_a_file_that_is_no_results_file_is_named(output: Output) -> None:
-    output.add("/nowhere/0.jpg", 0, image=False)
+    output.add("/nowhere/0.jpg", 0, picture=False)
     output.write()
     foreign = join_uri(output.uri, "results", "foreign.parquet")
     write_table(foreign, pa.table({"id": [1]}))
@@ -339,7 +357,7 @@ def test_a_file_that_is_no_results_file_is_named(output: Output) -> None:
 
 
 def test_the_sample_has_what_is_worth_a_look(output: Output) -> None:
-    rows = [output.add(f"/nowhere/{n:04}.jpg", n, (16, 12), image=False) for n in range(2000)]
+    rows = [output.add(f"/nowhere/{n:04}.jpg", n, (16, 12), picture=False) for n in range(2000)]
     output.write(rows_per_file=150)
     page = output.report()
     shown = tile_names(page)
@@ -372,37 +390,67 @@ def test_files_and_their_order_do_not_change_the_sample(output: Output, tmp_path
     assert len(set(shown) ^ set(others)) <= 4  # of those with equal shares, any will do
 
 
-@pytest.mark.parametrize("kind", ["gone", "unreadable", "replaced"])
-def test_without_its_source_an_image_is_its_mask_and_a_note(output: Output, kind: str) -> None:
-    folder = f"{output.uri}-images"
-    good, bad = f"{folder}/good.jpg", f"{folder}/bad.jpg"
-    output.add(good, 0)
-    output.add(bad, 1)
-    if kind == "gone":
-        Path(bad).unlink()
-        reason = "no such file or folder"
-    elif kind == "unreadable":
-        Path(bad).write_bytes(b"no image at all")
-        reason = "not an image"
-    else:
-        Path(bad).write_bytes(encode(draw_picture(50, 60), "JPEG"))
-        reason = "it has become another one since, of 60 x 50 pixels"
+def test_the_sample_is_of_images_whose_pictures_were_kept(output: Output) -> None:
+    for n in range(400):
+        output.add(f"/nowhere/{n:03}.jpg", n, (16, 12), picture=n % 4 == 0)
+    # Images that have changed since, or are gone.
+    for n in range(0, 40, 4):
+        output.listed.remove((digest(n), f"/nowhere/{n:03}.jpg"))
+    output.pictures.append({"id": 5, "image": b"of an image without a row"})
     output.write()
     page = output.report()
-    tiles = dict(zip(tile_names(page), page.split('<li class="tile')[1:], strict=True))
-    assert tiles["good.jpg"].count("<img") == 2
-    assert tiles["bad.jpg"].count("<img") == 1
-    assert '<img class="mask"' in tiles["bad.jpg"]
-    assert f"The image could not be shown: {reason}" in text_of(page)
-    assert output.told == [
-        "the report shows the mask alone of 1 in 2 images, which could not be read again"
-    ]
+    shown = tile_names(page)
+    assert len(set(shown)) == 60
+    assert {int(name[:3]) for name in shown} <= set(range(40, 400, 4))
+    assert page.count('<img class="image"') == page.count('<img class="mask"') == 60
+    assert "A sample: 60 of 390 images." in text_of(page)
+    # Each has its own.
+    tiles = dict(zip(shown, page.split('<li class="tile')[1:], strict=True))
+    for picture in output.pictures[10:-1]:
+        name = next(uri for id, uri in output.listed if id == picture["id"])[9:]
+        if name in tiles:
+            assert base64.b64encode(picture["image"]).decode() in tiles[name]
+
+
+@pytest.mark.parametrize("left", ["no folder", "an empty folder", "pictures of other images"])
+def test_without_pictures_there_are_the_masks(output: Output, left: str) -> None:
+    for n in range(70):
+        output.add(f"/nowhere/{n}.jpg", n, picture=False)
+    if left == "pictures of other images":
+        output.pictures.append({"id": 5, "image": b"of another"})
+    output.write()
+    if left == "an empty folder":
+        Path(output.uri, "gallery").mkdir()
+    page = output.report()
+    assert len(set(tile_names(page))) == 60
+    assert page.count('<img class="mask"') == page.count("<img") == 60
+    assert "The pictures of the images are not there any more: these are the masks." in text_of(
+        page
+    )
+
+
+@pytest.mark.parametrize("kind", ["damaged", "foreign", "empty"])
+def test_a_file_of_pictures_that_is_of_no_use_is_passed_over(output: Output, kind: str) -> None:
+    for n in range(6):
+        output.add(f"/nowhere/{n}.jpg", n)
+    output.write(rows_per_file=2)
+    bad = join_uri(output.uri, "gallery", "000002.parquet")
+    if kind == "foreign":
+        write_table(bad, pa.table({"id": ["x"]}))
+    else:
+        write_bytes(bad, b"PAR1 not at all PAR1" if kind == "damaged" else b"")
+    page = output.report()
+    assert sorted(tile_names(page)) == ["0.jpg", "1.jpg", "4.jpg", "5.jpg"]
+    assert page.count('<img class="image"') == 4
+    [line] = output.told
+    assert line.startswith("the report does without some pictures: ")
+    assert bad in line
 
 
 def test_a_damaged_mask_is_a_note(output: Output) -> None:
     for n, data in enumerate((b"", b"\x89PNG\r\n\x1a\n", None)):
-        output.add(f"{output.uri}-images/{n}.jpg", n)["mask"] = {"bytes": data, "path": None}
-    output.add(f"{output.uri}-images/whole.jpg", 5)
+        output.add(f"/nowhere/{n}.jpg", n)["mask"] = {"bytes": data, "path": None}
+    output.add("/nowhere/whole.jpg", 5)
     output.results[2]["mask"] = None
     output.write()
     page = output.report()
@@ -411,8 +459,7 @@ def test_a_damaged_mask_is_a_note(output: Output) -> None:
 
 
 def test_masks_of_the_model_s_size_are_laid_over_their_images(output: Output) -> None:
-    uri = f"{output.uri}-images/wide.jpg"
-    row = output.add(uri, 0, (120, 60))
+    row = output.add("/nowhere/wide.jpg", 0, (120, 60))
     row["mask"]["bytes"] = encode_mask(np.zeros((64, 64), np.uint8), output.labels.palette)
     output.write()
     page = output.report()
@@ -427,11 +474,11 @@ def test_the_page_stays_small(output: Output) -> None:
     """Sixty pictures of noise, which nothing compresses, of twenty classes."""
     labels = Labels(tuple(f"class_{i}" for i in range(20)), tuple(range(20)))
     output.labels = labels
-    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    image = encode_thumbnail(Picture(noise, 400, 400), SIDE)
     for n in range(60):
-        uri = f"{output.uri}-images/{n}.jpg"
-        output.add(uri, n, (400, 400), image=False)
-        write_bytes(uri, encode(noise, "JPEG"))
+        output.add(f"/nowhere/{n}.jpg", n, (400, 400))
+        output.pictures[-1]["image"] = image
     output.write()
     page = output.report()
     assert page.count("<img") == 120
@@ -439,10 +486,13 @@ def test_the_page_stays_small(output: Output) -> None:
 
 
 def test_a_large_output_is_read_without_its_masks(output: Output) -> None:
-    """Twenty files of 500 rows, each with a mask of four kilobytes: forty megabytes in all."""
+    """Twenty files of 500 rows, each with a mask of four kilobytes: forty megabytes in all.
+
+    The pictures are twenty megabytes more.
+    """
     rng = np.random.default_rng(0)
     template = pa.Table.from_pylist(
-        [output.add("/nowhere/0.jpg", 0, image=False)] * 500, results_schema(output.labels)
+        [output.add("/nowhere/0.jpg", 0, picture=False)] * 500, results_schema(output.labels)
     )
     mask = output.results[0]["mask"]["bytes"]
     output.listed = [(n, f"/nowhere/{n}.jpg") for n in range(10_000)]
@@ -458,8 +508,11 @@ def test_a_large_output_is_read_without_its_masks(output: Output) -> None:
             place = template.schema.get_field_index(name)
             template = template.set_column(place, template.schema.field(name), column)
         write_table(join_uri(output.uri, "results", f"{file:02}.parquet"), template)
+        pictures = [{"id": 500 * file + n, "image": rng.bytes(50_000)} for n in range(20)]
+        table = pa.Table.from_pylist(pictures, GALLERY_SCHEMA)
+        write_table(join_uri(output.uri, "gallery", f"{file:02}.parquet"), table)
 
-    del template, columns, masks
+    del template, columns, masks, pictures, table
     before = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(before)
     pa.set_memory_pool(pool)
@@ -472,11 +525,12 @@ def test_a_large_output_is_read_without_its_masks(output: Output) -> None:
         pa.set_memory_pool(before)
     assert "segmented 10,000 of 10,000 images" in text_of(page)
     assert "60 of 10,000 images" in text_of(page)
+    assert page.count('<img class="image"') == 60
     assert peak < 12_000_000
     assert seconds < 20
 
 
-def test_images_and_output_may_be_in_s3(s3: Callable[[str], str], labels: Labels) -> None:
+def test_the_output_may_be_in_s3(s3: Callable[[str], str], labels: Labels) -> None:
     bucket = s3("report")
     output = Output(f"{bucket}/masks", labels)
     for n in range(5):

@@ -1,0 +1,391 @@
+"""How fast a folder of images is segmented, beside what people do without segray.
+
+    python benchmarks/bulk.py --model MODEL --images photos        # three rounds of all sides
+    python benchmarks/bulk.py --rounds 1 --sides segray raydata    # 100 sample images, a random model
+    python benchmarks/bulk.py --megapixels 12 --count 40           # drawn images of that size
+
+Sides: `segray`, jobs/segment.py as it stands (in its own process for so few images), `segray-ray`
+with --workers 2, `segray-tf` with --engine tensorflow; `raydata`, Ray Data as its documentation
+shows it: read_images, one predictor actor, write_parquet; `tfdata`, one process with tf.data and
+pandas; `onnx` and `tf`, the bare forward pass over images in memory, again and again. All sides but
+the bare ones write a PNG mask of each image's own size and the pixels of each class; `raydata` and
+`tfdata` with TensorFlow, which resizes the logits and takes the winner.
+
+Each run is a process of its own, one after the other. What it writes tells the time: the first file
+of results, and the images in the later files over the time until the last. Memory is that of the
+process and all below it, shared pages counted once (PSS), looked at ten times a second.
+"""
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+import tyro
+from PIL import Image
+
+from segray.job import quiet_native_logs
+from segray.model.bundle import ONNX, WEIGHTS, open_bundle
+
+Side = Literal["segray", "segray-ray", "segray-tf", "raydata", "tfdata", "onnx", "tf"]
+
+ROOT = Path(__file__).parent.parent
+NAMES: dict[Side, str] = {
+    "segray": "segray",
+    "segray-ray": "segray --workers 2",
+    "segray-tf": "segray --engine tensorflow",
+    "raydata": "Ray Data as documented",
+    "tfdata": "tf.data and pandas",
+    "onnx": "bare ONNX Runtime",
+    "tf": "bare TensorFlow",
+}
+_PACKAGES = ("tensorflow", "keras", "onnxruntime", "ray", "numpy", "pillow", "segray")
+_BATCH = 32
+_ROWS = 64  # in a file of tf.data's side
+
+
+@dataclass(frozen=True)
+class BulkBenchmark:
+    """Print images/s of segray's bulk job and of the usual ways."""
+
+    model: str | None = None
+    """A model bundle; default: one of random weights, 128x128, three classes."""
+    images: str | None = None
+    """A local folder of images; default: drawn ones."""
+    count: int = 100
+    """How many images to draw."""
+    megapixels: float = 0.2
+    """The size of drawn images."""
+    rounds: int = 3
+    """How often each side runs."""
+    sides: tuple[Side, ...] = (
+        "segray",
+        "segray-ray",
+        "segray-tf",
+        "raydata",
+        "tfdata",
+        "onnx",
+        "tf",
+    )
+    """Which sides."""
+    json: str | None = None
+    """File that receives the figures of every round."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What came of one run; None where a side has no such figure.
+
+    Attributes:
+        whole: seconds from the start of its process to the end.
+        first: seconds until the first results.
+        rate: images/s from then on.
+        memory: the greatest, in MB.
+    """
+
+    whole: float
+    first: float | None
+    rate: float | None
+    memory: float
+
+
+def main() -> None:
+    if len(sys.argv) == 5 and sys.argv[1] == "--child":
+        _CHILDREN[sys.argv[2]](*sys.argv[3:])
+        return
+    config = tyro.cli(BulkBenchmark)
+    print(_describe(config), flush=True)
+    rounds: dict[Side, list[Figures]] = {side: [] for side in config.sides}
+    with tempfile.TemporaryDirectory() as name:
+        images = config.images or _draw_images(Path(name, "images"), config)
+        model = config.model or _make_model(Path(name, "model"))
+        for number in range(1, config.rounds + 1):
+            for side in config.sides:
+                with tempfile.TemporaryDirectory(dir=name) as output:
+                    figures = _run(side, model, images, Path(output, "out"))
+                rounds[side].append(figures)
+                print(
+                    f"round {number}/{config.rounds}  {NAMES[side]:<27} {figures}", file=sys.stderr
+                )
+    print("\n".join(_make_table(rounds)), flush=True)
+    if config.json:
+        document = {
+            "command": sys.argv,
+            "date": date.today().isoformat(),
+            "cores": os.cpu_count(),
+            "versions": {name: version(name) for name in _PACKAGES},
+            "settings": asdict(config),
+            "sides": {side: [asdict(figures) for figures in runs] for side, runs in rounds.items()},
+        }
+        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def _describe(config: BulkBenchmark) -> str:
+    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return f"{os.cpu_count()} cores; {packages}; {config.rounds} round(s)"
+
+
+def _make_table(rounds: dict[Side, list[Figures]]) -> list[str]:
+    """A line for each side: medians over its rounds."""
+
+    def median(values: list[float | None], places: int) -> str:
+        known = [value for value in values if value is not None]
+        return f"{statistics.median(known):.{places}f}" if known else "-"
+
+    lines = [f"{'':<27} {'whole s':>8} {'first s':>8} {'images/s':>9} {'peak MB':>8}"]
+    for side, runs in rounds.items():
+        lines.append(
+            f"{NAMES[side]:<27} {median([run.whole for run in runs], 1):>8} "
+            f"{median([run.first for run in runs], 1):>8} "
+            f"{median([run.rate for run in runs], 1):>9} "
+            f"{median([run.memory for run in runs], 0):>8}"
+        )
+    return lines
+
+
+def _run(side: Side, model: str, images: str, output: Path) -> Figures:
+    if side.startswith("segray"):
+        command = [str(ROOT / "jobs" / "segment.py"), "--model", model, "--images", images]
+        command += ["--output", str(output), "--max-error-rate", "1"]
+        if side == "segray-ray":
+            command += ["--workers", "2"]
+        if side == "segray-tf":
+            command += ["--engine", "tensorflow"]
+    else:
+        output.mkdir()
+        command = [__file__, "--child", side, model, f"{images}\n{output}"]
+    begun, begun_at = time.monotonic(), time.time()
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env={**os.environ, "RAY_ADDRESS": "local" if side == "segray-ray" else ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    peak = _watch_memory(process)
+    text, _ = process.communicate()
+    whole = time.monotonic() - begun
+    if process.returncode:
+        raise SystemExit(f"{NAMES[side]} ended with {process.returncode}:\n{text[-3000:]}")
+    if side in ("onnx", "tf"):
+        return Figures(whole, None, float(text.split()[-1]), peak())
+    files = sorted(
+        (file.stat().st_mtime, pq.read_metadata(file).num_rows)
+        for file in (output / "results").glob("*.parquet")
+    )
+    first, last = files[0][0], files[-1][0]
+    later = sum(rows for _, rows in files[1:])
+    return Figures(whole, first - begun_at, later / (last - first) if later else None, peak())
+
+
+def _watch_memory(process: subprocess.Popen[str]) -> Any:
+    """Look at the memory of a process and those below it; call the result for the peak in MB."""
+    peak = 0.0
+
+    def watch() -> None:
+        nonlocal peak
+        while process.poll() is None:
+            peak = max(peak, _memory(process.pid))
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+
+    def result() -> float:
+        thread.join()
+        return peak
+
+    return result
+
+
+def _memory(root: int) -> float:
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(folder.name))
+        except OSError:
+            continue  # it has just ended
+    total, todo = 0, [root]
+    while todo:
+        pid = todo.pop()
+        todo += children.get(pid, [])
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return total / 1024
+
+
+def _draw_images(folder: Path, config: BulkBenchmark) -> str:
+    folder.mkdir()
+    width = round((config.megapixels * 1e6 * 4 / 3) ** 0.5)
+    rng = np.random.default_rng(0)
+    for number in range(config.count):
+        cells = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        image = Image.fromarray(cells).resize((width, width * 3 // 4), Image.Resampling.BICUBIC)
+        # Photographs are not smooth: noise brings the file to a photograph's size.
+        pixels = np.asarray(image, np.int16) + rng.integers(-8, 9, image.size[::-1])[..., None]
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / f"{number:05}.jpg")
+    return str(folder)
+
+
+def _make_model(folder: Path) -> str:
+    subprocess.run(
+        [sys.executable, __file__, "--child", "model", str(folder), ""],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    return str(folder)
+
+
+def _child_model(folder: str, _: str) -> None:
+    with quiet_native_logs():
+        import keras
+
+        from segray.model.bundle import write_bundle
+        from segray.model.unet import build_unet
+        from segray.pixels.labels import Labels
+
+    keras.utils.set_random_seed(0)
+    labels = Labels.parse(("pet=1", "background=2", "border=3"))
+    write_bundle(folder, build_unet(3, 128), labels, {})
+
+
+def _load_keras(model: str) -> Any:
+    """The network, as a function from uint8 [B, S, S, 3] to logits, and its size."""
+    with quiet_native_logs():
+        import tensorflow as tf
+
+        from segray.model.unet import build_unet, load_weights_content
+
+    bundle = open_bundle(model, [WEIGHTS])
+    network = build_unet(len(bundle.labels), bundle.image_size, input_range=bundle.input_range)
+    load_weights_content(network, bundle.files[WEIGHTS])
+    return tf.function(lambda images: network(images, training=False)), bundle.image_size
+
+
+def _child_raydata(model: str, folders: str) -> None:
+    """https://docs.ray.io/en/latest/data/batch_inference.html"""
+    images, output = folders.split("\n")
+    import ray
+
+    class Predictor:
+        def __init__(self) -> None:
+            self.network, self.size = _load_keras(model)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            import tensorflow as tf
+
+            small = [tf.image.resize(image, (self.size, self.size)) for image in batch["image"]]
+            logits = self.network(tf.cast(tf.stack(small), tf.uint8))
+            masks, counts = [], []
+            for image, values in zip(batch["image"], logits, strict=True):
+                mask = tf.argmax(tf.image.resize(values, image.shape[:2]), -1).numpy()
+                masks.append(_encode(mask))
+                counts.append(np.bincount(mask.ravel(), minlength=values.shape[-1]))
+            return {
+                "path": batch["path"],
+                "mask": np.array(masks, object),
+                "pixels": np.stack(counts),
+            }
+
+    ray.init(log_to_driver=False)
+    ray.data.read_images(images, mode="RGB", include_paths=True).map_batches(
+        Predictor, batch_size=_BATCH, compute=ray.data.ActorPoolStrategy(size=1)
+    ).write_parquet(f"{output}/results")
+
+
+def _child_tfdata(model: str, folders: str) -> None:
+    images, output = folders.split("\n")
+    import pandas as pd
+    import tensorflow as tf
+
+    network, size = _load_keras(model)
+
+    def read(path: Any) -> Any:
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        small = tf.cast(tf.round(tf.image.resize(image, (size, size), antialias=True)), tf.uint8)
+        return path, small, tf.shape(image)[:2]
+
+    paths = sorted(str(path) for path in Path(images).iterdir())
+    batches = (
+        tf.data.Dataset.from_tensor_slices(paths)
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(_BATCH)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    Path(output, "results").mkdir()
+    rows: list[dict[str, Any]] = []
+    files = 0
+
+    def write() -> None:
+        nonlocal files
+        pd.DataFrame(rows).to_parquet(f"{output}/results/{files:05}.parquet")
+        files += 1
+        rows.clear()
+
+    for names, smalls, sizes in batches:
+        for name, values, own in zip(names, network(smalls), sizes, strict=True):
+            mask = tf.argmax(tf.image.resize(values, own), -1).numpy()
+            counts = np.bincount(mask.ravel(), minlength=values.shape[-1])
+            rows.append({"path": name.numpy().decode(), "mask": _encode(mask), "pixels": counts})
+        if len(rows) >= _ROWS:
+            write()
+    if rows:
+        write()
+
+
+def _encode(mask: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _child_onnx(model: str, _: str) -> None:
+    from segray.model.predictor import OnnxPredictor
+
+    bundle = open_bundle(model, [ONNX])
+    print(_time_forward(OnnxPredictor(bundle).predict, bundle.image_size))
+
+
+def _child_tf(model: str, _: str) -> None:
+    network, size = _load_keras(model)
+    print(_time_forward(lambda images: network(images).numpy(), size))
+
+
+def _time_forward(predict: Any, size: int) -> float:
+    """Images/s over ten seconds."""
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 3), dtype=np.uint8)
+    predict(images)
+    done, begun = 0, time.monotonic()
+    while time.monotonic() - begun < 10:
+        predict(images)
+        done += _BATCH
+    return done / (time.monotonic() - begun)
+
+
+_CHILDREN = {
+    "model": _child_model,
+    "raydata": _child_raydata,
+    "tfdata": _child_tfdata,
+    "onnx": _child_onnx,
+    "tf": _child_tf,
+}
+
+if __name__ == "__main__":
+    main()

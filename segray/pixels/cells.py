@@ -1,0 +1,277 @@
+"""Cells: the pixels between the same four logits, and which of them have one winner.
+
+The logit vectors that a class wins (the first of the largest) are a convex set, and a bilinear
+value is a convex combination of its corners. So a cell whose corners have the same winner has it
+everywhere, ties included, and only in the others is there anything to compute for each pixel.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.pixels.labels import IGNORED
+from segray.pixels.statistics import Tally
+
+# The longest side of a cell, in pixels: one that is larger becomes several.
+_CELL_SIDE = 32
+# Cells are filled in bands over so many logits, and pixels computed in blocks of so many, over so
+# many logits: that bounds the memory whatever the size of the image and the number of classes.
+_BAND_LOGITS = 1 << 20
+_BLOCK_PIXELS = 1 << 15
+_BLOCK_LOGITS = 1 << 17
+
+_Floats = npt.NDArray[np.floating[Any]]
+# Of each class, its logits at the upper left, upper right, lower left and lower right of cells.
+_FourArrays = tuple[_Floats, _Floats, _Floats, _Floats]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The pixels of one axis, in runs of up to `_CELL_SIDE` that lie between the same two logits.
+
+    Attributes:
+        before, after: intp [R], the two logits.
+        first, count: intp [R], the run's first pixel and how many it has.
+        place: float64 [pixels of the axis], where between its two logits a pixel is, 0 to 1.
+        samples: float64 [2, R] (or [1, R], where all runs are of one pixel), places that stand for
+            all pixels of a run. They are its middle, less and plus the standard deviation of its
+            pixels: the two-point Gauss rule of n equidistant points, whose variance is
+            (n**2 - 1) / 12. Of two pixels it is the pixels.
+    """
+
+    before: npt.NDArray[np.intp]
+    after: npt.NDArray[np.intp]
+    first: npt.NDArray[np.intp]
+    count: npt.NDArray[np.intp]
+    place: npt.NDArray[np.float64]
+    samples: npt.NDArray[np.float64]
+
+    @classmethod
+    def between(cls, size: int, target: int) -> "Runs":
+        """The runs of an axis of ``target`` pixels over ``size`` logits."""
+        position = (np.arange(target) + 0.5) * (size / target) - 0.5
+        below = np.floor(position)
+        first = np.flatnonzero(np.diff(below, prepend=-2))
+        # A run that is too long is cut into equal pieces.
+        count = np.diff(first, append=target)
+        pieces = -(-count // _CELL_SIDE)
+        run = np.repeat(np.arange(len(first)), pieces)
+        piece = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        first = first[run] + piece * count[run] // pieces[run]
+
+        count = np.diff(first, append=target)
+        last = first + count - 1
+        place = position - below
+        middle = (place[first] + place[last]) / 2
+        deviation = np.sqrt((count**2 - 1) / 12) * (size / target)
+        return cls(
+            before=np.maximum(below[first], 0).astype(np.intp),
+            # The same as before, where a pixel is exactly on a logit.
+            after=np.clip(np.ceil(position[last]), 0, size - 1).astype(np.intp),
+            first=first,
+            count=count,
+            place=place,
+            samples=np.stack([middle - deviation, middle + deviation][: count.max()]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def longest(self) -> int:
+        """The pixels of the longest run."""
+        return int(self.count.max())
+
+    def part(self, some: slice) -> "Runs":
+        """Some of the runs, counting their logits from the first of these."""
+        top = self.before[some][0]
+        return replace(
+            self,
+            before=self.before[some] - top,
+            after=self.after[some] - top,
+            first=self.first[some],
+            count=self.count[some],
+            samples=self.samples[:, some],
+        )
+
+    def pixels(
+        self, runs: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
+        """The pixels of runs, intp [longest, len(runs)].
+
+        A run that is shorter than the longest repeats its last pixel; the second array, bool of
+        the same shape, says where.
+        """
+        number = np.arange(self.longest)[:, None]
+        last = self.count[runs] - 1
+        return self.first[runs] + np.minimum(number, last), number > last
+
+
+def cut_bands(shape: tuple[int, ...], rows: Runs, columns: Runs) -> Iterator[slice]:
+    """Cut the rows of cells into bands of about `_BAND_LOGITS` logits."""
+    height, width, classes = shape
+    # Of few classes the cells count, not the logits: each has four samples.
+    values = max(classes, 32) * max(width, len(columns)) * -(-height // len(rows))
+    step = max(1, _BAND_LOGITS // values)
+    return (slice(start, start + step) for start in range(0, len(rows), step))
+
+
+class Band:
+    """Some rows of cells, and the logits that they lie between.
+
+    Args:
+        logits: float32 [n, w, C].
+        rows: the cells' rows; they count the logits from the first of these.
+        columns: the cells' columns.
+    """
+
+    def __init__(self, logits: npt.NDArray[np.float32], rows: Runs, columns: Runs) -> None:
+        self._logits = np.ascontiguousarray(np.moveaxis(logits, -1, 0))
+        self._winner, self._best = find_winner(self._logits)
+        self._rows, self._columns = rows, columns
+        upper, lower = self._winner[rows.before], self._winner[rows.after]
+        #: uint8 [rows, columns], the winner at the upper left corner of each cell.
+        self.winner = upper[:, columns.before]
+        #: bool [rows, columns], whether the other corners have the same.
+        self.decided = self.winner == upper[:, columns.after]
+        self.decided &= self.winner == lower[:, columns.before]
+        self.decided &= self.winner == lower[:, columns.after]
+
+    def fill(self, mask: npt.NDArray[np.uint8]) -> None:
+        """Fill each cell of the mask with its winner, whether it is decided or not."""
+        first, count = self._rows.first[0], self._rows.count
+        wide = np.repeat(self.winner, self._columns.count, axis=1)
+        row = np.repeat(np.arange(len(count)), count)
+        # Any mode but the default one writes straight into the mask.
+        np.take(wide, row, axis=0, out=mask[first : first + len(row)], mode="clip")
+
+    def sample(self, tally: Tally) -> None:
+        """Count the decided cells, with their confidence at a few points."""
+        down, along = self._rows.samples[:, :, None], self._columns.samples[:, None]
+        corners = map(self._corners_of_all, self._logits)
+        planes = _interpolate(corners, down.astype(np.float32), along.astype(np.float32))
+        tally.add(
+            np.where(self.decided, self.winner, np.uint8(IGNORED)),
+            # Of a decided cell the winner's logits are 0; the samples are the first two axes.
+            softmax_of_winner(planes, 0).mean(axis=(0, 1)),
+            np.multiply.outer(self._rows.count, self._columns.count, dtype=np.float64),
+        )
+
+    def compute(self, mask: npt.NDArray[np.uint8], tally: Tally) -> None:
+        """Compute and count every pixel of the cells that are not decided."""
+        rows, columns = np.nonzero(~self.decided)
+        block = min(
+            _BLOCK_PIXELS // (self._rows.longest * self._columns.longest),
+            _BLOCK_LOGITS // len(self._logits),
+        )
+        for start in range(0, len(rows), block):
+            some = slice(start, start + block)
+            self._compute_some(rows[some], columns[some], mask, tally)
+
+    def _compute_some(
+        self,
+        rows: npt.NDArray[np.intp],
+        columns: npt.NDArray[np.intp],
+        mask: npt.NDArray[np.uint8],
+        tally: Tally,
+    ) -> None:
+        """The cells at ``rows`` and ``columns``, each intp [N]; arrays are [rows, columns, N]."""
+        y, no_row = self._rows.pixels(rows)
+        x, no_column = self._columns.pixels(columns)
+        down, along = self._rows.place[y], self._columns.place[x]
+        corners = list(self._corners_of(rows, columns))
+        winner, best = find_winner(_interpolate(zip(*corners, strict=True), down, along))
+        mask.reshape(-1)[(y * mask.shape[1])[:, None] + x] = winner
+
+        # Interpolating again costs no more than keeping the logits of all classes would.
+        confidence = softmax_of_winner(_interpolate(zip(*corners, strict=True), down, along), best)
+        winner[no_row[:, None] | no_column] = IGNORED
+        tally.add(winner, confidence)
+
+    def _corners_of_all(self, plane: npt.NDArray[np.float32]) -> _FourArrays:
+        """Of one class and all cells, float32 [rows, columns], less the largest of the classes."""
+        less = plane - self._best
+        left, right = less.take(self._columns.before, 1), less.take(self._columns.after, 1)
+        before, after = self._rows.before, self._rows.after
+        return (
+            left.take(before, 0),
+            right.take(before, 0),
+            left.take(after, 0),
+            right.take(after, 0),
+        )
+
+    def _corners_of(
+        self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
+    ) -> Iterator[npt.NDArray[np.float64]]:
+        """Of all classes and some cells, float64 [C, N], less the largest of the classes."""
+        planes, best = self._logits.reshape(len(self._logits), -1), self._best.ravel()
+        for row in (self._rows.before[rows], self._rows.after[rows]):
+            for column in (self._columns.before[columns], self._columns.after[columns]):
+                place = row * self._best.shape[1] + column
+                yield planes.take(place, 1).astype(np.float64) - best.take(place)
+
+
+def _interpolate(
+    corners: Iterable[_FourArrays], down: _Floats, along: _Floats
+) -> Iterator[_Floats]:
+    """The logits between four corners, class by class.
+
+    Args:
+        corners: of each class, four arrays [...].
+        down, along: shares of the lower and of the right corners, [D, ...] and [A, ...].
+
+    Yields:
+        For each class an array [D, A, ...].
+    """
+    for upper_left, upper_right, lower_left, lower_right in corners:
+        upper = along * (upper_right - upper_left)
+        upper += upper_left
+        difference = along * (lower_right - lower_left)
+        difference += lower_left
+        difference -= upper
+        values = down[:, None] * difference
+        values += upper
+        yield values
+
+
+def find_winner(planes: Iterable[_Floats]) -> tuple[npt.NDArray[np.uint8], _Floats]:
+    """The class of the largest value, and that value.
+
+    Class by class, because numpy's argmax over a short axis costs several times as much.
+
+    Args:
+        planes: of each class its logits, all of one shape.
+
+    Returns:
+        uint8 and the planes' dtype, of that shape. Of equal logits the first wins.
+    """
+    planes = iter(planes)
+    best = np.array(next(planes))
+    winner = np.zeros(best.shape, dtype=np.uint8)
+    for class_id, values in enumerate(planes, start=1):
+        better = (values > best).view(np.uint8)
+        better *= np.uint8(class_id)
+        # Ids grow: the greatest of those that were better than all before is the last of them.
+        np.maximum(winner, better, out=winner)
+        np.maximum(best, values, out=best)
+    return winner, best
+
+
+def softmax_of_winner(planes: Iterable[_Floats], best: _Floats | float) -> npt.NDArray[np.float32]:
+    """The softmax probability of the class whose logits are ``best``.
+
+    Args:
+        planes: of each class its logits, all of one shape.
+        best: the winner's logits, of that shape, or what they are everywhere.
+    """
+    total: Any = np.float32(0)
+    for values in planes:
+        share = np.empty(values.shape, dtype=np.float32)
+        np.subtract(values, best, out=share)
+        total += np.exp(share, out=share)
+    # The winner's own share is 1. Where the samples of an undecided cell meet no class, it is not
+    # there, and the cell is not counted.
+    return 1 / np.maximum(total, 1)

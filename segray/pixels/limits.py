@@ -1,0 +1,116 @@
+"""Limits: how many pixels an image may have, and how much memory decoding it may take."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import ExifTags, ImageFile, TiffImagePlugin
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from segray.pixels.formats import check_jpeg
+from segray.pixels.refusals import DecodeError
+
+#: Images of more pixels than this are refused before a pixel is decoded. 2**30 bytes of RGB
+#: over four, the limit that Pillow warns at.
+MAX_PIXELS = 89_478_485
+
+#: Bytes that a process decodes into at a time, on all its threads together. An image that takes
+#: more is refused before a pixel is decoded; images that take more together wait for each other.
+MAX_MEMORY = 3 << 28
+
+# Pillow expands the run lengths of a BMP in Python, at some five million pixels a second.
+_MAX_RUN_LENGTH_PIXELS = 1 << 24
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
+
+
+def check_pixels(image: ImageFile.ImageFile) -> None:
+    """Refuse an image, opened and not loaded, of too many pixels.
+
+    Raises:
+        DecodeError: it has more than `MAX_PIXELS`, or is a large BMP of run lengths.
+    """
+    limit, kind = MAX_PIXELS, ""
+    if isinstance(image, BmpImageFile) and image.tile[0][0] == "bmp_rle":
+        limit, kind = _MAX_RUN_LENGTH_PIXELS, " for a BMP of run lengths"
+    if image.width * image.height > limit:
+        raise DecodeError(
+            f"claims {image.width} x {image.height} pixels, over the limit of {limit}{kind}",
+            "too large",
+        )
+
+
+def memory_needed(image: ImageFile.ImageFile, content: bytes, own_size: tuple[int, int]) -> int:
+    """Bytes that decoding takes at its peak, beside the file's.
+
+    Args:
+        image: opened, not loaded, and set to a reduced scale if it is to have one.
+        content: the file's.
+        own_size: the image's width and height at full scale.
+
+    Raises:
+        DecodeError: it is over `MAX_MEMORY`.
+        ValueError: decoding would take very long.
+    """
+    width, height = own_size
+    stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4)
+    # Pillow keeps a pointer to each row, and a row is converted whole: an image may be but one.
+    needed = stored * image.width * image.height + 8 * max(image.size)
+    if isinstance(image, JpegImageFile):
+        needed += check_jpeg(content) * width * height
+    elif isinstance(image, WebPImageFile):
+        # libwebp's canvas, the one before it, a copy of the frame, and Pillow's pixels.
+        needed = 4 * 4 * width * height
+    elif isinstance(image, TiffImageFile):
+        needed += _tiff_memory(image)
+    if needed > MAX_MEMORY:
+        raise DecodeError(
+            f"claims {width} x {height} pixels, and decoding this {image.format} takes "
+            f"{needed >> 20} MiB, over the limit of {MAX_MEMORY >> 20} MiB",
+            "too large",
+        )
+    return needed
+
+
+def _tiff_memory(image: TiffImageFile) -> int:
+    """Bytes of a TIFF's largest strip or tile, and of its pixels again if they are turned."""
+    covered = sum((box[2] - box[0]) * (box[3] - box[1]) for _, box, *_ in image.tile if box)
+    if covered > image.width * image.height * len(image.getbands()):
+        raise ValueError("its strips or tiles overlap")
+    tags = image.tag_v2
+    turned = 4 * image.width * image.height if tags.get(ExifTags.Base.Orientation, 1) != 1 else 0
+    if image.info["compression"] == "raw":
+        return turned  # Pillow reads these line by line, and libtiff the others part by part.
+    rows = min(tags.get(TiffImagePlugin.ROWSPERSTRIP, image.height), image.height)
+    columns, rows = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_LENGTH, rows)
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (8,)))
+    bits *= tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    return turned + int(columns * rows * max(bits, 32)) // 8
+
+
+class _Memory:
+    """What is free of `MAX_MEMORY`."""
+
+    def __init__(self) -> None:
+        self._free = MAX_MEMORY
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reserved(self, size: int) -> Iterator[None]:
+        """Wait until ``size`` bytes, not over `MAX_MEMORY`, are free, and keep them meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()
+
+
+#: Of this process.
+MEMORY = _Memory()
