@@ -47,7 +47,8 @@ def _make_client() -> Any:
             retries={"mode": "standard", "total_max_attempts": 8},
         ),
     )
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _parse_listing)
+    # First, because botocore's own handlers parse the whole body too, in search of errors.
+    client.meta.events.register_first("before-parse.s3.ListObjectsV2", _parse_listing)
     return client
 
 
@@ -96,6 +97,8 @@ def _parse_listing(
         root = ElementTree.fromstring(response_dict["body"])
     except ElementTree.ParseError:
         return  # botocore says what is wrong with it
+    if not root.tag.endswith("ListBucketResult"):
+        return  # an error, though the status says that all is well
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
     objects = [
         (
