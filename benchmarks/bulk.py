@@ -1,7 +1,7 @@
 """How fast a folder of images is segmented, beside what people do without segray.
 
     python benchmarks/bulk.py --model MODEL --images photos        # three rounds of all sides
-    python benchmarks/bulk.py --rounds 1 --sides segray raydata    # 100 sample images, a random model
+    python benchmarks/bulk.py --rounds 1 --sides segray raydata    # drawn images, a random model
     python benchmarks/bulk.py --megapixels 12 --count 40           # drawn images of that size
 
 Sides: `segray`, jobs/segment.py as it stands (in its own process for so few images), `segray-ray`

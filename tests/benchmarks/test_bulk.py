@@ -1,0 +1,34 @@
+"""The benchmark of bulk segmentation, at its smallest."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_table_has_a_line_for_each_side(tmp_path: Path, bundle_uri: str) -> None:
+    sides = ["segray", "tfdata", "onnx"]
+    result = subprocess.run(
+        [
+            *(sys.executable, "benchmarks/bulk.py", "--model", bundle_uri, "--count", "70"),
+            *("--megapixels", "0.01", "--rounds", "1", "--sides", *sides),
+            *("--json", str(tmp_path / "figures.json")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert result.returncode == 0, result.stderr
+    names = ["segray", "tf.data and pandas", "bare ONNX Runtime"]
+    for name, line in zip(names, result.stdout.splitlines()[2:], strict=True):
+        assert line.startswith(name)
+    figures = json.loads((tmp_path / "figures.json").read_text())["sides"]
+    for side in sides:
+        [run] = figures[side]
+        assert run["rate"] > 0
+        assert run["memory"] > 0
+    for side in ("segray", "tfdata"):
+        assert 0 < figures[side][0]["first"] < figures[side][0]["whole"]
