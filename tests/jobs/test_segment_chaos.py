@@ -119,10 +119,12 @@ def test_a_driver_that_is_killed_and_started_again(
     kills = 0
     for turn in range(KILLS):
         process = start(bucket, bundle_uri, output, counted.url, "--workers", "2")
-        # Half of the moments are anywhere, the others while rows are being written.
+        # Half of the moments are while rows are being written, the others anywhere before.
         if turn % 2 == 0:
             await_rows(process, output)
-        time.sleep(chance.uniform(0, seconds / 3))
+            time.sleep(chance.uniform(0, 2))
+        else:
+            time.sleep(chance.uniform(0, seconds / 3))
         kills += process.poll() is None
         kill(process.pid)
         process.wait()
