@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,10 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
         _claim(output, config, bundle, search.root, tell)
         done = _find_done(output, config, tell)
         missing = _count_missing(search, done, tell)
+        if missing is None and search.root and not config.limit:
+            # The first images by URI are found by one search only.
+            tell(f"found more than {_PEEK} images: searching on while they are segmented")
+            search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
         yield Plan(config, engine, bundle, output, search, done, missing, check)
 
 
@@ -118,8 +122,7 @@ def _make_search(
             filter = Filter((), config.include, config.exclude)
     else:
         root = _images_uri(config, tell)
-        # The first images by URI are found by one search only.
-        parts = split_listing(root, 1 if config.limit else _PARTS)
+        parts = [Shard(root)]
     return Search(tuple(parts), root, filter, output, run, config.limit)
 
 

@@ -12,6 +12,8 @@ from segray.storage.uri import exists, explain_errors, is_local
 # How many files of a local disk make a page: a page of S3's has as many.
 _PAGE = 1000
 _LAST_CHARACTER = "\U0010ffff"
+# At how many characters a listing is divided, at most, where keys go on with more.
+_BRANCHES = 64
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ def _find_bounds(bucket: str, base: str, parts: int) -> list[str]:
     prefixes = [base]
     for _ in range(64):  # of depth: keys may share a long beginning
         deeper: list[str] = []
-        for prefix in prefixes:
+        for place, prefix in enumerate(prefixes):
+            if len(deeper) + len(prefixes) - place >= 2 * parts:
+                deeper += prefixes[place:]  # enough; each request takes its time
+                break
             deeper += _next_prefixes(bucket, prefix)
         if not deeper or deeper == prefixes:
             break
@@ -156,6 +161,8 @@ def _next_prefixes(bucket: str, prefix: str) -> list[str]:
             return [prefix]  # a single key is not divided further
         found.append(keys[0][: len(prefix) + 1])
         after = found[-1] + _LAST_CHARACTER
+        if len(found) == _BRANCHES:
+            return found  # what comes after the last of them is listed with it
 
 
 def _list_s3(shard: Shard) -> Iterator[Page]:
