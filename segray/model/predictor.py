@@ -33,6 +33,8 @@ class OnnxPredictor:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that wait sleep: other work, such as decoding, wants the cores meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             bundle.files[ONNX], options, providers=["CPUExecutionProvider"]
         )
