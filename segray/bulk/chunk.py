@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Semaphore
+from queue import SimpleQueue
+from threading import Event, Lock, Semaphore
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +40,10 @@ _REQUESTS = 24
 _AHEAD = 64
 _AHEAD_BYTES = 1 << 27
 _GUESSED_BYTES = 1 << 22
+
+#: Chunks that a process has in hand at once: while one waits for its last and slowest images, the
+#: next ones keep the network busy.
+CHUNKS_AT_ONCE = 3
 
 # When rows are written before their chunk is done: what they hold, and how long they have waited.
 _FILE_BYTES = 1 << 26
@@ -87,7 +92,7 @@ _Coming = tuple[Picture, Future[dict[str, Any] | _Failure]]
 
 
 class ChunkSegmenter:
-    """Segments chunks, one after the other, with one network.
+    """Segments chunks with one network; any number of threads may call it, each with a chunk.
 
     Args:
         orders: of the run.
@@ -100,6 +105,12 @@ class ChunkSegmenter:
         self._requests = ThreadPoolExecutor(_REQUESTS)
         self._decoding = Semaphore(orders.threads)
         self._masks = ThreadPoolExecutor(orders.threads)
+        self._predicting = Lock()
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        """Give up what is under way; what is not written yet is done by the next run."""
+        self._stopped.set()
 
     def segment(self, entries: list[Entry]) -> None:
         """Write a row of results or of errors for each image.
@@ -115,7 +126,10 @@ class ChunkSegmenter:
         # the last.
         rows: list[_Coming] = []
         for batch in _in_batches(self._read(chunk), self._orders.batch_size):
-            logits = self._predict(batch)
+            if self._stopped.is_set():
+                return
+            with self._predicting:
+                logits = self._predict(batch)
             chunk.add(rows)
             rows = [
                 (item.picture, self._masks.submit(_make_row, item, values, self._orders))
@@ -128,22 +142,23 @@ class ChunkSegmenter:
         return self._predictor.predict(np.stack([item.picture.pixels for item in batch]))
 
     def _read(self, chunk: "_Chunk") -> Iterator[_Decoded]:
-        """The images that can be read, in order, many ahead; the others become rows of errors."""
-        under_way: deque[tuple[int, Future[_Decoded | _Failure]]] = deque()
-        ahead_bytes = 0
+        """The images that can be read, as they come; the others become rows of errors."""
+        under_way: dict[Future[_Decoded | _Failure], int] = {}
+        done: SimpleQueue[Future[_Decoded | _Failure]] = SimpleQueue()
         waiting = deque(chunk.missing)
         while waiting or under_way:
             while waiting and (
-                not under_way or (len(under_way) < _AHEAD and ahead_bytes < _AHEAD_BYTES)
+                not under_way
+                or (len(under_way) < _AHEAD and sum(under_way.values()) < _AHEAD_BYTES)
             ):
                 entry = waiting.popleft()
-                size = _GUESSED_BYTES if entry.size is None else entry.size
-                ahead_bytes += size
                 request = self._requests.submit(self._read_one, entry, chunk.count_retry)
-                under_way.append((size, request))
-            size, outcome = under_way.popleft()
+                under_way[request] = _GUESSED_BYTES if entry.size is None else entry.size
+                request.add_done_callback(done.put)
+            # Not in order: nobody waits for the one whose request is tried again and again.
+            outcome = done.get()
             item = outcome.result()
-            ahead_bytes -= size
+            del under_way[outcome]
             if isinstance(item, _Failure):
                 chunk.fail(item)
             else:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from segray.bulk.chunk import ChunkSegmenter, Orders
+from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.run import chunk_images, make_orders, most_chunks
@@ -25,6 +25,13 @@ _SEARCH_CPUS = 0.25
 _PREDICTOR_CPUS = 0.5
 # Ray Data passes a task's rows on when they come to so many bytes: here, some thousand names.
 _BLOCK_BYTES = 1 << 18
+
+# Ray Data hands an actor several chunks at once only if it is told that its class is thread-safe.
+_CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
+    "enable_true_multi_threading": True,
+    "max_concurrent_calls_per_actor": CHUNKS_AT_ONCE,
+    "max_tasks_in_flight_per_actor": CHUNKS_AT_ONCE + 1,
+}
 
 _IMAGES = pa.schema(
     [
@@ -146,11 +153,13 @@ def _predictors(plan: Plan) -> tuple[int, ray.data.ActorPoolStrategy]:
     now = plan.config.workers or int(ray.cluster_resources().get(kind, 0))
     if not now:
         # A cluster that starts its nodes when they are asked for: ask until it has no more.
-        return 1, ray.data.ActorPoolStrategy(min_size=1, max_size=plan.missing or None)
+        return 1, ray.data.ActorPoolStrategy(
+            min_size=1, max_size=plan.missing or None, **_CHUNKS_IN_AN_ACTOR
+        )
     # Never more predictors than there can be chunks.
     predictors = min(now, most_chunks(plan))
     return predictors, ray.data.ActorPoolStrategy(
-        min_size=1, max_size=predictors, initial_size=predictors
+        min_size=1, max_size=predictors, initial_size=predictors, **_CHUNKS_IN_AN_ACTOR
     )
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 from segray import __version__
-from segray.bulk.chunk import ChunkSegmenter, Orders
+from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.outcome import Outcome, settle
 from segray.bulk.plan import RECORD, Plan
 from segray.bulk.progress import Progress
@@ -99,14 +100,32 @@ def _segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
     tally = Tally()
     threads = len(os.sched_getaffinity(0))
     progress = Progress(tally.totals, plan.missing, tell)
-    segmenter: ChunkSegmenter | None = None
-    with progress.running():
-        for entries in _chunks(plan, tally, chunk_images(plan, 1)):
-            plan.check()
-            # Only now: a run with nothing to do loads no network.
-            segmenter = segmenter or ChunkSegmenter(make_orders(plan, threads), tally)
-            segmenter.segment(entries)
+    # Only where there is something to do: else no network is loaded.
+    segmenter = ChunkSegmenter(make_orders(plan, threads), tally) if plan.missing != 0 else None
+    with progress.running(), ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
+        under_way: set[Future[None]] = set()
+        try:
+            for entries in _chunks(plan, tally, chunk_images(plan, 1)):
+                if len(under_way) == CHUNKS_AT_ONCE:
+                    under_way = _await_one(under_way)
+                plan.check()
+                assert segmenter, "a plan with nothing missing has no chunks"
+                under_way.add(lanes.submit(segmenter.segment, entries))
+            while under_way:
+                under_way = _await_one(under_way)
+        except BaseException:
+            if segmenter:
+                segmenter.stop()
+            raise
     return progress
+
+
+def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
+    """Wait until a chunk is done, and raise what it raises; the others."""
+    done, others = wait(under_way, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+    return others
 
 
 def _chunks(plan: Plan, reporter: Reporter, size: int) -> Iterator[list[Entry]]:

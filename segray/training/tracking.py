@@ -1,0 +1,243 @@
+"""Tracking: an MLflow run that gets the numbers of a training run.
+
+It is written by a thread of the driver, so that a server that is slow, or gone, holds nobody up.
+Each time the whole history is handed over and what the server lacks is sent, so that what could
+not be sent once is sent later, by the next epoch or by the same command run again.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from segray import __version__
+from segray.errors import InputError
+from segray.storage.uri import exists, join_uri, read_bytes, write_bytes
+
+#: One record per finished epoch, as in metrics.jsonl.
+History = Sequence[dict[str, Any]]
+
+#: The file, in a run's folder, that says which MLflow run is this run's.
+RUN = "mlflow.json"
+
+# What mlflow reads once, when it is imported, unless the user has set it. An answer that does not
+# come is asked for again after the next epoch, and usage is nobody else's business.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_PACKAGES = ("keras", "ray", "tensorflow")
+# For what is still to be sent when the run is over.
+_SECONDS_TO_END = 10.0
+
+
+def check_tracking(uri: str) -> None:
+    """Refuse what --mlflow cannot be used with.
+
+    Raises:
+        InputError: it is no URL of a server, or holds credentials, or MLflow is not installed.
+    """
+    if "@" in uri or "?" in uri:
+        raise InputError(
+            "--mlflow must not hold credentials: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment"
+        )
+    if not re.fullmatch(r"https?://[\w.:\[\]-]+(/\S*)?", uri):
+        raise InputError(
+            f"--mlflow {uri}: give the URL of a tracking server, as in http://localhost:5000"
+        )
+    if not importlib.util.find_spec("mlflow"):
+        raise InputError("--mlflow needs MLflow's client: pip install 'segray[mlflow]'")
+
+
+@contextlib.contextmanager
+def tracking(
+    uri: str | None, output: str, record: dict[str, Any], tell: Callable[[str], None]
+) -> Iterator[Callable[[History], None]]:
+    """Track a training run while the block runs; afterwards the MLflow run is ended.
+
+    What it gives is called with the records of all epochs so far, as in metrics.jsonl, and does
+    not wait for the server. The run goes on in the MLflow run
+    that it has on this server, if it has one.
+
+    Args:
+        uri: of the tracking server; None: nothing is tracked.
+        output: the absolute URI of the run's folder.
+        record: ``configuration`` and ``data_fingerprint`` of the run.
+        tell: is called with lines for the user's terminal.
+    """
+    if uri is None:
+        yield lambda history: None
+        return
+    tracker = _Tracker(uri, output, record, tell)
+    status = "FAILED"
+    try:
+        yield tracker.put
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.end(status)
+
+
+class _Tracker:
+    """Tells a tracking server what it is handed, in a thread of its own."""
+
+    def __init__(
+        self, uri: str, output: str, record: dict[str, Any], tell: Callable[[str], None]
+    ) -> None:
+        self._uri, self._output, self._record, self._tell = uri, output, record, tell
+        self._handed: queue.SimpleQueue[tuple[History, str]] = queue.SimpleQueue()
+        self._history: History = []
+        self._told_failure = False
+        self._thread = threading.Thread(target=self._send_all, daemon=True)
+        self._thread.start()
+        self.put([])
+
+    def put(self, history: History) -> None:
+        self._history = list(history)
+        self._handed.put((self._history, ""))
+
+    def end(self, status: str) -> None:
+        self._handed.put((self._history, status))
+        self._thread.join(_SECONDS_TO_END)
+        if self._thread.is_alive():
+            self._tell_failure("does not answer")
+
+    def _send_all(self) -> None:
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        run: _Run | None = None
+        status = ""
+        while not status:
+            history, status = self._handed.get()
+            while not self._handed.empty():  # the newest history has all that those before it have
+                history, status = self._handed.get()
+            # Whatever goes wrong with the server, the training goes on.
+            try:
+                run = run or self._open()
+                run.send(history, status)
+            except Exception as error:
+                self._tell_failure(_describe(error))
+
+    def _tell_failure(self, what: str) -> None:
+        if not self._told_failure:
+            self._told_failure = True
+            self._tell(
+                f"the MLflow server {self._uri} {what}; training goes on, and what is missing "
+                "there is sent after a later epoch, or by the same command run again"
+            )
+
+    def _open(self) -> "_Run":
+        """The MLflow run of this training run, a new one if it has none on this server."""
+        file = join_uri(self._output, RUN)
+        known = json.loads(read_bytes(file)) if exists(file) else {}
+        run = _Run(self._uri)
+        if known.get("uri") != self._uri or not run.resume(known["run_id"]):
+            run.create(self._output, self._record["data_fingerprint"])
+            write_bytes(file, json.dumps({"uri": self._uri, "run_id": run.id}, indent=2).encode())
+        run.describe(self._record["configuration"])
+        self._tell(f"tracked at {run.url}")
+        return run
+
+
+def _describe(error: Exception) -> str:
+    """What a server does that an error came of."""
+    # The client's own words for the network's errors fill several lines.
+    if "Max retries exceeded" in str(error):
+        return "does not answer"
+    return f"refuses: {' '.join(str(error).split())[:200]}"
+
+
+class _Run:
+    """A run on a tracking server.
+
+    Attributes:
+        id: of the run.
+        url: where a person can look at it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        from mlflow import MlflowClient
+
+        self._client, self._uri = MlflowClient(uri), uri
+        self._epochs: set[int] = set()
+        self._described: set[str] = set()
+        self.id = self.url = ""
+
+    def resume(self, run_id: str) -> bool:
+        """Go on in a run that is there; whether it is."""
+        from mlflow.exceptions import RestException
+
+        try:
+            run = self._client.get_run(run_id)
+        except RestException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        if run.info.lifecycle_stage == "deleted":
+            return False
+        self._client.update_run(run_id, status="RUNNING")
+        self._epochs = {metric.step for metric in self._client.get_metric_history(run_id, "loss")}
+        self._described = set(run.data.params)
+        self._set(run)
+        return True
+
+    def create(self, output: str, data_fingerprint: str) -> None:
+        """Begin a run in the experiment that MLFLOW_EXPERIMENT_NAME names."""
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "segray")
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name)
+        tags = {
+            "output": output,
+            "data_fingerprint": data_fingerprint,
+            "version.segray": __version__,
+            **{f"version.{package}": version(package) for package in _PACKAGES},
+        }
+        run_name = output.rpartition("/")[2]
+        self._set(self._client.create_run(experiment, tags=tags, run_name=run_name))
+
+    def describe(self, configuration: dict[str, Any]) -> None:
+        """Tell the settings; those that it has stay, for the server takes no other value."""
+        from mlflow.entities import Param
+
+        params = [
+            Param(
+                name, " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            )
+            for name, value in configuration.items()
+            if name not in self._described
+        ]
+        self._client.log_batch(self.id, params=params)
+
+    def send(self, history: History, status: str) -> None:
+        """Tell of the epochs that the run does not have, and how it ended, if it did."""
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        for record in history:
+            epoch = record["epoch"]
+            if epoch not in self._epochs:
+                metrics = [
+                    Metric(name, value, now, epoch)
+                    for name, value in record.items()
+                    if name != "epoch" and value is not None
+                ]
+                self._client.log_batch(self.id, metrics=metrics)
+                self._epochs.add(epoch)
+        if status:
+            self._client.set_terminated(self.id, status)
+
+    def _set(self, run: Any) -> None:
+        self.id = run.info.run_id
+        self.url = f"{self._uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{self.id}"
