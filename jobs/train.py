@@ -19,7 +19,8 @@ def main() -> int:
     sample = SAMPLE_SETTINGS if config.images is None and config.pairs is None else {}
     config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
     preparation = prepare_training(config, tell)
-    start_ray(config.use_gpu)
+    # At Ray's niceness of 15 anything else on the machine would starve the training.
+    start_ray(config.use_gpu, niceness=0)
     with quiet_native_logs():
         from segray.training.run import train
 

@@ -55,19 +55,21 @@ def quiet_native_logs() -> Iterator[None]:
         os.close(kept)
 
 
-def start_ray(use_gpu: bool) -> None:
+def start_ray(use_gpu: bool, niceness: int = 15) -> None:
     """Connect to the cluster that RAY_ADDRESS or this machine names, or start one here, quietly.
 
     Workers' logs stay in Ray's own files: the job prints what a person needs.
 
     Args:
         use_gpu: whether the job is going to ask for GPUs.
+        niceness: of the processes that do the work, where Ray is started here; 15 is Ray's own.
 
     Raises:
         InputError: nothing answers at RAY_ADDRESS, or this machine has no GPU to use.
     """
     # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", str(niceness))
     import ray
     import ray.data
 

@@ -13,12 +13,14 @@ import pytest
 from tests.support import free_port
 
 PROGRAM = """
+import os
 from segray.job import run_job, start_ray
 
 def main():
-    start_ray(use_gpu=False)
+    start_ray(use_gpu=False, niceness=3)
     import ray
     print("CPUs:", ray.cluster_resources()["CPU"])
+    print("niceness:", ray.get(ray.remote(lambda: os.nice(0)).remote()))
     return 3
 
 run_job(main)
@@ -50,6 +52,7 @@ def test_the_note_of_a_killed_cluster_does_not_hang_a_job(ray_folder: Path) -> N
     note.write_text(f"127.0.0.1:{free_port()}")
     result = run(RAY_TMPDIR=str(ray_folder))
     assert "CPUs:" in result.stdout, result.stderr
+    assert "niceness: 3" in result.stdout
     assert result.returncode == 3  # the status that the job's function gave
     assert result.stderr == ""
 
