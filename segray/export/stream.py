@@ -53,4 +53,5 @@ def _open_object(uri: str) -> Iterator[BinaryIO]:
         file.commit()
     except BaseException:
         file.discard()
+        file.closed = True  # else it tries to send its buffer, now gone, when collected
         raise
