@@ -34,6 +34,7 @@ def s3_client() -> Any:
 
 @functools.cache
 def _make_client() -> Any:
+    import botocore.handlers
     import botocore.session
     from botocore.config import Config
 
@@ -47,8 +48,12 @@ def _make_client() -> Any:
             retries={"mode": "standard", "total_max_attempts": 8},
         ),
     )
-    # First, because botocore's own handlers parse the whole body too, in search of errors.
-    client.meta.events.register_first("before-parse.s3.ListObjectsV2", _parse_listing)
+    client.meta.events.register("before-parse.s3.ListObjectsV2", _parse_listing)
+    # A body is parsed once: botocore's own handler, which comes first wherever another one is
+    # registered, parses the whole of it in search of an error. `_parse_listing` finds that too.
+    parses_all = getattr(botocore.handlers, "_handle_200_error", None)
+    if parses_all:
+        client.meta.events.unregister("before-parse.s3.*", parses_all)
     return client
 
 
@@ -98,7 +103,9 @@ def _parse_listing(
     except ElementTree.ParseError:
         return  # botocore says what is wrong with it
     if not root.tag.endswith("ListBucketResult"):
-        return  # an error, though the status says that all is well
+        # An error, though the status says that all is well: botocore tries again after a 500.
+        response_dict["status_code"] = 500
+        return
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
     objects = [
         (
@@ -120,5 +127,12 @@ def _parse_listing(
 
 
 def _decode(key: str) -> str:
-    """Undo the URL encoding of a listing; most keys have none to undo."""
-    return unquote_plus(key) if "%" in key or "+" in key else key
+    """Undo the URL encoding of a listing; most keys have none to undo, or their folder alone."""
+    if "%" not in key and "+" not in key:
+        return key
+    folder, slash, name = key.rpartition("/")
+    return _decode_folder(folder) + slash + unquote_plus(name)
+
+
+# The keys of a folder come one after the other.
+_decode_folder = functools.lru_cache(64)(unquote_plus)

@@ -1,5 +1,6 @@
 """Listing: which files and objects are found, in which order, and by which ids."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,10 @@ import pytest
 
 from segray.errors import InputError
 from segray.storage.listing import Entry, list_entries, relative_key
+from segray.storage.s3 import forget_client
 from segray.storage.uri import join_uri, write_bytes
+from tests.endpoints.listing import Keys, list_page
+from tests.endpoints.server import Head, Server, read_head
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -175,6 +179,35 @@ def test_a_bucket_and_a_prefix_with_nothing_in_them_list_nothing(s3: Callable[[s
     assert list_entries(root) == []
     boto3.client("s3").put_object(Bucket="listing-empty", Key="images/")
     assert list_entries(root + "/images") == []
+
+
+class _Hesitant(Server):
+    """A bucket of three keys that says 200 to its first request, and then sends an error."""
+
+    requests = 0
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader):
+            self.requests += 1
+            body = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
+            if self.requests > 1:
+                body, _ = list_page(Keys(3, "flat"), "bucket", {})
+            fields = [(b"Content-Length", b"%d" % len(body))]
+            writer.write(Head(b"HTTP/1.1 200 OK", fields).to_bytes() + body)
+
+
+def test_an_error_behind_a_200_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 documents it for long answers; taken for an empty page, it would lose a thousand keys."""
+    with _Hesitant() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        forget_client()
+        try:
+            assert listed("s3://bucket") == [f"00000000{number}.jpg" for number in range(3)]
+        finally:
+            forget_client()
+        assert server.requests == 2
 
 
 def test_a_folder_that_this_user_may_not_read_is_not_passed_over(users_folder: Path) -> None:
