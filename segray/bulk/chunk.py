@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Event, Lock, Semaphore
+from threading import Event, Semaphore
 from typing import Any, Literal
 
 import numpy as np
@@ -105,7 +105,6 @@ class ChunkSegmenter:
         self._requests = ThreadPoolExecutor(_REQUESTS)
         self._decoding = Semaphore(orders.threads)
         self._masks = ThreadPoolExecutor(orders.threads)
-        self._predicting = Lock()
         self._stopped = Event()
 
     def stop(self) -> None:
@@ -128,8 +127,7 @@ class ChunkSegmenter:
         for batch in _in_batches(self._read(chunk), self._orders.batch_size):
             if self._stopped.is_set():
                 return
-            with self._predicting:
-                logits = self._predict(batch)
+            logits = self._predictor.predict(np.stack([item.picture.pixels for item in batch]))
             chunk.add(rows)
             rows = [
                 (item.picture, self._masks.submit(_make_row, item, values, self._orders))
@@ -137,9 +135,6 @@ class ChunkSegmenter:
             ]
         chunk.add(rows)
         chunk.finish()
-
-    def _predict(self, batch: list[_Decoded]) -> npt.NDArray[np.float32]:
-        return self._predictor.predict(np.stack([item.picture.pixels for item in batch]))
 
     def _read(self, chunk: "_Chunk") -> Iterator[_Decoded]:
         """The images that can be read, as they come; the others become rows of errors."""

@@ -1,6 +1,8 @@
 """Predictors: images in, logits out, by one of two engines."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -13,7 +15,7 @@ Engine = Literal["auto", "tensorflow", "onnx"]
 
 
 class Predictor(Protocol):
-    """A network that is ready to run."""
+    """A network that is ready to run; any number of threads may call it."""
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
@@ -25,12 +27,16 @@ class OnnxPredictor:
 
     Args:
         bundle: with the file `ONNX`.
-        threads: how many cores one call uses; 0 for all of the machine's.
+        threads: how many cores an image, or a part of a batch, is computed on; 0 for all of the
+            machine's.
+        parts: how many parts of a batch are computed side by side.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 0, parts: int = 1) -> None:
         import onnxruntime
 
+        self._parts = parts
+        self._pool = ThreadPoolExecutor(parts)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Threads that wait sleep: other work, such as decoding, wants the cores meanwhile.
@@ -42,6 +48,10 @@ class OnnxPredictor:
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        parts = np.array_split(images, max(1, min(self._parts, len(images))))
+        return np.concatenate(list(self._pool.map(self._predict_part, parts)))
+
+    def _predict_part(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         logits: npt.NDArray[np.float32] = self._session.run(None, {self._input: images})[0]
         return logits
 
@@ -84,10 +94,13 @@ class TensorflowPredictor:
             return model(images, training=False)
 
         self._forward = forward
+        # Several batches at once would share the cores and multiply the memory.
+        self._running = Lock()
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
-        logits: npt.NDArray[np.float32] = self._forward(images).numpy()
+        with self._running:
+            logits: npt.NDArray[np.float32] = self._forward(images).numpy()
         return logits
 
 
@@ -114,6 +127,16 @@ def engine_file(engine: Literal["tensorflow", "onnx"]) -> str:
 def load_predictor(
     bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int = 0
 ) -> Predictor:
-    """Make a bundle ready to run; the bundle has the engine's file (`engine_file`)."""
-    kind = TensorflowPredictor if engine == "tensorflow" else OnnxPredictor
-    return kind(bundle, threads)
+    """Make a bundle ready to run; the bundle has the engine's file (`engine_file`).
+
+    Args:
+        bundle: the model.
+        engine: what runs it.
+        threads: how many cores a batch is computed on; 0 for all of the machine's, with which a
+            single image is done soonest.
+    """
+    if engine == "tensorflow":
+        return TensorflowPredictor(bundle, threads)
+    # A core to each part of a batch: ONNX Runtime's own threads wait for each other after every
+    # layer, and are a fifth slower.
+    return OnnxPredictor(bundle, 1, threads) if threads else OnnxPredictor(bundle)
