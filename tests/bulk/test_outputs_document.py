@@ -1,16 +1,22 @@
 """Every query and program of docs/outputs.md does what it says."""
 
+import io
 import re
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pytest
 from PIL import Image
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
+from segray.export.config import ExportConfig
+from segray.export.run import export
 from tests.support import draw_picture, encode
 
 TEXT = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
@@ -28,9 +34,14 @@ def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     images.mkdir(parents=True)
     (folder / "output" / "train").mkdir()
     (folder / "output" / "train" / "model").symlink_to(bundle_uri)
-    for number in range(200, 215):
+    for number in range(200, 214):
         picture = draw_picture(40 + number % 7, 60, seed=number)
         (images / f"animal_{number:04d}.jpg").write_bytes(encode(picture, "JPEG"))
+    # A name that is there twice, and an image that lies on its side.
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    (images / "more").mkdir()
+    (images / "more" / "animal_0200.jpg").write_bytes(encode(picture, "JPEG", exif=turned))
     (images / "bad.jpg").write_bytes(b"no image")
 
     config = SegmentConfig(
@@ -80,3 +91,39 @@ def test_datasets_decodes_every_mask_as_an_image(
         assert isinstance(row["mask"], Image.Image)
         assert row["mask"].size == (row["width"], row["height"])
         assert int((np.asarray(row["mask"]) == 0).sum()) == row["pixels_pet"]
+
+
+def read_masks(workplace: Path) -> dict[str, npt.NDArray[np.uint8]]:
+    """The masks of results/, uint8 [H, W] of class ids, by the paths of their images."""
+    table = pd.read_parquet(workplace / "output" / "segment" / "results")
+    return {
+        row.uri: np.asarray(Image.open(io.BytesIO(row.mask["bytes"]))) for row in table.itertuples()
+    }
+
+
+@pytest.mark.filterwarnings("ignore:OpenCV .* is not installed; supervision:UserWarning")
+def test_supervision_opens_the_annotations_and_finds_every_pixel(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workplace)
+    export(ExportConfig(format="rle"), print, start_ray=lambda: None)
+    names: dict[str, Any] = {}
+    [program] = [block for block in blocks("python3") if "supervision" in block]
+    exec(compile(program, "docs/outputs.md", "exec"), names)
+
+    masks = read_masks(workplace)
+    dataset = names["dataset"]
+    assert dataset.classes == ["pet", "background", "border"]
+    assert sorted(dataset.image_paths) == sorted(masks)
+    assert len(masks) == 15
+    assert len(np.unique(np.concatenate([mask.ravel() for mask in masks.values()]))) == 3
+    for path, image, regions in dataset:
+        found = np.full(image.shape[:2], 255)
+        for class_id, region in zip(regions.class_id, regions.mask, strict=True):
+            found[region] = class_id
+        assert np.array_equal(found, masks[path])
+        assert regions.mask.sum() == found.size  # none of it twice
+
+    assert np.array_equal(names["mask"], masks[names["path"]])
+    assert names["drawn"].shape == names["image"].shape
+    assert not np.array_equal(names["drawn"], names["image"])
