@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segray.errors import InputError
+from segray.storage.objects import persist
 from segray.storage.s3 import s3_client, split_uri
 from segray.storage.uri import explain_errors, is_local, join_uri
 
@@ -24,6 +25,11 @@ LOCK = "run.lock"
 # one it is taken for dead. Nobody's clock is compared with anybody else's.
 BEAT = 5.0
 PATIENCE = 25.0
+
+# Limits of one request, in seconds: there is time for several within a watcher's patience.
+_SECONDS = 5.0
+
+_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
 @contextlib.contextmanager
@@ -70,7 +76,12 @@ def _hold_file(uri: str) -> Iterator[Callable[[], None]]:
 def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     bucket, key = split_uri(uri)
     place = {"Bucket": bucket, "Key": key}
-    holder = {"host": socket.gethostname(), "process": os.getpid(), "run": secrets.token_hex(8)}
+    holder = {
+        "host": socket.gethostname(),
+        "machine": _this_machine(),
+        "process": os.getpid(),
+        "run": secrets.token_hex(8),
+    }
     with explain_errors(uri, "write"):
         etag = _take(place, holder, uri, tell)
     released, lost = threading.Event(), threading.Event()
@@ -80,15 +91,18 @@ def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
         count = 0
         while not released.wait(BEAT):
             count += 1
-            # A store that fails once is asked again; a lock that is someone else's is lost.
+            # A store that fails is asked again at the next beat.
             with contextlib.suppress(Exception):
                 try:
                     etag = _put(place, {**holder, "beat": count}, IfMatch=etag)
                 except Exception as error:
-                    if _code(error) in _REFUSED:
+                    if _code(error) not in _REFUSED:
+                        raise
+                    # Perhaps by a beat of this run whose answer was lost.
+                    etag, other = _read(place)
+                    if other.get("run") != holder["run"]:
                         lost.set()
                         return
-                    raise
 
     def check() -> None:
         if lost.is_set():
@@ -104,12 +118,8 @@ def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
     finally:
         released.set()
         thread.join()
-        if not lost.is_set():
-            with contextlib.suppress(Exception):
-                s3_client().delete_object(**place)
-
-
-_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+        with contextlib.suppress(Exception):
+            persist(uri, lambda: _release(place, holder))
 
 
 def _take(
@@ -119,17 +129,17 @@ def _take(
     told = False
     while True:
         try:
-            return _put(place, holder, IfNoneMatch="*")
+            return persist(uri, lambda: _put(place, holder, IfNoneMatch="*"))
         except Exception as error:
             if _code(error) not in _REFUSED:
                 raise
-        etag, other = _read(place)
+        etag, other = persist(uri, lambda: _read(place))
         if not etag:
             continue  # released meanwhile
         if other.get("run") == holder["run"]:
             return etag  # written by an attempt whose answer was lost
         who = f"process {other.get('process', '?')} on {other.get('host', '?')}"
-        here = other.get("host") == holder["host"]
+        here = other.get("machine") == holder["machine"] != ""
         if not (here and not _is_alive(other.get("process"))):
             if not told:
                 tell(f"{uri} is held by {who}: looking for {PATIENCE:.0f} s whether it is alive")
@@ -137,7 +147,7 @@ def _take(
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 time.sleep(BEAT / 5)
-                now, _ = _read(place)
+                now, _ = persist(uri, lambda: _read(place))
                 if now != etag:
                     break
             else:
@@ -150,8 +160,15 @@ def _take(
             return _put(place, holder, IfMatch=etag)
 
 
+def _release(place: dict[str, str], holder: dict[str, Any]) -> None:
+    if _read(place)[1].get("run") == holder["run"]:
+        s3_client(_SECONDS, _SECONDS).delete_object(**place)
+
+
 def _put(place: dict[str, str], document: dict[str, Any], **condition: str) -> str:
-    answer = s3_client().put_object(Body=json.dumps(document).encode(), **place, **condition)
+    answer = s3_client(_SECONDS, _SECONDS).put_object(
+        Body=json.dumps(document).encode(), **place, **condition
+    )
     etag: str = answer["ETag"]
     return etag
 
@@ -159,7 +176,7 @@ def _put(place: dict[str, str], document: dict[str, Any], **condition: str) -> s
 def _read(place: dict[str, str]) -> tuple[str, dict[str, Any]]:
     """The ETag and the content; empty where there is no lock."""
     try:
-        answer = s3_client().get_object(**place)
+        answer = s3_client(_SECONDS, _SECONDS).get_object(**place)
         return answer["ETag"], json.loads(answer["Body"].read())
     except ValueError:
         return answer["ETag"], {}
@@ -171,6 +188,15 @@ def _read(place: dict[str, str]) -> tuple[str, dict[str, Any]]:
 
 def _code(error: Exception) -> str:
     return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+
+
+def _this_machine() -> str:
+    """Where a process number means the same process; empty where that cannot be said."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{start} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def _is_alive(process: Any) -> bool:

@@ -15,22 +15,16 @@ import os
 import random
 import re
 import stat
-import threading
 import time
 from collections.abc import Callable
-from typing import Any
-
-from botocore.config import Config
-from botocore.session import Session
+from typing import Any, TypeVar
 
 from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
+from segray.storage.s3 import forget_client, s3_client
 from segray.storage.uri import is_local
 
 #: Files larger than this are not read: no image within the limit on pixels needs as much.
 MAX_FILE_BYTES = 1 << 29
-
-#: Requests that one process may have under way at once.
-CONNECTIONS = 32
 
 #: Limits of one attempt: seconds until connected, seconds without a byte, bytes a second.
 CONNECT_SECONDS = 10.0
@@ -47,10 +41,12 @@ TOTAL_SECONDS = 120.0
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
 
-#: A client younger than this, in seconds, is not replaced where credentials are refused.
+#: Clients younger than this, in seconds, are not replaced where credentials are refused.
 RENEWAL_SECONDS = 1.0
 
 _CHUNK = 1 << 17
+
+_Answer = TypeVar("_Answer")
 
 
 def fetch(
@@ -77,10 +73,8 @@ def fetch(
     request = _Request(uri, size, etag)
     begun = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
-        client = None
         try:
-            client = _current_client()
-            return request.send(client)
+            return request.send(s3_client(CONNECT_SECONDS, READ_SECONDS))
         except FetchError as error:
             failure = error.with_traceback(None)  # its frames hold what came of the body
         except Exception as error:
@@ -89,8 +83,8 @@ def fetch(
         if not isinstance(failure, PassingError):
             raise failure
         if isinstance(failure, StaleError):
-            _renew_client(client)
-        pause = random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))
+            forget_client(RENEWAL_SECONDS)
+        pause = _draw_pause(attempt)
         seconds = time.monotonic() - begun
         if attempt == ATTEMPTS or seconds + pause > TOTAL_SECONDS:
             break
@@ -99,6 +93,38 @@ def fetch(
         time.sleep(pause)
     given_up = f"given up at attempt {attempt}, after {seconds:.0f} s"
     raise FetchError(failure.kind, f"{failure.message}; {given_up}")
+
+
+def persist(uri: str, request: Callable[[], _Answer]) -> _Answer:
+    """Make any other request, and again after a while where its failure may pass.
+
+    Args:
+        uri: what it concerns.
+        request: is called for each attempt; it asks `s3_client` for its client.
+
+    Raises:
+        Exception: whatever the last attempt has raised.
+    """
+    begun = time.monotonic()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return request()
+        except Exception as error:
+            failure = explain_failure(uri, error)
+            pause = _draw_pause(attempt)
+            is_last = attempt == ATTEMPTS or time.monotonic() - begun + pause > TOTAL_SECONDS
+            if is_last or not isinstance(failure, PassingError):
+                raise
+        if isinstance(failure, StaleError):
+            forget_client(RENEWAL_SECONDS)
+        time.sleep(pause)
+
+
+def _draw_pause(attempt: int) -> float:
+    """Seconds between this attempt and the next."""
+    return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))
 
 
 class _Request:
@@ -235,42 +261,3 @@ def _too_large(size: int) -> FetchError:
 
 def _truncated(length: int, expected: int) -> PassingError:
     return PassingError("Truncated", f"the store sent {length} of {expected} bytes")
-
-
-_client: Any = None
-_client_made = 0.0
-_client_lock = threading.Lock()
-
-
-def _current_client() -> Any:
-    """This process's S3 client; it is made at the first request."""
-    global _client, _client_made
-    with _client_lock:
-        if _client is None:
-            config = Config(
-                connect_timeout=CONNECT_SECONDS,
-                read_timeout=READ_SECONDS,
-                max_pool_connections=CONNECTIONS,
-                retries={"total_max_attempts": 1},
-                response_checksum_validation="when_required",
-            )
-            # botocore itself reads AWS_DEFAULT_REGION only.
-            region = os.environ.get("AWS_REGION")
-            _client = Session().create_client("s3", region_name=region, config=config)
-            _client_made = time.monotonic()
-        return _client
-
-
-def _renew_client(client: Any) -> None:
-    """Forget a client whose credentials are refused; another one may be there by now."""
-    global _client
-    with _client_lock:
-        if client is _client and time.monotonic() - _client_made >= RENEWAL_SECONDS:
-            _client = None
-
-
-def forget_client() -> None:
-    """Let the next request look for endpoint, region and credentials anew."""
-    global _client
-    with _client_lock:
-        _client = None

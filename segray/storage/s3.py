@@ -1,16 +1,26 @@
-"""S3 as botocore speaks it: one client for each process, and pages of listings, parsed quickly."""
+"""S3 as botocore speaks it: a process's clients, and pages of listings, parsed quickly.
+
+Endpoint, region and credentials come from the standard AWS environment.
+"""
 
 import functools
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
+# Requests that one client may have under way at once.
 _CONNECTIONS = 32
-_CLIENT_LOCK = threading.Lock()
+# A page of a listing may take long, and is not asked for again by anybody but botocore.
+_LISTING = (10.0, 60.0, 8)
+
+# By their settings, with the time at which they were made.
+_CLIENTS: dict[tuple[float, float, int], tuple[Any, float]] = {}
+_CLIENTS_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -26,41 +36,63 @@ class KeyPage:
     prefixes: list[str]
 
 
-def s3_client() -> Any:
-    """This process's client of the store that the standard AWS environment names; thread-safe."""
-    with _CLIENT_LOCK:
-        return _make_client()
+def s3_client(connect_seconds: float, read_seconds: float, attempts: int = 1) -> Any:
+    """This process's client with these settings; thread-safe.
+
+    Args:
+        connect_seconds: limit of the time until a connection stands.
+        read_seconds: limit of the time without a byte.
+        attempts: how often botocore itself tries a request.
+    """
+    settings = (connect_seconds, read_seconds, attempts)
+    with _CLIENTS_LOCK:
+        if settings not in _CLIENTS:
+            _CLIENTS[settings] = _make_client(*settings), time.monotonic()
+        return _CLIENTS[settings][0]
 
 
-@functools.cache
-def _make_client() -> Any:
+def forget_client(age: float = 0.0) -> None:
+    """Let the next request look for endpoint, region and credentials anew.
+
+    Args:
+        age: in seconds; younger clients stay.
+    """
+    with _CLIENTS_LOCK:
+        for settings, (_, made) in list(_CLIENTS.items()):
+            if time.monotonic() - made >= age:
+                del _CLIENTS[settings]
+
+
+def _make_client(connect_seconds: float, read_seconds: float, attempts: int) -> Any:
     import botocore.handlers
-    import botocore.session
     from botocore.config import Config
+    from botocore.session import Session
 
-    client = botocore.session.get_session().create_client(
+    client = Session().create_client(
         "s3",
         region_name=os.environ.get("AWS_REGION"),  # botocore itself reads AWS_DEFAULT_REGION only
         config=Config(
             max_pool_connections=_CONNECTIONS,
-            connect_timeout=10,
-            read_timeout=60,
-            retries={"mode": "standard", "total_max_attempts": 8},
+            connect_timeout=connect_seconds,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            response_checksum_validation="when_required",
         ),
     )
-    client.meta.events.register("before-parse.s3.ListObjectsV2", _parse_listing)
-    # A body is parsed once: botocore's own handler, which comes first wherever another one is
+    events = client.meta.events
+    events.register("before-parse.s3.ListObjectsV2", _parse_listing)
+    # A page is parsed once: botocore's own handler, which comes first wherever another one is
     # registered, parses the whole of it in search of an error. `_parse_listing` finds that too.
     parses_all = getattr(botocore.handlers, "_handle_200_error", None)
     if parses_all:
-        client.meta.events.unregister("before-parse.s3.*", parses_all)
+
+        def parse_others(operation_model: Any, **rest: Any) -> None:
+            if operation_model.name != "ListObjectsV2":
+                parses_all(operation_model=operation_model, **rest)
+
+        events.unregister("before-parse.s3.*", parses_all)
+        events.register("before-parse.s3.*", parse_others)
     return client
-
-
-def forget_client() -> None:
-    """Let the next request look for endpoint, region and credentials anew."""
-    with _CLIENT_LOCK:
-        _make_client.cache_clear()
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -84,7 +116,7 @@ def list_keys(
     if delimiter:
         settings["Delimiter"] = delimiter
     while True:
-        answer = s3_client().list_objects_v2(**settings)
+        answer = s3_client(*_LISTING).list_objects_v2(**settings)
         yield answer["Page"]
         token = answer["Token"]
         if token is None:

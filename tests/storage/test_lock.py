@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ import pytest
 from segray.errors import InputError
 from segray.storage import lock
 from segray.storage.lock import LOCK, hold_lock
-from segray.storage.uri import child_names, join_uri, read_bytes, write_bytes
+from segray.storage.s3 import forget_client
+from segray.storage.uri import child_names, exists, join_uri, read_bytes, remove, write_bytes
+from tests.endpoints import FaultyProxy
 
 HOLDER = """
 import sys, time
@@ -104,4 +108,70 @@ def test_a_run_whose_lock_was_taken_is_told(s3: Callable[[str], str]) -> None:
         with pytest.raises(InputError, match="was taken by another run"):
             check()
     # The other one's lock is not removed.
+    assert child_names(output) == [LOCK]
+
+
+@pytest.mark.parametrize("kind", ["reset", "slow_down", "internal_error"])
+def test_a_run_keeps_its_lock_though_answers_are_lost(
+    s3: Callable[[str], str], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A beat whose answer is lost has changed the lock nevertheless."""
+    output = s3(f"lost-{kind.replace('_', '-')}") + "/out"
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    with FaultyProxy(s3_endpoint, 0.5, 1, kinds=(kind,), writes=True) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        forget_client()
+        try:
+            with hold_lock(output, print) as check:
+                while proxy.faults[kind] < 12:
+                    time.sleep(0.1)
+                    check()
+        finally:
+            forget_client()
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_run_whose_lock_is_gone_is_told(s3: Callable[[str], str]) -> None:
+    """Another one may have taken it, done its work and released it."""
+    output = s3("gone") + "/out"
+    with hold_lock(output, print) as check:
+        remove(join_uri(output, LOCK))
+        time.sleep(2)
+        with pytest.raises(InputError, match="was taken by another run"):
+            check()
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_holder_in_another_container_of_this_host_is_alive(s3: Callable[[str], str]) -> None:
+    """There the process numbers are others, so that none of them says who is dead."""
+    uri = join_uri(s3("container"), "out", LOCK)
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    ended = threading.Event()
+
+    def live() -> None:
+        beat = 0
+        while not ended.is_set():
+            beat += 1
+            other = {"host": socket.gethostname(), "process": dead.pid, "run": "x", "beat": beat}
+            write_bytes(uri, json.dumps(other).encode())
+            time.sleep(0.2)
+
+    holder = threading.Thread(target=live)
+    holder.start()
+    try:
+        while not exists(uri):
+            time.sleep(0.05)
+        refused = pytest.raises(InputError, match="another run is at work on this output")
+        with refused, hold_lock(uri.removesuffix(f"/{LOCK}"), print):
+            pass
+    finally:
+        ended.set()
+        holder.join()
+
+
+def test_a_lock_that_another_run_has_just_taken_is_not_released(s3: Callable[[str], str]) -> None:
+    output = s3("released") + "/out"
+    with hold_lock(output, print):
+        write_bytes(join_uri(output, LOCK), b'{"run": "of someone else"}')
     assert child_names(output) == [LOCK]

@@ -17,7 +17,8 @@ import pytest
 from segray.storage import objects
 from segray.storage.failures import FetchError
 from segray.storage.listing import Entry, list_entries
-from segray.storage.objects import fetch, forget_client
+from segray.storage.objects import fetch
+from segray.storage.s3 import forget_client
 from tests.endpoints import CountingProxy, FaultyProxy
 from tests.endpoints.proxy import BODY_FAULTS, FAULTS
 from tests.endpoints.server import Head, Server, read_head
