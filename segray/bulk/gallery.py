@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from segray.bulk.candidates import SIDE
 from segray.bulk.charts import Colour, share_bar, swatch
 from segray.bulk.markup import Element, format_confidence, format_count, format_share, tag, uri_tag
-from segray.bulk.survey import Place, open_parquet
+from segray.bulk.survey import Place
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask, encode_mask
 from segray.pixels.thumbnails import fit_size, scale_mask
-from segray.storage.tables import GALLERY_SCHEMA, table_uris
+from segray.storage.tables import GALLERY_SCHEMA, open_parquet, table_uris
 from segray.storage.uri import file_system, join_uri
 
 # What a tile writes out; all classes of the image are in its bar, and can be filtered by.

@@ -4,23 +4,20 @@ Memory is nine bytes for each image listed, and a row group's numbers at a time;
 read.
 """
 
-import contextlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from segray.bulk.search import Ids, is_in
 from segray.errors import InputError
 from segray.pixels.labels import Labels
-from segray.storage.tables import table_uris
-from segray.storage.uri import explain_errors, file_system, join_uri
+from segray.storage.tables import open_parquet, table_uris
+from segray.storage.uri import file_system, join_uri
 
 #: Parts of 0 to 1 that images are counted in.
 BINS = 2000
@@ -255,23 +252,6 @@ def _count_bins(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 def _matrix(table: pa.Table, prefix: str, labels: Labels) -> npt.NDArray[np.generic]:
     """The columns of that prefix of all classes, [N, C]; null is NaN."""
     return np.column_stack([table[f"{prefix}_{name}"].to_numpy() for name in labels.names])
-
-
-@contextlib.contextmanager
-def open_parquet(uri: str, system: Any = None) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, of which only the columns asked for are fetched from the store.
-
-    Args:
-        uri: of the file.
-        system: its fsspec file system, where there is one already.
-
-    Raises:
-        InputError: it cannot be read or is no Parquet file.
-    """
-    system = system or file_system(uri)
-    # Read ahead as files usually are, the masks would come along.
-    with explain_errors(uri), system.open(uri, "rb", cache_type="none") as opened:
-        yield pq.ParquetFile(opened, pre_buffer=True)
 
 
 _Group = tuple[str, int, pa.Table]

@@ -1,5 +1,6 @@
 """Tables: the Parquet files of a segmentation, their columns, and how they are written whole."""
 
+import contextlib
 import io
 import json
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.uri import (
     child_names,
@@ -112,14 +114,34 @@ def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
         yield read_table(uri, columns)
 
 
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Some columns of a Parquet file, or all of them.
+@contextlib.contextmanager
+def open_parquet(uri: str, system: Any = None) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, of which only the columns asked for are fetched from the store.
+
+    Args:
+        uri: of the file.
+        system: its fsspec file system, where there is one already.
 
     Raises:
         InputError: it cannot be read or is no Parquet file.
     """
-    with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
-        return pq.read_table(file, columns=columns)
+    system = system or file_system(uri)
+    # Read ahead as files usually are, the masks would come along.
+    with explain_errors(uri), system.open(uri, "rb", cache_type="none") as opened:
+        yield pq.ParquetFile(opened, pre_buffer=True)
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Some columns of a Parquet file, or all of them; others are not fetched.
+
+    Raises:
+        InputError: it cannot be read, is no Parquet file, or lacks a column.
+    """
+    with open_parquet(uri) as file:
+        absent = set(columns or []) - set(file.schema_arrow.names)
+        if absent:
+            raise InputError(f"{uri} has no column {min(absent)}: is it of another program?")
+        return file.read(columns=columns)
 
 
 class PartWriter:

@@ -1,6 +1,8 @@
 """Tables: Parquet files that come back equal, and that other tools understand."""
 
+import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
@@ -16,12 +19,14 @@ from segray.pixels.masks import encode_mask
 from segray.storage.tables import (
     ERRORS_SCHEMA,
     MANIFEST_SCHEMA,
+    read_table,
     read_tables,
     results_schema,
     table_uris,
     write_table,
 )
 from segray.storage.uri import join_uri, read_bytes, write_bytes
+from tests.endpoints.server import Head, Server, read_head
 
 LABELS = Labels.parse(["pet=1", "background=2"])
 
@@ -116,6 +121,54 @@ def test_a_broken_file_is_named_on_one_line(folder: str, damage: Callable[[bytes
     assert message.startswith(f"cannot read {uri}: ")
     assert "\n" not in message
     assert len(message) < 600
+
+
+class _OneObject(Server):
+    """A bucket with one object, of any key; it counts the bytes that it sends."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.sent = 0
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await read_head(reader):
+            body, status = self.content, b"HTTP/1.1 200 OK"
+            asked = re.fullmatch(rb"bytes=(\d+)-(\d+)", request.get(b"range"))
+            if asked:
+                body = body[int(asked[1]) : int(asked[2]) + 1]
+                status = b"HTTP/1.1 206 Partial Content"
+            fields = [(b"Content-Length", b"%d" % len(body)), (b"ETag", b'"x"')]
+            writer.write(Head(status, fields).to_bytes())
+            if not request.start.startswith(b"HEAD"):
+                self.sent += len(body)
+                writer.write(body)
+            await writer.drain()
+
+
+def test_of_a_file_in_s3_only_the_columns_asked_for_are_fetched(
+    aws_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table({"id": list(range(500)), "image": [rng.bytes(20_000) for _ in range(500)]})
+    write_table(str(tmp_path / "file.parquet"), table)
+    with _OneObject((tmp_path / "file.parquet").read_bytes()) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        S3FileSystem.clear_instance_cache()
+        try:
+            ids = read_table("s3://bucket/file.parquet", ["id"])
+        finally:
+            S3FileSystem.clear_instance_cache()
+    assert ids.to_pydict() == {"id": list(range(500))}
+    assert len(server.content) > 10_000_000
+    assert server.sent < 200_000
+
+
+def test_a_column_that_is_not_there_is_named(folder: str) -> None:
+    uri = join_uri(folder, "part-0.parquet")
+    write_table(uri, manifest(0))
+    with pytest.raises(InputError) as error:
+        read_table(uri, ["id", "width"])
+    assert str(error.value).startswith(f"{uri} has no column width")
 
 
 def test_results_have_the_columns_that_the_documentation_names() -> None:
