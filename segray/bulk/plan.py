@@ -117,7 +117,7 @@ def _make_search(
     parts: list[Shard] | list[Part]
     if config.manifest is not None:
         parts = open_inventory(config.manifest)
-        if not any(part.columns for part in parts):
+        if config.suffixes == SegmentConfig.suffixes and not any(part.of_s3 for part in parts):
             # Whoever names images one by one means them, however they are called.
             filter = Filter((), config.include, config.exclude)
     else:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.storage.listing import Entry
-from segray.storage.tables import table_uris
+from segray.storage.tables import check_text, table_uris
 from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local, read_bytes
 
 # What a column may be called, in lower case: in a table of one's own, in the CSV and in the Parquet
@@ -35,10 +35,12 @@ class Part:
     Attributes:
         uri: a .csv, .csv.gz or .parquet file.
         columns: of a CSV file without a line of names, as S3 Inventory writes it; else empty.
+        of_s3: whether it is S3 Inventory's, which names every object of a bucket.
     """
 
     uri: str
     columns: tuple[str, ...] = ()
+    of_s3: bool = False
 
 
 def open_inventory(uri: str) -> list[Part]:
@@ -84,22 +86,25 @@ def read_part(part: Part) -> Iterator[list[Entry]]:
 
 
 def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> Entry:
-    if "uri" in row:
-        uri = (row["uri"] or "").strip()
-        if not uri:
-            raise InputError(f"{place}: a row has no URI: remove or complete it")
+    uri = row.get("uri", "")
+    if "uri" not in row and row["bucket"] and row["key"]:
+        # In its CSV files S3 Inventory encodes keys as URLs do.
+        uri = f"s3://{row['bucket']}/{unquote_plus(row['key']) if encoded else row['key']}"
+    elif uri and uri.strip():
+        uri = uri.strip()
         if is_local(uri) and not uri.startswith(("/", "~")):
             uri = f"{folder}/{uri}"
-        # Not `absolute_uri` for S3: there a key is any text, and its last slash a part of it.
-        uri = absolute_uri(uri) if is_local(uri) else uri
+        # Not for S3: there a key is any text, and its last slash a part of it. What is neither
+        # becomes a row of errors.
+        uri = absolute_uri(uri) if is_local(uri) or uri.startswith("file://") else uri
     else:
-        # In its CSV files S3 Inventory encodes keys as URLs do.
-        key = unquote_plus(row["key"]) if encoded else row["key"]
-        uri = f"s3://{row['bucket']}/{key}"
+        raise InputError(f"{place}: a row has no URI: remove or complete it")
     size = row.get("size")
-    return Entry(
-        uri, int(size) if size not in (None, "") else None, (row.get("etag") or "").strip('"')
-    )
+    try:
+        size = None if size in (None, "") else int(size)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{place}: the size {size!r} is no number of bytes") from error
+    return Entry(uri, size, (row.get("etag") or "").strip('"'))
 
 
 def _read_tables(part: Part) -> Iterator[pa.Table]:
@@ -144,6 +149,9 @@ def _take_columns(table: pa.Table, place: str) -> pa.Table:
             f"{place} has no column uri (but {', '.join(table.column_names[:5])}): "
             "give --manifest a table with the URI of an image in each row"
         )
+    for wanted in ("uri", "bucket", "key", "etag"):
+        if wanted in taken:
+            check_text(place, wanted, taken[wanted].type)
     rows = pa.table(taken)
     for name, counted in (("latest", "true"), ("deleted", "false")):
         if name in taken:
@@ -165,8 +173,6 @@ def _open_s3_inventory(uri: str) -> list[Part]:
         raise InputError(f"{uri} is an inventory in {kind.upper()}: have it made as CSV or Parquet")
     if kind == "csv" and not {"bucket", "key"} <= set(columns):
         raise InputError(f"{uri} has no columns Bucket and Key")
-    if is_local(uri):
-        # A copy on a disk: its files lie below the same keys, or beside it.
-        folder = uri.rpartition("/")[0]
-        return [Part(f"{folder}/{key}", tuple(columns) * (kind == "csv")) for key in keys]
-    return [Part(f"s3://{bucket}/{key}", tuple(columns) * (kind == "csv")) for key in keys]
+    # The files of a copy on a disk lie below the same keys, beside it.
+    folder = uri.rpartition("/")[0] if is_local(uri) else f"s3://{bucket}"
+    return [Part(f"{folder}/{key}", tuple(columns) * (kind == "csv"), True) for key in keys]

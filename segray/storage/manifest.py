@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from segray.errors import InputError
 from segray.storage.listing import relative_key
 from segray.storage.pairs import Pair
-from segray.storage.tables import table_uris
+from segray.storage.tables import check_text, table_uris
 from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local, read_bytes
 
 #: What a cell of the column ``split`` may hold, in any case, and the split that it means.
@@ -90,7 +90,7 @@ def _read_parquet(uri: str, content: bytes) -> Iterator[_Row]:
         file = pq.ParquetFile(pa.BufferReader(content))
         names = _check_columns(uri, file.schema_arrow.names)
         for name in names:
-            _check_type(uri, file.schema_arrow.field(name))
+            check_text(uri, name, file.schema_arrow.field(name).type)
         table = file.read(columns=names)
         columns = [table[name].to_pylist() for name in names]
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -98,21 +98,6 @@ def _read_parquet(uri: str, content: bytes) -> Iterator[_Row]:
         raise InputError(f"{uri} is no readable Parquet file ({reason}): write it again") from error
     for number, cells in enumerate(zip(*columns, strict=True), start=1):
         yield f"{uri}, row {number}", list(cells)
-
-
-def _check_type(uri: str, field: pa.Field) -> None:
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    # A column without a single value has the type null.
-    tests = (
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_string_view,
-        pa.types.is_null,
-    )
-    if not any(test(kind) for test in tests):
-        raise InputError(
-            f"{uri}: the column {field.name} is of the type {kind}, and has to be text"
-        )
 
 
 def _read_csv(uri: str, content: bytes) -> Iterator[_Row]:

@@ -144,6 +144,25 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
         return file.read(columns=columns)
 
 
+def check_text(place: str, column: str, kind: pa.DataType) -> None:
+    """Refuse a column whose values are no texts.
+
+    Raises:
+        InputError: it names the place, the column and its type.
+    """
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    # A column without a single value has the type null.
+    tests = (
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_null,
+    )
+    if not any(test(kind) for test in tests):
+        raise InputError(f"{place}: the column {column} is of the type {kind}, and has to be text")
+
+
 class PartWriter:
     """Rows that go into numbered files of one name, ``NAME-0000.parquet`` and on.
 

@@ -40,6 +40,7 @@ def test_a_folder_of_parquet_files_in_s3(s3: Callable[[str], str]) -> None:
         pq.write_table(pa.table(table), buffer)
         write_bytes(f"{bucket}/m/{number}.parquet", buffer.getvalue().to_pybytes())
     expected = [Entry(f"s3://b/{number}.jpg", number, "e") for number in range(3)]
+    assert [part.of_s3 for part in open_inventory(f"{bucket}/m")] == [False] * 3
     assert entries(f"{bucket}/m") == expected
 
 
@@ -62,6 +63,7 @@ def test_an_inventory_of_s3_in_csv(tmp_path: Path) -> None:
     }
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps(document))
+    assert [part.of_s3 for part in open_inventory(str(manifest))] == [True]
     assert entries(str(manifest)) == [
         Entry("s3://b/plain.jpg", 5, "0123"),
         Entry("s3://b/a+b c/é.jpg", 6, "4567"),
@@ -83,7 +85,37 @@ def test_an_inventory_of_s3_in_parquet(s3: Callable[[str], str]) -> None:
     write_bytes(f"{bucket}/2026/manifest.json", json.dumps(document).encode())
     # Keys are encoded in CSV only.
     found = entries(f"{bucket}/2026/manifest.json")
+    assert [part.of_s3 for part in open_inventory(f"{bucket}/2026/manifest.json")] == [True]
     assert found == [Entry("s3://b/a%2Fb+c.jpg", 1, "x"), Entry("s3://b/d.jpg", 2, "y")]
+
+
+def test_uris_of_files_are_paths_and_unknown_ones_stay_for_their_row_of_errors(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("uri\nfile:///data/a b.jpg\nhttps://host/a.jpg\ngs://b/c.jpg\n")
+    uris = [entry.uri for entry in entries(str(table))]
+    assert uris == ["/data/a b.jpg", "https://host/a.jpg", "gs://b/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"uri": [1, 2]}, "the column uri is of the type int64, and has to be text"),
+        ({"uri": ["a"], "etag": [7]}, "the column etag is of the type int64, and has to be text"),
+        ({"bucket": [b"b"], "key": [b"k"]}, "the column bucket is of the type binary"),
+        ({"bucket": ["b"], "key": [None]}, "a row has no URI"),
+        ({"uri": ["a"], "size": ["many"]}, "the size 'many' is no number of bytes"),
+        ({"uri": ["a"], "size": [float("inf")]}, "the size inf is no number of bytes"),
+        ({"uri": ["a"], "size": [{"bytes": 1}]}, "is no number of bytes"),
+    ],
+)
+def test_columns_of_other_types_are_named(
+    tmp_path: Path, columns: dict[str, list[object]], message: str
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=rf"a\.parquet: .*{message}"):
+        entries(str(tmp_path / "a.parquet"))
 
 
 @pytest.mark.parametrize(
