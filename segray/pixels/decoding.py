@@ -105,13 +105,20 @@ def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.inte
         uint8 or uint16 [H, W] of numbers, or uint32 [H, W] of 0xRRGGBB; EXIF orientation applied.
 
     Raises:
-        DecodeError: as `read_picture`; the image has colour channels where numbers are wanted; or
-            it does not hold colours exactly where they are.
+        DecodeError: as `read_picture`; its coding is lossy, so that it does not hold exactly what
+            was saved; or it has colour channels where numbers are wanted.
     """
     with reasons(_name(data)):
         image = _open(data)
+        lossy = _lossy_coding(image, data)
+        if lossy:
+            raise DecodeError(
+                f"the mask is a {lossy}, which does not keep the exact values or colours that "
+                "stand for the classes: save it as PNG, from the original and not from this file",
+                "unsupported",
+            )
         with MEMORY.reserved(memory_needed(image, data, image.size)):
-            return _read_colours(image, data) if coloured else _read_numbers(image)
+            return _read_colours(image) if coloured else _read_numbers(image)
 
 
 def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
@@ -131,14 +138,7 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
     )
 
 
-def _read_colours(image: Image.Image, data: bytes) -> npt.NDArray[np.uint32]:
-    lossy = _lossy_coding(image, data)
-    if lossy:
-        raise DecodeError(
-            f"the mask is a {lossy}, which does not keep the exact colours that stand for the "
-            "classes: save it as PNG, from the original and not from this file",
-            "unsupported",
-        )
+def _read_colours(image: Image.Image) -> npt.NDArray[np.uint32]:
     if image.mode not in _COLOUR_MODES:
         raise DecodeError(
             f"the mask has pixels of the kind {image.mode}, and --classes name=#rrggbb needs red, "
@@ -158,7 +158,7 @@ _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 
 
 def _lossy_coding(image: Image.Image, data: bytes) -> str | None:
-    """The name of the image's coding if that changes colours, else None."""
+    """The name of the image's coding if that changes pixels, else None."""
     if image.format == "JPEG":
         return "JPEG"
     if image.format == "TIFF" and "jpeg" in str(image.info.get("compression")):

@@ -561,15 +561,20 @@ def test_a_coding_that_changes_colours_is_refused(
 ) -> None:
     data = encode(PIXELS, kind, **options)
     message = refusal(lambda: read_colours(data))
-    assert f"is a {named}, which does not keep the exact colours" in message
+    assert f"is a {named}, which does not keep the exact values or colours" in message
     assert "save it as PNG" in message
 
 
-def test_a_grey_jpeg_mask_is_read_for_its_numbers_as_before() -> None:
-    assert (
-        read_mask_values(encode(np.full((8, 8), 3, dtype=np.uint8), "JPEG")).tolist()
-        == [[3] * 8] * 8
-    )
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {"quality": 95}), ("TIFF", {"compression": "jpeg"})]
+)
+def test_a_coding_that_changes_numbers_is_refused(kind: str, options: dict[str, Any]) -> None:
+    """It would be read with some pixels of another class, and nobody would notice."""
+    numbers = np.random.default_rng(0).integers(1, 4, (16, 16), dtype=np.uint8)
+    data = encode(numbers, kind, **options)
+    message = refusal(lambda: read_mask_values(data))
+    assert "which does not keep the exact values or colours that stand for the classes" in message
+    assert read_mask_values(encode(numbers, "PNG")).tolist() == numbers.tolist()
 
 
 @pytest.mark.parametrize("mode", ["I;16", "CMYK"])
