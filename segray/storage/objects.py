@@ -134,6 +134,8 @@ class _Request:
     _other_etags: set[str] = set()  # noqa: RUF012
 
     def __init__(self, uri: str, size: int | None, etag: str | None) -> None:
+        if not uri.startswith("s3://"):
+            raise FetchError("Unsupported", "is neither a path nor s3://bucket/key")
         self.bucket, _, self.key = uri.removeprefix("s3://").partition("/")
         if not self.bucket or not self.key:
             raise FetchError("NotFound", "names no object: an object is s3://bucket/key")

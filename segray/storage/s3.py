@@ -109,6 +109,7 @@ def list_keys(
     Raises:
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: the store does not
             answer, or refuses to.
+        botocore.parsers.ResponseParserError: what answers is no S3.
     """
     settings = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url", "MaxKeys": page_size}
     if after:
@@ -128,12 +129,15 @@ def _parse_listing(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
     """Parse a page in an eighth of the time that botocore's own parser takes (it parses dates)."""
+    from botocore.parsers import ResponseParserError
+
     if response_dict["status_code"] != 200:
         return
     try:
         root = ElementTree.fromstring(response_dict["body"])
-    except ElementTree.ParseError:
-        return  # botocore says what is wrong with it
+    except ElementTree.ParseError as error:
+        # botocore would take an empty answer for an empty listing.
+        raise ResponseParserError(f"no listing: {error}") from error
     if not root.tag.endswith("ListBucketResult"):
         # An error, though the status says that all is well: botocore tries again after a 500.
         response_dict["status_code"] = 500

@@ -90,6 +90,8 @@ def describe_error(uri: str, error: BaseException) -> str:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         where = "the endpoint in AWS_ENDPOINT_URL" if endpoint else "S3"
         return f"{where} does not answer: check the network, the endpoint and AWS_REGION"
+    if kind == "ResponseParserError":
+        return "what came is no answer of S3: check AWS_ENDPOINT_URL"
     if isinstance(error, FileNotFoundError) or kind in ("NoSuchBucket", "NoSuchKey", "404"):
         return "no such file or folder" if is_local(uri) else "no such bucket or key"
     if isinstance(error, PermissionError) or kind in ("AccessDenied", "403"):
@@ -103,9 +105,10 @@ def _store_errors() -> tuple[type[Exception], ...]:
     # Arrow's errors on a damaged file and botocore's on a bad endpoint are ValueErrors.
     try:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
     except ImportError:
         return (OSError, ValueError)
-    return (OSError, ValueError, BotoCoreError, ClientError)
+    return (OSError, ValueError, BotoCoreError, ClientError, ResponseParserError)
 
 
 def read_bytes(uri: str) -> bytes:

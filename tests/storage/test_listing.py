@@ -210,6 +210,33 @@ def test_an_error_behind_a_200_is_no_listing(monkeypatch: pytest.MonkeyPatch) ->
         assert server.requests == 2
 
 
+class _Website(Server):
+    """What is no S3 and says 200 to everything."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader):
+            fields = [(b"Content-Length", b"%d" % len(self._body))]
+            writer.write(Head(b"HTTP/1.1 200 OK", fields).to_bytes() + self._body)
+
+
+@pytest.mark.parametrize("body", [b"<!doctype html><p>Welcome<br>to", b"", b"{}"])
+def test_an_endpoint_that_is_no_s3_is_told(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    with _Website(body) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        forget_client()
+        try:
+            with pytest.raises(InputError, match=r"s3://bucket/folder: ") as caught:
+                list_entries("s3://bucket/folder")
+        finally:
+            forget_client()
+    assert "is no answer of S3: check AWS_ENDPOINT_URL" in str(caught.value)
+
+
 def test_a_folder_that_this_user_may_not_read_is_not_passed_over(users_folder: Path) -> None:
     (users_folder / "a.jpg").write_bytes(b"")
     (users_folder / "shut").mkdir()

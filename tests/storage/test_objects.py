@@ -414,6 +414,13 @@ def test_credentials_that_are_not_found_at_first_are_found_later(
         assert fetch("s3://bucket/a.jpg", len(CONTENT), ETAG, log_in) == CONTENT
 
 
+@pytest.mark.parametrize("uri", ["https://user:hunter2@host/a.jpg", "gs://b/a.jpg", "S3://b/a"])
+def test_a_uri_of_another_kind_is_told_from_a_bucket(uri: str) -> None:
+    error = failure(uri)
+    assert error.kind == "Unsupported"
+    assert error.message == "is neither a path nor s3://bucket/key"
+
+
 def test_an_endpoint_that_is_no_url_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "name:hunter2@localhost")
     forget_client()
