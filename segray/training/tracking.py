@@ -127,6 +127,8 @@ class _Tracker:
             try:
                 run = run or self._open()
                 run.send(history, status)
+                # Last: settings that the server refuses keep no number from it.
+                run.describe(self._record["configuration"])
             except Exception as error:
                 self._tell_failure(_describe(error))
 
@@ -146,7 +148,6 @@ class _Tracker:
         if known.get("uri") != self._uri or not run.resume(known["run_id"]):
             run.create(self._output, self._record["data_fingerprint"])
             write_bytes(file, json.dumps({"uri": self._uri, "run_id": run.id}, indent=2).encode())
-        run.describe(self._record["configuration"])
         self._tell(f"tracked at {run.url}")
         return run
 
@@ -218,7 +219,9 @@ class _Run:
             for name, value in configuration.items()
             if name not in self._described
         ]
-        self._client.log_batch(self.id, params=params)
+        if params:
+            self._client.log_batch(self.id, params=params)
+            self._described.update(param.key for param in params)
 
     def send(self, history: History, status: str) -> None:
         """Tell of the epochs that the run does not have, and how it ended, if it did."""

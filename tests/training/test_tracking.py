@@ -119,6 +119,22 @@ def test_a_failed_run_is_marked(mlflow_server: MlflowServer, tmp_path: Path) -> 
     assert mlflow_server.run_of(tmp_path)["info"]["status"] == "FAILED"
 
 
+def test_settings_that_the_server_refuses_keep_no_number_from_it(
+    mlflow_server: MlflowServer, tmp_path: Path
+) -> None:
+    """Such as a parameter of this name; servers of before 2024 refuse long values, too."""
+    lines: list[str] = []
+    record = {**RECORD, "configuration": {"is this = a name?": 1, "epochs": 3}}
+    with tracking(mlflow_server.url, str(tmp_path), record, lines.append) as track:
+        track(history(2))
+    assert [epoch for epoch, _ in mlflow_server.losses_of(tmp_path)] == [1, 2]
+    assert mlflow_server.run_of(tmp_path)["info"]["status"] == "FINISHED"
+    assert lines[0].startswith("tracked at ")
+    [refusal] = lines[1:]
+    assert "refuses" in refusal
+    assert "is this = a name?" in refusal
+
+
 def test_a_server_that_is_gone_neither_stops_nor_slows_a_run(tmp_path: Path) -> None:
     lines: list[str] = []
     uri = f"http://127.0.0.1:{free_port()}"
