@@ -36,7 +36,7 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/, as published under CC BY-SA 4.0; th
 images is their owners'. images/ and masks/ (1 pet, 2 background, 3 border) are unchanged, pairs.csv
 has the published split: train is trainval.txt, test is test.txt.
 """
-# Files on their way to S3 at once; with MAX_FILE this bounds the memory they take.
+# Files on their way at once; with MAX_FILE this bounds the memory they take.
 _THREADS = 12
 
 
@@ -177,7 +177,7 @@ def _read_split(annotations: Path) -> dict[str, str]:
 def _unpack(
     archive: Path, targets: dict[str, str], output: str, tell: Callable[[str], None]
 ) -> set[str]:
-    """Write the members that are wanted and not there yet, each at its size.
+    """Write the members that are wanted and not there yet with that content.
 
     Args:
         archive: the .tar.gz.
@@ -189,31 +189,39 @@ def _unpack(
         Those of the paths that are there now.
     """
     there = _sizes(output, {Path(target).parent.name for target in targets.values()})
-    # write_bytes reads the umask by changing it, which two threads cannot do at once.
-    threads = 1 if is_local(output) else _THREADS
     progress = ProgressLine(f"unpacking {archive.name}", "files", 1, 0, len(targets), tell)
     found: set[str] = set()
     written = 0
-    pending: set[Future[None]] = set()
-    with ThreadPoolExecutor(threads) as pool:
+
+    def collect(done: set[Future[bool]]) -> None:
+        nonlocal written
+        written += sum(future.result() for future in done)
+
+    pending: set[Future[bool]] = set()
+    with ThreadPoolExecutor(_THREADS) as pool:
         for member in read_members(archive):
             target = targets.get(member.name)
             if target is None or target in found:  # of two members of one name the first counts
                 continue
             found.add(target)
             progress.add(1)
-            if there.get(target) == member.size:
-                continue
-            if len(pending) > threads:
+            if len(pending) > _THREADS:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-            pending.add(pool.submit(write_bytes, join_uri(output, target), member.read()))
-            written += 1
-        for future in pending:
-            future.result()
+                collect(done)
+            content = member.read()
+            same_size = there.get(target) == member.size
+            pending.add(pool.submit(_write, join_uri(output, target), content, same_size))
+        collect(pending)
     tell(f"{archive.name}: {len(found)} files, {len(found) - written} of them there before")
     return found
+
+
+def _write(uri: str, content: bytes, same_size: bool) -> bool:
+    """Whether the file had to be written: one of the same size is read, and may be right."""
+    if same_size and read_bytes(uri) == content:
+        return False
+    write_bytes(uri, content)
+    return True
 
 
 def _sizes(output: str, folders: set[str]) -> dict[str, int | None]:

@@ -228,6 +228,22 @@ def test_an_interrupted_run_goes_on(
     assert "images.tar.gz: 5 files, 4 of them there before" in told
 
 
+def test_a_file_of_the_right_size_and_the_wrong_content_is_written_again(
+    tmp_path: Path, serve: Callable[[], list[str]]
+) -> None:
+    """As a machine leaves it that loses power while it writes."""
+    output, flags = str(tmp_path / "pets"), serve()
+    prepare(output, flags)
+    remove(f"{output}/pairs.csv")
+    write_bytes(f"{output}/masks/{TEST[0]}.png", b"\0" * len(trimap(TEST[0])))
+
+    told = prepare(output, flags)
+
+    check_complete(output)
+    assert "annotations.tar.gz: 5 files, 4 of them there before" in told
+    assert "images.tar.gz: 5 files, 5 of them there before" in told
+
+
 def test_no_pair_is_named_before_all_are_there(
     tmp_path: Path,
     mirror: Mirror,
@@ -239,7 +255,7 @@ def test_no_pair_is_named_before_all_are_there(
     written: list[str] = []
 
     def full_disk(uri: str, content: bytes) -> None:
-        if len(written) == 8:
+        if len(written) >= 8:
             raise InputError(f"cannot write {uri}: OSError: [Errno 28] No space left on device")
         written.append(uri)
         write_bytes(uri, content)
