@@ -221,5 +221,6 @@ def describe_left_out(found: Found) -> str:
         "by --include or --exclude": found.excluded,
         "hidden": found.hidden,
         "that stand for folders": found.placeholders,
+        "that cannot be read": found.unreadable,
     }
     return ", ".join(f"{count} {name}" for name, count in parts.items() if count)

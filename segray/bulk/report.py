@@ -50,6 +50,7 @@ _LEFT_OUT = {
     "excluded": "by --include and --exclude",
     "hidden": "hidden",
     "placeholders": "placeholders of folders",
+    "unreadable": "that cannot be read",
 }
 
 

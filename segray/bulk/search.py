@@ -34,6 +34,7 @@ class Found:
         excluded: files that --include or --exclude leave out.
         hidden: files with a name, or in a folder, that begins with a dot.
         placeholders: empty objects that stand for folders.
+        unreadable: files and folders of a local disk, as `segray.storage.listing.Page` says.
     """
 
     images: int = 0
@@ -42,6 +43,7 @@ class Found:
     excluded: int = 0
     hidden: int = 0
     placeholders: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Search:
         for page in self._pages(self.parts[part]):
             found.hidden += page.hidden
             found.placeholders += page.placeholders
+            found.unreadable += page.unreadable
             chosen = self.filter.choose(self.root, page.entries, found)
             if left is not None:
                 chosen = chosen[:left]

@@ -85,7 +85,7 @@ def _list_keys(output: str, mirror: Mirror, wanted: Ids) -> tuple[Ids, list[str]
     found: list[Ids] = []
     uris: list[str] = []
     chosen = set(wanted.tolist())
-    for page in list_pages(Shard(output)):
+    for page in list_pages(Shard(output), strict=True):
         names = [e.uri for e in page.entries if e.uri.endswith(mirror.suffix)]
         digests = [mirror.digest(relative_key(output, uri)) for uri in names]
         found.append(np.array(digests, np.int64))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -45,13 +46,17 @@ class Page:
 
     Attributes:
         entries: in the order of their URIs.
-        hidden: how many files with a name, or in a folder, that begins with a dot were passed over.
+        hidden: how many files with a name, or in a folder, that begins with a dot were passed over;
+            on a local disk, such a folder counts as one.
         placeholders: how many empty objects that stand for folders were passed over.
+        unreadable: how many local folders that this user may not read, names that are not UTF-8,
+            links that lead nowhere, and pipes and the like were passed over.
     """
 
     entries: list[Entry] = field(default_factory=list)
     hidden: int = 0
     placeholders: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,29 +77,34 @@ class Shard:
 def list_entries(root: str) -> list[Entry]:
     """All files below a folder or key prefix, at any depth, in the order of their URIs.
 
-    Hidden files and folders (a name beginning with a dot) and the empty objects that stand for
-    folders are left out.
+    Hidden files and folders (a name beginning with a dot), the empty objects that stand for
+    folders, links that lead nowhere, and pipes and the like are left out.
 
     Raises:
-        InputError: there is no such folder, a name in it is not Unicode, or the store cannot be
-            asked.
+        InputError: there is no such folder, one below it cannot be read, a name in it is not
+            Unicode, or the store cannot be asked.
     """
-    return [entry for page in list_pages(Shard(root)) for entry in page.entries]
+    return [entry for page in list_pages(Shard(root), strict=True) for entry in page.entries]
 
 
-def list_pages(shard: Shard) -> Iterator[Page]:
+def list_pages(shard: Shard, strict: bool = False) -> Iterator[Page]:
     """What is below a folder or key prefix, a page at a time, in the order of URIs.
 
     In S3 that is the order of UTF-8. No more than a page is held in memory, and of a local disk
     the names of the folders above it.
 
+    Args:
+        shard: what to list.
+        strict: whether a local folder or name that cannot be read is an error; else it is counted.
+
     Raises:
-        InputError: as `list_entries`.
+        InputError: there is no such folder, or the store cannot be asked.
     """
     with explain_errors(shard.root, "list"):
         found = False
-        for page in _list_local(shard.root) if is_local(shard.root) else _list_s3(shard):
-            found = found or bool(page.entries or page.hidden or page.placeholders)
+        pages = _list_local(shard.root, strict) if is_local(shard.root) else _list_s3(shard)
+        for page in pages:
+            found = found or page != Page()
             yield page
     if not found and not (shard.after or shard.upto) and not exists(shard.root):
         raise InputError(f"cannot list {shard.root}: no such folder; check the path")
@@ -192,40 +202,66 @@ def _list_s3(shard: Shard) -> Iterator[Page]:
         yield page
 
 
-def _list_local(root: str) -> Iterator[Page]:
+def _list_local(root: str, strict: bool) -> Iterator[Page]:
     page = Page()
-    for path in _walk(root, set()):
-        if path is None:
+    for found in _walk(root, set()):
+        if found is None:
             page.hidden += 1
             continue
-        status = os.stat(path)  # noqa: PTH116 - a million Path objects take their time
         try:
-            path.encode()
+            if isinstance(found, OSError):
+                raise found
+            found.encode()
+            status = os.stat(found)  # noqa: PTH116 - a million Path objects take their time
         except UnicodeEncodeError as error:
-            raise InputError(f"the name of {path!a} is not UTF-8: rename it") from error
-        page.entries.append(Entry(path, status.st_size, f"{status.st_mtime_ns:x}"))
-        if len(page.entries) == _PAGE:
-            yield page
-            page = Page()
+            if strict:
+                raise InputError(f"the name of {found!a} is not UTF-8: rename it") from error
+            page.unreadable += 1
+        except FileNotFoundError:
+            # A link that leads nowhere; anything else was there a moment ago.
+            page.unreadable += isinstance(found, str) and os.path.islink(found)  # noqa: PTH114
+        except OSError:
+            if strict:
+                raise
+            page.unreadable += 1
+        else:
+            if not stat.S_ISREG(status.st_mode):
+                page.unreadable += 1
+                continue
+            page.entries.append(Entry(found, status.st_size, f"{status.st_mtime_ns:x}"))
+            if len(page.entries) == _PAGE:
+                yield page
+                page = Page()
     yield page
 
 
-def _walk(folder: str, seen: set[str]) -> Iterator[str | None]:
-    """The files below a folder, in the order of their paths; None for a hidden one."""
+def _walk(folder: str, seen: set[str]) -> Iterator[str | OSError | None]:
+    """What is below a folder, in the order of paths: None for what is hidden, a folder's error."""
+    is_root = not seen
     seen.add(os.path.realpath(folder))  # links may lead round in a circle
     names: list[str] = []
-    with os.scandir(folder) as found:
-        for item in found:
-            if item.name.startswith("."):
-                yield None
-            elif item.is_dir():
-                # As the paths of its files go on, so that all paths come in order.
-                names.append(f"{item.name}/")
-            elif item.is_file():
-                names.append(item.name)
+    try:
+        with os.scandir(folder) as found:
+            for item in found:
+                # With a slash, as the paths of a folder's files go on, so that all come in order.
+                names.append(f"{item.name}/" if _is_folder(item) else item.name)
+    except OSError as error:
+        if is_root:
+            raise
+        yield error
+        return
     for name in sorted(names):
         path = os.path.join(folder, name)  # noqa: PTH118
-        if not name.endswith("/"):
+        if name.startswith("."):
+            yield None
+        elif not name.endswith("/"):
             yield path
         elif os.path.realpath(path) not in seen:
             yield from _walk(path.rstrip("/"), seen)
+
+
+def _is_folder(item: "os.DirEntry[str]") -> bool:
+    try:
+        return item.is_dir()
+    except OSError:
+        return False  # a link into a circle, or to where this user may not look

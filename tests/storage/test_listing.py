@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from segray.errors import InputError
-from segray.storage.listing import Entry, list_entries, relative_key
+from segray.storage.listing import Entry, Shard, list_entries, list_pages, relative_key
 from segray.storage.s3 import forget_client
 from segray.storage.uri import join_uri, write_bytes
 from tests.endpoints.listing import Keys, list_page
@@ -254,6 +254,42 @@ def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not UTF-8: rename it") as caught:
         list_entries(str(tmp_path))
     assert str(caught.value).isascii()
+
+
+def counted(root: Path) -> tuple[list[str], int, int]:
+    """Keys that are listed, and how many files are hidden and how many unreadable."""
+    pages = list(list_pages(Shard(str(root))))
+    keys = [relative_key(str(root), entry.uri) for page in pages for entry in page.entries]
+    return keys, sum(page.hidden for page in pages), sum(page.unreadable for page in pages)
+
+
+def test_in_pages_what_cannot_be_read_is_counted(users_folder: Path) -> None:
+    """One odd file does not stop a run over a million others."""
+    (users_folder / "b").mkdir()
+    (users_folder / "b" / "a.jpg").write_bytes(b"")
+    (users_folder / ".hidden.jpg").write_bytes(b"")
+    Path(os.fsdecode(bytes(users_folder) + b"/caf\xe9.jpg")).write_bytes(b"x")
+    (users_folder / "link.jpg").symlink_to("nothing.jpg")
+    (users_folder / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(users_folder / "pipe")
+    (users_folder / "shut").mkdir()
+    (users_folder / "shut").chmod(0)
+    try:
+        assert counted(users_folder) == (["b/a.jpg"], 1, 5)
+    finally:
+        (users_folder / "shut").chmod(0o700)
+
+
+def test_a_file_that_vanishes_while_its_folder_is_listed_is_passed_over(tmp_path: Path) -> None:
+    for number in range(1001):
+        (tmp_path / f"{number:04}.jpg").write_bytes(b"")
+    (tmp_path / "z").mkdir()
+    pages = list_pages(Shard(str(tmp_path)))
+    assert len(next(pages).entries) == 1000
+    (tmp_path / "1000.jpg").unlink()
+    (tmp_path / "z").rmdir()
+    rest = list(pages)
+    assert [(page.entries, page.unreadable) for page in rest] == [([], 0)]
 
 
 def test_linked_folders_are_entered_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What of an inventory or of a table of one's own counts as an image."""
+"""What of an inventory, of a table of one's own or of a folder counts as an image."""
 
 import json
 from pathlib import Path
@@ -59,6 +59,15 @@ def test_of_an_inventory_of_s3_images_are_taken_by_their_suffix(
 
 def test_a_table_of_ones_own_names_images_however_they_are_called(config: SegmentConfig) -> None:
     assert plan(config)[0] == 4
+
+
+def test_what_cannot_be_read_in_a_folder_is_counted(config: SegmentConfig, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"")
+    (tmp_path / "in" / "b.jpg").symlink_to("nowhere.jpg")
+    missing, said = plan(with_flags(config, manifest=None, images=str(tmp_path / "in")))
+    assert missing == 1
+    assert "found 1 images; left out: 1 that cannot be read" in said
 
 
 def test_suffixes_that_were_asked_for_choose_from_a_table_too(config: SegmentConfig) -> None:
