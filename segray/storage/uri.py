@@ -125,12 +125,15 @@ def read_bytes(uri: str) -> bytes:
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a whole file or object; a reader sees all of it or nothing.
 
+    In S3 that is one request of up to 5 GB; it is made again as long as its failure may pass, up to
+    the limits of `segray.storage.objects`.
+
     Raises:
         InputError: it cannot be written.
     """
     with explain_errors(uri, "write"):
         if not is_local(uri):
-            file_system(uri).pipe_file(uri, content)
+            _put(uri, content)
             return
         path = Path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +149,14 @@ def write_bytes(uri: str, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _put(uri: str, content: bytes) -> None:
+    from segray.storage.objects import persist  # not at the top: that imports this module
+    from segray.storage.s3 import s3_client, split_uri
+
+    bucket, key = split_uri(uri)
+    persist(uri, lambda: s3_client(10.0, 60.0).put_object(Bucket=bucket, Key=key, Body=content))
 
 
 def remove(uri: str) -> None:

@@ -1,5 +1,6 @@
 """URIs: the same behaviour on a local disk and in S3, and one line when something is wrong."""
 
+import asyncio
 import json
 import os
 import socket
@@ -16,6 +17,8 @@ import pytest
 from s3fs import S3FileSystem
 
 from segray.errors import InputError
+from segray.storage import objects
+from segray.storage.s3 import forget_client
 from segray.storage.uri import (
     absolute_uri,
     child_names,
@@ -27,6 +30,8 @@ from segray.storage.uri import (
     remove,
     write_bytes,
 )
+from tests.endpoints import FaultyProxy
+from tests.endpoints.server import Head, Server, read_body, read_head
 
 AWKWARD_NAMES = [
     "a name.txt",
@@ -71,8 +76,10 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def fresh_s3() -> Iterator[None]:
     """Makes what a test sets in the AWS environment count, in that test only."""
     S3FileSystem.clear_instance_cache()
+    forget_client()
     yield
     S3FileSystem.clear_instance_cache()
+    forget_client()
 
 
 @pytest.fixture
@@ -83,6 +90,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_s3: None) -> N
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(objects, "ATTEMPTS", 2)
 
 
 def complaint(attempt: Callable[[], object]) -> str:
@@ -424,3 +432,70 @@ def test_a_password_in_an_error_is_left_out() -> None:
     error = OSError('Read timeout on endpoint URL: "https://user:hunter2@minio:9000/b/k"')
     assert "hunter2" not in describe_error("s3://b/k", error)
     assert "minio:9000" in describe_error("s3://b/k", error)
+
+
+class _Slot(Server):
+    """A store of one object that is away until some requests have failed."""
+
+    def __init__(self, *failures: bytes) -> None:
+        self.failures = list(failures)
+        self.requests: list[bytes] = []
+        self.content = b""
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while request := await read_head(reader):
+            self.requests.append(request.start)
+            if request.get(b"expect"):
+                writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            content = b"".join([piece async for piece in read_body(reader, request)])
+            if self.failures:
+                writer.write(self.failures.pop(0))
+                await writer.drain()
+                return
+            self.content = content
+            fields = [(b"Content-Length", b"0"), (b"ETag", b'"x"')]
+            writer.write(Head(b"HTTP/1.1 200 OK", fields).to_bytes())
+
+
+_ERROR = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        b"",  # the connection is closed
+        b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n",
+        # S3 may find out that something is wrong after it has said that all is well.
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(_ERROR), _ERROR),
+    ],
+    ids=["closed", "503", "200 and an error"],
+)
+def test_a_write_is_tried_again_until_the_store_is_back(
+    aws_environment: None, fresh_s3: None, monkeypatch: pytest.MonkeyPatch, failure: bytes
+) -> None:
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
+    with _Slot(*[failure] * (objects.ATTEMPTS - 1)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        write_bytes("s3://bucket/key", b"content")
+    assert server.content == b"content"
+    assert server.requests == [b"PUT /bucket/key HTTP/1.1"] * objects.ATTEMPTS
+
+
+def test_writes_through_faults_leave_what_was_written_last(
+    s3: Callable[[str], str],
+    s3_endpoint: str,
+    fresh_s3: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bucket = s3("faulty-writes")
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(objects, "ATTEMPTS", 12)
+    kinds = ("slow_down", "internal_error", "reset")
+    with FaultyProxy(s3_endpoint, 0.4, 3, kinds=kinds, writes=True) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        for number in range(20):
+            write_bytes(f"{bucket}/{number % 4}", b"%d" % number)
+        assert sum(proxy.faults.values()) > 5
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    S3FileSystem.clear_instance_cache()
+    assert [read_bytes(f"{bucket}/{number}") for number in range(4)] == [b"16", b"17", b"18", b"19"]
