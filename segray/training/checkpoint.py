@@ -10,17 +10,26 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from segray.errors import InputError
-from segray.storage.uri import child_names, join_uri, read_bytes, remove, write_bytes
+from segray.storage.uri import (
+    child_names,
+    is_local,
+    join_uri,
+    read_bytes,
+    remove,
+    write_bytes,
+)
 from segray.training.network import TrainableNetwork
 
 _NAME = re.compile(r"epoch_(\d{4,})\.npz")
 _MODEL, _OPTIMIZERS, _PROGRESS = "model", "optimizers", "progress"
+_PRECISION = "precision"
 
 
 @dataclass
@@ -81,7 +90,8 @@ class Checkpoints:
         for i, optimizer in enumerate(network.optimizers):
             for j, variable in enumerate(optimizer.variables):
                 arrays[f"{_OPTIMIZERS}/{i}/{j}"] = np.asarray(variable)
-        arrays[_PROGRESS] = np.frombuffer(json.dumps(asdict(progress)).encode(), dtype=np.uint8)
+        document = {**asdict(progress), _PRECISION: network.model.dtype_policy.name}
+        arrays[_PROGRESS] = np.frombuffer(json.dumps(document).encode(), dtype=np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_bytes(self._file(progress.epoch), buffer.getvalue())
@@ -90,6 +100,10 @@ class Checkpoints:
         for epoch in self.epochs():
             if epoch not in kept:
                 remove(self._file(epoch))
+        if is_local(self._uri):
+            # What a process that was killed as it wrote has left.
+            for path in Path(self._uri).glob(".partial-*"):
+                path.unlink(missing_ok=True)
 
     def epochs(self) -> list[int]:
         """The epochs that have a checkpoint, in their order."""
@@ -118,7 +132,8 @@ class Checkpoints:
         """Bring a network to where it was at the end of an epoch.
 
         Raises:
-            InputError: the checkpoint is missing or damaged, or of another network.
+            InputError: the checkpoint is missing or damaged, of another network, or of one that
+                computed in another precision.
         """
         arrays = self._read(epoch)
         variables = [(f"{_MODEL}/{i}", v) for i, v in enumerate(network.model.variables)]
@@ -128,9 +143,18 @@ class Checkpoints:
         saved = {name: a.shape for name, a in arrays.items() if name != _PROGRESS}
         if saved != {name: tuple(variable.shape) for name, variable in variables}:
             raise InputError(f"{self._file(epoch)} is not of this network: give another --output")
+        document = json.loads(arrays[_PROGRESS].tobytes())
+        now = network.model.dtype_policy.name
+        # Checkpoints of earlier versions do not say.
+        before = document.pop(_PRECISION, now)
+        if before != now:
+            raise InputError(
+                f"{self._file(epoch)} was trained in {before}, and this machine would go on in "
+                f"{now}: run on the same kind of GPU or CPU as before, or give another --output"
+            )
         for name, variable in variables:
             variable.assign(arrays[name])
-        return Progress(**json.loads(arrays[_PROGRESS].tobytes()))
+        return Progress(**document)
 
     def load_model(self, epoch: int, model: Any) -> None:
         """Give a network of the same architecture the weights of the end of an epoch.

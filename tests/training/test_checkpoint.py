@@ -125,6 +125,33 @@ def test_there_is_none_before_the_first(uri: str) -> None:
         checkpoints.load(1, make_network())
 
 
+def test_a_run_does_not_change_its_precision(tmp_path: Path) -> None:
+    """`auto` may mean another one on the machine on which it goes on."""
+    import keras
+
+    uri, before = str(tmp_path), keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        network = make_network()
+    finally:
+        keras.config.set_dtype_policy(before)
+    Checkpoints(uri).save(network, progress_of(0.5))
+    here = make_network()
+    numbers = here.numbers()
+    with pytest.raises(InputError, match=r"in mixed_bfloat16, and .* go on in float32: run on"):
+        Checkpoints(uri).load(1, here)
+    assert_equal(here, numbers)
+    assert Checkpoints(uri).load(1, network) == progress_of(0.5)
+
+
+def test_what_a_killed_process_has_left_is_removed(network: Network, tmp_path: Path) -> None:
+    left = tmp_path / ".partial-0123456789abcdef"
+    left.write_bytes(b"half a checkpoint")
+    (tmp_path / "notes.txt").write_text("of someone else")
+    Checkpoints(str(tmp_path)).save(network, progress_of(0.5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_0001.npz", "notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("scores", "kept"),
     [
