@@ -12,7 +12,8 @@ from segray.errors import InputError
 from segray.storage.uri import absolute_uri, exists, read_bytes, write_bytes
 
 # The file that keras.applications.MobileNetV2(weights="imagenet", include_top=False) loads; its
-# convolutions fit images of every size.
+# convolutions fit images of every size. Keras publishes no digest of it, so that it is as good as
+# the connection it came over.
 _IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
 # It halves the image five times.
@@ -50,7 +51,10 @@ def read_encoder_weights(source: str) -> bytes | None:
         return None
     if source == "imagenet":
         return _read_imagenet()
-    return read_bytes(absolute_uri(source))
+    content = read_bytes(absolute_uri(source))
+    if not content:
+        raise InputError(f"--encoder-weights {source} is an empty file: copy it again")
+    return content
 
 
 def _read_imagenet() -> bytes:

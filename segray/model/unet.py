@@ -44,7 +44,8 @@ def build_unet(
         classes: C, the number of classes.
         image_size: S, a multiple of 32, in pixels.
         encoder_weights: content of a Keras weights file for MobileNetV2 without its top. With it
-            the encoder is frozen; without, it starts at random and is trained.
+            the encoder is frozen; without, it starts at random and is trained. Empty: it is
+            frozen, and waits for the weights of a checkpoint.
         input_range: what the pixel values 0 and 255 are scaled to before the encoder.
         momentum: of the running statistics of batch normalisation that is trained.
 
@@ -76,7 +77,8 @@ def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> k
                 layer.momentum = momentum
                 layer.synchronized = True
     else:
-        _load_encoder_weights(base, weights)
+        if weights:
+            _load_encoder_weights(base, weights)
         encoder.trainable = False
     return encoder
 

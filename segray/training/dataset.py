@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from segray.errors import InputError
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
-from segray.storage.uri import exists, join_uri, read_bytes, write_bytes
+from segray.storage.uri import join_uri, write_bytes
 from segray.training.examples import Decoded
-from segray.training.prepare import DATASET, read_marker
-
-_COLUMNS = ("image", "mask", "split", "key", "digest")
+from segray.training.prepare import DATASET, DATASET_COLUMNS, read_dataset, read_marker
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class DataSet:
         """
         buffer = io.StringIO(newline="")
         table = csv.writer(buffer)
-        table.writerow(_COLUMNS)
+        table.writerow(DATASET_COLUMNS)
         table.writerows(self._rows())
         write_bytes(join_uri(output, DATASET), buffer.getvalue().encode())
 
@@ -54,14 +52,15 @@ class DataSet:
 
         Args:
             output: the URI of the folder.
-            found: the pairs that were found, those that could not be decoded among them.
+            found: the pairs of that run that are there, those that could not be decoded among
+                them.
 
         Raises:
             InputError: it was other data; the message says what is different.
         """
         if read_marker(output)["data_fingerprint"] == self.fingerprint:
             return
-        if before := _read_rows(join_uri(output, DATASET)):
+        if before := read_dataset(output):
             reasons = {item.image: item.reason for item in self.skipped}
             # Data may have been moved: a file is named where it is now, or else where it was.
             names = {row[3]: row[0] for row in before}
@@ -80,13 +79,6 @@ class DataSet:
                 yield [pair.image, pair.mask, split, pair.key, digest]
 
 
-def _read_rows(uri: str) -> list[list[str]]:
-    """What `DataSet.write` wrote, without the header; nothing where that is not there any more."""
-    text = read_bytes(uri).decode(errors="replace") if exists(uri) else ""
-    rows = csv.reader(io.StringIO(text, newline=""))
-    return [row for row in rows if len(row) == len(_COLUMNS) and row[0] != _COLUMNS[0]]
-
-
 def _describe_changes(
     before: dict[str, list[str]], now: dict[str, list[str]], names: dict[str, str]
 ) -> str:
@@ -94,21 +86,19 @@ def _describe_changes(
     changes = {
         "gone or unreadable": before.keys() - now.keys(),
         "changed": {key for key in before.keys() & now.keys() if before[key] != now[key]},
-        "new": now.keys() - before.keys(),
     }
     parts = [
         f"{len(keys)} pair(s) {what}, the first: {names[min(keys)]}"
         for what, keys in changes.items()
         if keys
     ]
-    return "; ".join(parts) or "its pairs are divided otherwise into training and validation"
+    return "; ".join(parts) or f"{DATASET} is not as that run wrote it"
 
 
 def _digests(rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:
     """The digests of the pairs by their keys.
 
-    Not by their URIs: the data may lie elsewhere by now. Nor by their parts: those are drawn from
-    all that is there, and change with a single file.
+    Not by their URIs: the data may lie elsewhere by now.
     """
     digests: dict[str, list[str]] = {}
     for *_, key, digest in rows:

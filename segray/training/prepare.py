@@ -1,12 +1,16 @@
 """The preparation of a training run: what can be checked and fetched before Ray is started."""
 
+import csv
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from segray.errors import InputError
+from segray.model.bundle import DESCRIPTION
 from segray.model.encoder import check_image_size, read_encoder_weights
+from segray.storage.lock import LOCK
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
@@ -21,6 +25,10 @@ MARKER = "config.json"
 SKIPPED = "skipped.jsonl"
 #: The list of the pairs that are used, as --pairs takes it.
 DATASET = "pairs.csv"
+#: Its columns; `digest` is of the content of both files.
+DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
+
+_PARTS = ("train", "validation")
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
 # what changes how fast the run goes, but for rounding not what comes out.
@@ -48,14 +56,18 @@ class Preparation:
     Attributes:
         config: with the sample data set filled in where no data was named.
         output: the absolute URI of the run's folder.
-        train: the pairs to learn from.
-        validation: the pairs to score on.
+        resumed: whether that folder holds this run already.
+        train: the pairs to learn from; of a resumed run those it was started on, as far as they
+            are still there.
+        validation: the pairs to score on; likewise.
         skipped: the files that belong to no pair.
-        encoder_weights: the content of the weights file, or None.
+        encoder_weights: the content of the weights file, or None; empty where the run has got
+            beyond it.
     """
 
     config: TrainConfig
     output: str
+    resumed: bool
     train: list[Pair]
     validation: list[Pair]
     skipped: list[Skipped]
@@ -77,14 +89,36 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     if config.mlflow is not None:
         check_tracking(config.mlflow)
     output = absolute_uri(config.output)
-    _check_output(output, config)
+    resumed = exists(join_uri(output, MARKER))
+    _check_output(output, resumed, config)
     config = _with_data(config, tell)
-    train, validation, skipped = _find_parts(config)
+    train, validation, skipped = _find_pairs(config)
+    rows = read_dataset(output) if resumed else []
+    if rows:
+        found = len(train) + len(validation)
+        train, validation = _take_up(rows, train, validation)
+        left_out = found - len(train) - len(validation)
+        if left_out > 0:
+            tell(
+                f"{left_out} pair(s) are left out: the run in {output} was started without them, "
+                f"see {DATASET}"
+            )
+    elif not validation:
+        train, validation = split_pairs(train, config.validation_fraction, config.seed)
     tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
-    if skipped:
+    if skipped and not resumed:
         tell(f"{len(skipped)} file(s) have no partner and are left out: see {SKIPPED}")
-    weights = read_encoder_weights(config.encoder_weights)
-    return Preparation(config, output, train, validation, skipped, weights)
+    # What a checkpoint or the model itself holds is not read again: the file may be gone by now.
+    known = config.encoder_weights != "none" and _has_learned(output)
+    weights = b"" if known else read_encoder_weights(config.encoder_weights)
+    return Preparation(config, output, resumed, train, validation, skipped, weights)
+
+
+def _has_learned(output: str) -> bool:
+    checkpoints = child_names(join_uri(output, "checkpoints"))
+    return any(name.endswith(".npz") for name in checkpoints) or exists(
+        join_uri(output, "model", DESCRIPTION)
+    )
 
 
 def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
@@ -96,8 +130,8 @@ def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
     return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
 
 
-def _find_parts(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipped]]:
-    """The pairs to train on and to validate on, and the files that belong to no pair."""
+def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipped]]:
+    """The pairs to train on, those to validate on if they are named, and files without a pair."""
     skipped: list[Skipped] = []
     if config.pairs:
         parts = read_manifest(config.pairs)
@@ -113,9 +147,48 @@ def _find_parts(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
         other = find_pairs(config.validation_images, config.validation_masks)
         skipped = skipped + other.skipped
         validation = other.pairs
-    if not validation:
-        pairs, validation = split_pairs(pairs, config.validation_fraction, config.seed)
     return pairs, validation, skipped
+
+
+def _take_up(
+    rows: Sequence[Sequence[str]], train: list[Pair], validation: list[Pair]
+) -> tuple[list[Pair], list[Pair]]:
+    """Those of the pairs found that a run was started on, in its order and its parts.
+
+    A draw would divide them otherwise if a single pair had been added or repaired since.
+
+    Args:
+        rows: of `read_dataset`.
+        train: the pairs found, without those of `validation`.
+        validation: the pairs found to validate on; empty where they are drawn from `train`.
+    """
+    image_of = {pair.image: pair for pair in train + validation}
+    # Data may have been moved: then the names below its folder are the same.
+    key_of = {
+        "train": {pair.key: pair for pair in train},
+        "validation": {pair.key: pair for pair in validation or train},
+    }
+    parts: dict[str, list[Pair]] = {"train": [], "validation": []}
+    for image, _, split, key, _ in rows:
+        pair = image_of.get(image) or key_of[split].get(key)
+        if pair:
+            parts[split].append(replace(pair, key=key))
+    return parts["train"], parts["validation"]
+
+
+def read_dataset(output: str) -> list[list[str]]:
+    """The rows of the ``pairs.csv`` of a run, without the header; none where it is gone or damaged.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    uri = join_uri(output, DATASET)
+    text = read_bytes(uri).decode(errors="replace") if exists(uri) else ""
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error:
+        return []
+    return [row for row in rows if len(row) == len(DATASET_COLUMNS) and row[2] in _PARTS]
 
 
 def read_marker(output: str) -> dict[str, Any]:
@@ -134,12 +207,12 @@ def read_marker(output: str) -> dict[str, Any]:
     raise InputError(f"{uri} is no record of a training run: give another --output")
 
 
-def _check_output(output: str, config: TrainConfig) -> None:
+def _check_output(output: str, resumed: bool, config: TrainConfig) -> None:
     """Refuse a folder that holds something else, or a run with other settings."""
-    marker = join_uri(output, MARKER)
-    if not exists(marker):
+    if not resumed:
         # A run that found too many unreadable files has left the list of them.
-        names = [name for name in child_names(output) if name not in (SKIPPED, DATASET)]
+        own = (SKIPPED, DATASET, LOCK)
+        names = [name for name in child_names(output) if name not in own]
         if names:
             raise InputError(
                 f"{output} holds something that is no training run ({', '.join(names[:3])}): "

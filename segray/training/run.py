@@ -13,6 +13,8 @@ from segray.errors import InputError
 from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION
+from segray.model.encoder import read_encoder_weights
+from segray.storage.lock import hold_lock
 from segray.storage.skipped import check_error_rate, write_skipped
 from segray.storage.uri import (
     exists,
@@ -20,12 +22,13 @@ from segray.storage.uri import (
     read_bytes,
     write_bytes,
 )
+from segray.training.checkpoint import Checkpoints
 from segray.training.dataset import DataSet
 from segray.training.examples import decode_pairs
 from segray.training.fit import fit
 from segray.training.loop import Assignment
-from segray.training.prepare import MARKER, SKIPPED, Preparation
-from segray.training.tracking import tracking
+from segray.training.prepare import MARKER, SKIPPED, Preparation, read_marker
+from segray.training.tracking import History, tracking
 
 #: The folder, in a run's folder, of the best model's scores on the validation part.
 EVALUATION = "evaluation"
@@ -64,46 +67,94 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         InputError: something the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    data = _decode(preparation, tell)
-    _claim_output(preparation, data, tell)
-    record = {
-        "configuration": config.to_json(),
-        "command": sys.argv,
-        "data_fingerprint": data.fingerprint,
-    }
-    with tracking(config.mlflow, output, record, tell) as track:
-        if exists(join_uri(output, "model", DESCRIPTION)):
-            tell("this run is trained to its end")
-        else:
-            fit(_assign(preparation, data, record), tell, track)
-        if not exists(join_uri(output, EVALUATION, METRICS)):
-            evaluate_pairs(
-                join_uri(output, "model"),
-                data.validation.examples.pairs,
-                join_uri(output, EVALUATION),
-                tell,
-                # Without workers the GPU is this process's own.
-                use_gpu=config.use_gpu and config.workers > 0,
-                configuration=config.to_json(),
-            )
-        history = _read_history(output)
-        track(history)
-    document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
-    evaluation = json.loads(read_bytes(join_uri(output, EVALUATION, METRICS)))
-    return TrainSummary(output, len(history), document["metrics"], evaluation)
+    with hold_lock(output, tell) as check_lock:
+        if exists(join_uri(output, MARKER)) != preparation.resumed:
+            raise InputError(f"another run has begun or removed {output} just now: run again")
+        # A finished run needs its data no more.
+        data = None if _is_finished(output) else _claim_data(preparation, tell)
+        record = {
+            "configuration": config.to_json(),
+            "command": sys.argv,
+            "data_fingerprint": read_marker(output)["data_fingerprint"],
+        }
+        with tracking(config.mlflow, output, record, tell) as track:
+            if data is None:
+                tell("this run is trained to its end")
+            else:
+                _learn(preparation, data, record, tell, track)
+                check_lock()
+                _evaluate(preparation, data, tell)
+            history = _read_history(output)
+            track(history)
+        document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
+        evaluation = json.loads(read_bytes(join_uri(output, EVALUATION, METRICS)))
+        return TrainSummary(output, len(history), document["metrics"], evaluation)
 
 
-def _assign(preparation: Preparation, data: DataSet, record: dict[str, Any]) -> Assignment:
-    config, weights = preparation.config, preparation.encoder_weights
-    return Assignment(
+def _is_finished(output: str) -> bool:
+    return all(
+        exists(join_uri(output, *names))
+        for names in (("model", DESCRIPTION), (EVALUATION, METRICS))
+    )
+
+
+def _learn(
+    preparation: Preparation,
+    data: DataSet,
+    record: dict[str, Any],
+    tell: Callable[[str], None],
+    track: Callable[[History], None],
+) -> None:
+    """Train, unless there is a model already."""
+    config, output = preparation.config, preparation.output
+    if exists(join_uri(output, "model", DESCRIPTION)):
+        return
+    weights = preparation.encoder_weights
+    if weights == b"" and not Checkpoints(join_uri(output, "checkpoints")).newest():
+        # No checkpoint that is there is whole: the run begins anew.
+        weights = read_encoder_weights(config.encoder_weights)
+    assignment = Assignment(
         config=config,
-        output=preparation.output,
+        output=output,
         train=data.train.examples,
         validation=data.validation.examples,
         class_weights=config.weigh_classes(data.train.class_pixels.sum(axis=0)),
         encoder_weights=None if weights is None else ray.put(weights),
         record=record,
     )
+    fit(assignment, tell, track)
+
+
+def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
+    """Score the model on the validation part."""
+    config, output = preparation.config, preparation.output
+    evaluate_pairs(
+        join_uri(output, "model"),
+        data.validation.examples.pairs,
+        join_uri(output, EVALUATION),
+        tell,
+        # Without workers the GPU is this process's own.
+        use_gpu=config.use_gpu and config.workers > 0,
+        configuration=config.to_json(),
+    )
+
+
+def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
+    """Decode the data, and make the folder this run's or make sure that it is."""
+    data = _decode(preparation, tell)
+    if preparation.resumed:
+        data.check(preparation.output, preparation.train + preparation.validation)
+    else:
+        _report_skipped(preparation, data, tell)
+    _check_labels(preparation, data, tell)
+    if not preparation.resumed:
+        data.write(preparation.output)
+        document = {
+            "configuration": preparation.config.to_json(),
+            "data_fingerprint": data.fingerprint,
+        }
+        write_bytes(join_uri(preparation.output, MARKER), json.dumps(document, indent=2).encode())
+    return data
 
 
 def _decode(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
@@ -140,32 +191,43 @@ def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
     room = _STORE_SHARE * min(stores, default=0.0)
     keep = needed <= room if config.cache == "auto" else config.cache == "memory"
     where = "are kept in memory" if keep else "are decoded anew each epoch"
-    tell(f"examples take {needed / 1e9:.2f} GB decoded, {room / 1e9:.2f} GB are free: they {where}")
+    tell(
+        f"examples take {needed / 1e9:.2f} GB decoded, of {room / 1e9:.2f} GB that they may take: "
+        f"they {where}"
+    )
     return keep
 
 
-def _claim_output(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
-    """Mark the folder as this run's, or make sure that the run in it learned the same data."""
-    config, output = preparation.config, preparation.output
+def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
+    """Write down what is left out; refuse if that is too much, or all."""
+    output = preparation.output
     skipped, uri = preparation.skipped + data.skipped, join_uri(output, SKIPPED)
     if skipped or exists(uri):
         write_skipped(uri, skipped)
     if data.skipped:
         tell(f"{len(data.skipped)} pair(s) cannot be used: see {uri}")
-    marker = join_uri(output, MARKER)
-    if exists(marker):
-        data.check(output, preparation.train + preparation.validation)
     total = len(preparation.train) + len(preparation.validation) + len(preparation.skipped)
-    check_error_rate(skipped, total, config.max_error_rate, uri)
+    check_error_rate(skipped, total, preparation.config.max_error_rate, uri)
     train, validation = len(data.train.examples), len(data.validation.examples)
     if not train or not validation:
         raise InputError(
             f"{train} pairs are left to train on and {validation} to validate on: see {uri}"
         )
-    if not exists(marker):
-        data.write(output)
-        document = {"configuration": config.to_json(), "data_fingerprint": data.fingerprint}
-        write_bytes(marker, json.dumps(document, indent=2).encode())
+
+
+def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
+    """Refuse a part with nothing to learn or to score, and name the classes that are not there."""
+    names = preparation.config.labels.names
+    for what, part in (("training", data.train), ("validation", data.validation)):
+        pixels = part.class_pixels.sum(axis=0)
+        if not pixels.any():
+            raise InputError(
+                f"no pixel of the {what} part is labelled: every value there is one of "
+                "--ignore-values"
+            )
+        absent = [name for name, count in zip(names, pixels, strict=True) if not count]
+        if absent:
+            tell(f"no pixel of the {what} part is of the class {' or '.join(absent)}")
 
 
 def _read_history(output: str) -> list[dict[str, Any]]:

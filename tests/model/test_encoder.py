@@ -93,6 +93,13 @@ def test_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_encoder_weights("encoder.h5") == b"weights"
 
 
+def test_refuses_an_empty_file(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.h5"
+    path.touch()
+    with pytest.raises(InputError, match=r"encoder\.h5 is an empty file: copy it again"):
+        read_encoder_weights(str(path))
+
+
 def test_refuses_a_missing_file_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "missing.h5"
 

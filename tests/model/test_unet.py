@@ -129,7 +129,7 @@ def hdf5_without_weights() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"<html>\nNot found\n</html>", hdf5_without_weights()], ids=len
+    "content", [b"<html>\nNot found\n</html>", hdf5_without_weights()], ids=len
 )
 def test_refuses_a_file_without_weights(content: bytes) -> None:
     with pytest.raises(InputError, match=r"^--encoder-weights: the file .*[^\n]*$"):

@@ -19,6 +19,7 @@ from PIL import Image
 
 import segray
 from segray.errors import InputError
+from segray.storage.lock import hold_lock
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import find_pairs
 from segray.storage.uri import child_names, join_uri, read_bytes
@@ -137,6 +138,21 @@ def test_metrics_have_a_line_per_epoch(finished) -> None:
     assert records[-1]["train_loss"] < records[0]["train_loss"]
 
 
+def test_the_document_names_every_file_and_field(finished) -> None:
+    folder, *_ = finished
+    text = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+    section = text.partition("# What training writes")[2].partition("\n# ")[0]
+    record = json.loads((folder / "out" / "metrics.jsonl").read_text().splitlines()[0])
+    fields = {re.sub("^iou_.*", "iou_<class>", name) for name in record}
+    fields |= json.loads((folder / "out" / "model" / "model.json").read_text()).keys()
+    with np.load(folder / "out" / "checkpoints" / "epoch_0003.npz") as arrays:
+        fields |= json.loads(arrays["progress"].tobytes()).keys()
+    for name in fields:
+        assert f"`{name}`" in section
+    for name in OUTPUT:
+        assert f"OUTPUT/{name}" in section
+
+
 def test_terminal_shows_each_epoch(finished) -> None:
     *_, lines = finished
     epochs = [line for line in lines if line.startswith("epoch") and "mIoU" in line]
@@ -170,7 +186,8 @@ def test_a_finished_run_is_not_trained_again(finished) -> None:
     again, lines = run(config)
     assert again == summary
     assert (folder / "out/model/model.json").read_bytes() == before
-    assert not [line for line in lines if line.startswith("epoch")]
+    assert "this run is trained to its end" in lines
+    assert not [line for line in lines if line.startswith(("epoch", "decoded"))]
 
 
 def test_other_settings_on_the_same_output_are_refused(finished) -> None:
@@ -182,11 +199,15 @@ def test_other_settings_on_the_same_output_are_refused(finished) -> None:
 def test_two_workers_from_s3_to_s3_with_two_images(
     s3: Callable[[str], str], encoder_file: str
 ) -> None:
-    """Fewer images than workers: none of them waits for ever."""
+    """Fewer images than workers, which hold all CPUs while others decode: nobody waits for ever."""
     bucket = s3("train")
     write_shapes(f"{bucket}/data", 2)
-    config = settings(f"{bucket}/data", f"{bucket}/runs/one", encoder_file, epochs=1, workers=2)
-    summary, _ = run(config)
+    config = settings(
+        *(f"{bucket}/data", f"{bucket}/runs/one", encoder_file),
+        **{"epochs": 1, "workers": 2, "cache": "none"},
+    )
+    summary, lines = run(config)
+    assert any("decoded anew" in line for line in lines)
     assert summary.output == f"{bucket}/runs/one"
     assert child_names(f"{bucket}/runs/one") == list(OUTPUT)
     assert segray.load(f"{bucket}/runs/one/model").labels.names == ("box", "ground")
@@ -203,14 +224,21 @@ def test_tensorboard_gets_every_number(finished) -> None:
     assert steps == [1, 2, 3]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, finished):
+    """The output folder and the lines of the same run without workers."""
+    output = tmp_path_factory.mktemp("alone") / "out"
+    _, lines = run(dataclasses.replace(finished[1], output=str(output), workers=0))
+    return output, lines
+
+
 def test_an_interrupted_run_goes_on_after_its_last_epoch(
-    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+    finished, alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And ends where one that was never interrupted ends."""
     from segray.training.loop import TrainingLoop
 
-    write_shapes(str(tmp_path), 20)
-    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, epochs=4, workers=0)
+    config = dataclasses.replace(finished[1], output=str(tmp_path / "out"), workers=0)
     write_preview = TrainingLoop._write_preview
 
     def fall(loop: TrainingLoop, epoch: int) -> None:
@@ -226,14 +254,14 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(
     assert not (tmp_path / "out" / "model").exists()
 
     summary, lines = run(config)
-    assert summary.epochs == 4
+    assert summary.epochs == 3
     done = [line.split()[1] for line in lines if line.startswith("epoch") and "mIoU" in line]
-    assert done == ["3/4", "4/4"]
+    assert done == ["3/3"]
     names = child_names(str(tmp_path / "out" / "previews"))
-    assert names == [f"epoch_000{i}.png" for i in (1, 2, 3, 4)]
-    run(dataclasses.replace(config, output=str(tmp_path / "straight")))
-    assert scores(tmp_path / "out") == scores(tmp_path / "straight")
-    assert weights(tmp_path / "out") == weights(tmp_path / "straight")
+    assert names == [f"epoch_000{i}.png" for i in (1, 2, 3)]
+    straight, _ = alone
+    assert scores(tmp_path / "out") == scores(straight)
+    assert weights(tmp_path / "out") == weights(straight)
 
 
 def scores(output: Path) -> list[dict]:
@@ -256,15 +284,18 @@ def weights(output: Path) -> str:
     return digest.hexdigest()
 
 
-def test_a_worker_that_dies_is_replaced_without_a_person(
+def test_workers_that_die_or_hang_are_replaced_without_a_person(
     finished, tmp_path: Path, mlflow_server: MlflowServer
 ) -> None:
-    """Killed in the second epoch, the run ends as if nothing had been, on a tracking server too."""
+    """One is killed in the second epoch, and one hangs in the third: it is named, and holds up the
+    others only until --stall-timeout. The run ends as if nothing had been, on the tracking server
+    as well.
+    """
     from segray.training import fit as fit_module
 
     folder, config, *_ = finished
 
-    def train_and_die(loop_settings: dict) -> None:
+    def train_and_fail(loop_settings: dict) -> None:
         import ray.train
 
         from segray.training.loop import TrainingLoop
@@ -272,22 +303,32 @@ def test_a_worker_that_dies_is_replaced_without_a_person(
 
         score = TrainingLoop._score
 
-        def die_once(loop: TrainingLoop, epoch: int) -> dict:
-            rank, mark = ray.train.get_context().get_world_rank(), tmp_path / "killed"
-            if rank == 1 and epoch == 2 and not mark.exists():
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+        def fail_once_each(loop: TrainingLoop, epoch: int) -> dict:
+            mark = tmp_path / f"failed_in_{epoch}"
+            rank = ray.train.get_context().get_world_rank()
+            if rank == 1 and epoch > 1 and not mark.exists():
+                mark.write_text(str(os.getpid()))
+                if epoch == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                time.sleep(3600)
             return score(loop, epoch)
 
-        TrainingLoop._score = die_once  # type: ignore[method-assign]
+        TrainingLoop._score = fail_once_each  # type: ignore[method-assign]
         train_worker(loop_settings)
 
-    again = dataclasses.replace(config, output=str(tmp_path / "out"), mlflow=mlflow_server.url)
+    again = dataclasses.replace(
+        config, output=str(tmp_path / "out"), stall_timeout=30.0, mlflow=mlflow_server.url
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "train_worker", train_and_die)
+        patch.setattr(fit_module, "train_worker", train_and_fail)
         summary, lines = run(again)
-    assert (tmp_path / "killed").exists()
-    assert "going on after epoch 1, the last one saved" in lines
+    assert (tmp_path / "failed_in_2").exists()
+    process = (tmp_path / "failed_in_3").read_text()
+    [told] = [line for line in lines if "did not come to" in line]
+    assert f"worker 1 (process {process} on" in told
+    assert "the scores of epoch 3 within 30 s" in told
+    for epoch in (1, 2):
+        assert f"going on after epoch {epoch}, the last one saved" in lines
     assert summary.epochs == 3
     assert scores(tmp_path / "out") == scores(folder / "out")
     assert weights(tmp_path / "out") == weights(folder / "out")
@@ -296,70 +337,30 @@ def test_a_worker_that_dies_is_replaced_without_a_person(
     assert mlflow_server.run_of(tmp_path / "out")["info"]["status"] == "FINISHED"
 
 
-def test_a_worker_that_does_not_come_is_named_and_replaced(
-    finished, tmp_path: Path, encoder_file: str
-) -> None:
-    """One that hangs holds up the others only until --stall-timeout."""
-    from segray.training import fit as fit_module
-
-    _, config, *_ = finished
-
-    def train_and_hang(loop_settings: dict) -> None:
-        import ray.train
-
-        from segray.training.loop import TrainingLoop
-        from segray.training.worker import train_worker
-
-        score = TrainingLoop._score
-
-        def hang_once(loop: TrainingLoop, epoch: int) -> dict:
-            rank, mark = ray.train.get_context().get_world_rank(), tmp_path / "hung"
-            if rank == 1 and epoch == 2 and not mark.exists():
-                mark.write_text(str(os.getpid()))
-                time.sleep(3600)
-            return score(loop, epoch)
-
-        TrainingLoop._score = hang_once  # type: ignore[method-assign]
-        train_worker(loop_settings)
-
-    again = dataclasses.replace(config, output=str(tmp_path / "out"), stall_timeout=30.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "train_worker", train_and_hang)
-        summary, lines = run(again)
-    process = (tmp_path / "hung").read_text()
-    [told] = [line for line in lines if "did not come to" in line]
-    assert f"worker 1 (process {process} on" in told
-    assert "the scores of epoch 2 within 30 s" in told
-    assert summary.epochs == 3
-
-
-def test_training_without_workers_writes_the_same_files(finished, tmp_path: Path) -> None:
+def test_training_without_workers_writes_the_same_files(finished, alone) -> None:
     """And the same scores but for the last digits, which the order of sums decides."""
-    folder, config, *_ = finished
-    summary, lines = run(dataclasses.replace(config, output=str(tmp_path / "out"), workers=0))
-    assert child_names(str(tmp_path / "out")) == list(OUTPUT)
+    folder, *_ = finished
+    output, lines = alone
+    assert child_names(str(output)) == list(OUTPUT)
     for part in ("model", "previews", "tensorboard", "evaluation"):
-        assert child_names(str(tmp_path / "out" / part)) == child_names(str(folder / "out" / part))
+        assert child_names(str(output / part)) == child_names(str(folder / "out" / part))
     assert not [line for line in lines if "worker" in line]
-    assert summary.epochs == 3
-    assert scores(tmp_path / "out")[0]["train_loss"] == pytest.approx(
+    assert len(scores(output)) == 3
+    assert scores(output)[0]["train_loss"] == pytest.approx(
         scores(folder / "out")[0]["train_loss"], rel=1e-3
     )
 
 
 def test_examples_decoded_anew_each_epoch_give_the_same_model(
-    tmp_path: Path, encoder_file: str
+    finished, alone, tmp_path: Path
 ) -> None:
-    """With workers that hold all of the CPUs, as they do by default."""
-    write_shapes(str(tmp_path), 12)
-    models = []
-    for cache in ("memory", "none"):
-        output = str(tmp_path / cache)
-        config = settings(str(tmp_path), output, encoder_file, epochs=1, cache=cache)
-        _, lines = run(config)
-        assert any(("decoded anew" in line) == (cache == "none") for line in lines if "GB" in line)
-        models.append(weights(Path(output)))
-    assert models[0] == models[1]
+    straight, kept_lines = alone
+    config = dataclasses.replace(finished[1], output=str(tmp_path / "out"), workers=0, cache="none")
+    _, lines = run(config)
+    assert any("decoded anew" in line for line in lines)
+    assert not any("decoded anew" in line for line in kept_lines)
+    assert scores(tmp_path / "out") == scores(straight)
+    assert weights(tmp_path / "out") == weights(straight)
 
 
 def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
@@ -420,6 +421,9 @@ def test_files_that_are_not_as_they_were_are_named(stopped, tmp_path: Path) -> N
     """A run goes on only with the data that it was started on, wherever that lies."""
     before, config, summary = stopped
     folder = shutil.copytree(before, tmp_path / "elsewhere")
+    for name in ("model", "evaluation"):
+        shutil.rmtree(folder / "out" / name)
+    (folder / "out" / "skipped.jsonl").write_text("the list of the start")
     moved = dataclasses.replace(
         config, images=f"{folder}/images", masks=f"{folder}/masks", output=f"{folder}/out"
     )
@@ -446,20 +450,71 @@ def test_files_that_are_not_as_they_were_are_named(stopped, tmp_path: Path) -> N
     assert "3 pair(s) gone or unreadable, the first: " in str(several.value)
     assert f"{before}/images/shape_2.jpg" in str(several.value)  # where it lay
     assert f"1 pair(s) changed, the first: {folder}/images/shape_7.jpg" in str(several.value)
-    assert f"1 pair(s) new, the first: {folder}/images/added.jpg" in str(several.value)
-
-    (folder / "out" / "pairs.csv").unlink()
-    with pytest.raises(InputError, match=r"on other data \(pairs.csv, which says on what, is gone"):
-        run(moved)
 
     shutil.copytree(before / "images", folder / "images", dirs_exist_ok=True)
     shutil.copytree(before / "masks", folder / "masks", dirs_exist_ok=True)
-    for file in (folder / "images" / "added.jpg", folder / "masks" / "added.png"):
-        file.unlink()
     assert spoilt.read_bytes() == content
+    table = folder / "out" / "pairs.csv"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(rows[:-1]))
+    with pytest.raises(InputError, match=r"on other data \(pairs.csv is not as that run wrote it"):
+        run(moved)
+    table.unlink()
+    with pytest.raises(InputError, match=r"on other data \(pairs.csv, which says on what, is gone"):
+        run(moved)
+
+    # A run that was refused has changed nothing.
+    assert (folder / "out" / "skipped.jsonl").read_text() == "the list of the start"
+    table.write_text("".join(rows))
     again, lines = run(moved)
-    assert again == dataclasses.replace(summary, output=f"{folder}/out")
-    assert "this run is trained to its end" in lines
+    assert again.best == summary.best
+    assert [line for line in lines if line.startswith("1 pair(s) are left out: the run in")]
+
+
+def test_a_file_that_was_skipped_and_repaired_stays_left_out(
+    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on with the pairs it was started on, and in the same parts.
+
+    It goes on without the encoder's file as well: the checkpoint has those weights.
+    """
+    from segray.training.loop import TrainingLoop
+
+    folder = tmp_path / "data"
+    write_shapes(str(folder), 30)
+    spoilt = folder / "images" / "shape_11.jpg"
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(content[:-300])
+    mine = tmp_path / "encoder.h5"
+    shutil.copy(encoder_file, mine)
+    config = settings(str(folder), str(tmp_path / "out"), str(mine), workers=0)
+    straight = dataclasses.replace(config, output=str(tmp_path / "straight"))
+    run(straight)
+
+    def fall(loop: TrainingLoop, epoch: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoop, "_write_preview", fall)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    table = (tmp_path / "out" / "pairs.csv").read_bytes()
+    skipped = (tmp_path / "out" / "skipped.jsonl").read_bytes()
+    assert b"truncated" in skipped
+
+    spoilt.write_bytes(content)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"added.{suffix}")
+    mine.unlink()
+    summary, lines = run(config)
+    assert "going on after epoch 1, the last one saved" in lines
+    [told] = [line for line in lines if "left out" in line]
+    assert told.startswith("2 pair(s) are left out: the run in")
+    assert summary.epochs == 2
+    assert scores(tmp_path / "out") == scores(tmp_path / "straight")
+    assert weights(tmp_path / "out") == weights(tmp_path / "straight")
+    assert (tmp_path / "out" / "pairs.csv").read_bytes() == table
+    assert (tmp_path / "out" / "skipped.jsonl").read_bytes() == skipped
 
 
 def test_the_pairs_of_a_run_are_a_manifest(stopped) -> None:
@@ -489,6 +544,62 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     summary, lines = run(dataclasses.replace(config, max_error_rate=0.2))
     assert summary.epochs == 1
     assert "decoded 11 pairs" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_part_without_a_label_is_refused_before_it_is_learned(tmp_path: Path, part: str) -> None:
+    for name in ("labelled", "ignored"):
+        write_shapes(str(tmp_path / name), 6)
+    for mask in (tmp_path / "ignored" / "masks").iterdir():
+        with Image.open(mask) as opened:
+            Image.new("L", opened.size, 255).save(mask)
+    train, other = ("ignored", "labelled") if part == "training" else ("labelled", "ignored")
+    config = settings(
+        *(str(tmp_path / train), str(tmp_path / "out"), "none"),
+        ignore_values=("255",),
+        validation_images=str(tmp_path / other / "images"),
+        validation_masks=str(tmp_path / other / "masks"),
+        workers=0,
+    )
+    lines: list[str] = []
+    with pytest.raises(InputError, match=f"no pixel of the {part} part is labelled: every value"):
+        run(config, lines)
+    assert not [line for line in lines if "compiling" in line]
+    # The folder is free for a run with better masks.
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_class_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 6)
+    classes = ("box=10", "ground=20", "sky=30", "sea=40")
+    config = settings(
+        *(str(tmp_path), str(tmp_path / "out"), "none"), classes=classes, workers=0, epochs=1
+    )
+    _, lines = run(config)
+    for part in ("training", "validation"):
+        assert f"no pixel of the {part} part is of the class sky or sea" in lines
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
+    tmp_path: Path, place: str, s3: Callable[[str], str]
+) -> None:
+    write_shapes(str(tmp_path), 6)
+    output = s3("locked-run") if place == "s3" else str(tmp_path / "out")
+    config = settings(str(tmp_path), output, "none", workers=0, epochs=1)
+    with (
+        hold_lock(output, print),
+        pytest.raises(InputError, match="another run is at work on this output"),
+    ):
+        run(config)
+    assert child_names(output) == []
+    preparation = prepare_training(config, print)
+    run(config)
+    # One that was prepared before the other began takes the place of none.
+    from segray.training.run import train
+
+    with pytest.raises(InputError, match=r"has begun .* just now: run again"):
+        train(preparation, print)
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
