@@ -55,7 +55,7 @@ def quiet_native_logs() -> Iterator[None]:
         os.close(kept)
 
 
-def start_ray(use_gpu: bool, niceness: int = 15) -> None:
+def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
     """Connect to the cluster that RAY_ADDRESS or this machine names, or start one here, quietly.
 
     Workers' logs stay in Ray's own files: the job prints what a person needs.
@@ -63,9 +63,10 @@ def start_ray(use_gpu: bool, niceness: int = 15) -> None:
     Args:
         use_gpu: whether the job is going to ask for GPUs.
         niceness: of the processes that do the work, where Ray is started here; 15 is Ray's own.
+        workers: how many are going to hold a GPU each, all at the same time.
 
     Raises:
-        InputError: nothing answers at RAY_ADDRESS, or this machine has no GPU to use.
+        InputError: nothing answers at RAY_ADDRESS, or this machine has too few GPUs.
     """
     # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -75,22 +76,38 @@ def start_ray(use_gpu: bool, niceness: int = 15) -> None:
 
     tell("starting Ray")
     address = _cluster_address()
-    with quiet_native_logs():
-        ray.init(
-            address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-        )
+    try:
+        with quiet_native_logs():
+            ray.init(
+                address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+            )
+    except ConnectionError as error:
+        raise InputError(
+            f"{error}: it has to run the same version of Ray ({ray.__version__}), and if it asks "
+            "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too, or submit this "
+            "command with `ray job submit`"
+        ) from error
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    if use_gpu and not ray.cluster_resources().get("GPU"):
-        if address == "local":
+    if not use_gpu:
+        return
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if address == "local":
+        if not gpus:
             raise InputError(
                 "--use-gpu: Ray finds no GPU on this machine; leave the flag out, or run on a "
                 "cluster that has GPUs"
             )
+        if gpus < workers:
+            raise InputError(
+                f"--use-gpu: each of --workers {workers} takes a GPU, and this machine has "
+                f"{gpus:g}: give --workers {gpus:g}, or run on a cluster that has more"
+            )
+    elif not gpus:
         tell("no node has a GPU yet: waiting until the cluster brings one")
 
 
@@ -98,7 +115,7 @@ def has_cluster() -> bool:
     """Whether `start_ray` would connect to a cluster, and not start Ray on this machine.
 
     Raises:
-        InputError: nothing answers at RAY_ADDRESS.
+        InputError: nothing answers at RAY_ADDRESS, or it is no address of a cluster.
     """
     return _cluster_address() != "local"
 
@@ -108,6 +125,11 @@ def _cluster_address() -> str:
     named = os.environ.get("RAY_ADDRESS", "")
     if named == "local":
         return named
+    if named.startswith(("http://", "https://")):
+        raise InputError(
+            f"RAY_ADDRESS={named} is where jobs are submitted: unset it here, or send this command "
+            "there with `ray job submit -- python …`"
+        )
     if named not in ("", "auto"):
         if not _answers(named.rpartition("://")[2]):
             raise InputError(

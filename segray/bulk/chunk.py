@@ -4,11 +4,12 @@ A chunk's files have names made of its images' ids. A chunk that is done once mo
 process died, finds what the first attempt has written and does the rest.
 """
 
+import contextlib
 import hashlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from segray.model.bundle import Bundle
 from segray.model.predictor import load_predictor
 from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.labels import Labels
+from segray.pixels.limits import Memory
 from segray.pixels.masks import encode_mask, segment_logits
 from segray.pixels.statistics import ClassStatistics
 from segray.pixels.thumbnails import encode_thumbnail
@@ -34,12 +36,12 @@ from segray.storage.objects import fetch
 from segray.storage.tables import ERRORS_SCHEMA, GALLERY_SCHEMA, PartWriter, results_schema
 from segray.storage.uri import join_uri
 
-# What is fetched ahead of the network: requests under way at once (a request waits far more than
-# it computes), images, and their bytes; of an image of unknown size, a guess.
+# What is fetched ahead of the network: requests of a process under way at once (a request waits
+# far more than it computes), the images of a chunk, and the bytes of all files that are fetched
+# and not decoded yet.
 _REQUESTS = 24
 _AHEAD = 64
-_AHEAD_BYTES = 1 << 27
-_GUESSED_BYTES = 1 << 22
+_FETCHED_BYTES = 1 << 27
 
 #: Chunks that a process has in hand at once: while one waits for its last and slowest images, the
 #: next ones keep the network busy.
@@ -103,13 +105,18 @@ class ChunkSegmenter:
         self._orders, self._reporter = orders, reporter
         self._predictor = load_predictor(orders.bundle, orders.engine, orders.threads)
         self._requests = ThreadPoolExecutor(_REQUESTS)
+        self._fetched = Memory(_FETCHED_BYTES)
         self._decoding = Semaphore(orders.threads)
         self._masks = ThreadPoolExecutor(orders.threads)
         self._stopped = Event()
 
     def stop(self) -> None:
-        """Give up what is under way; what is not written yet is done by the next run."""
+        """Give up what is under way; what is not written yet is done by the next run.
+
+        It takes as long as requests that wait for an answer, ten seconds at most.
+        """
         self._stopped.set()
+        self._requests.shutdown(wait=False, cancel_futures=True)
 
     def segment(self, entries: list[Entry]) -> None:
         """Write a row of results or of errors for each image.
@@ -125,8 +132,6 @@ class ChunkSegmenter:
         # the last.
         rows: list[_Coming] = []
         for batch in _in_batches(self._read(chunk), self._orders.batch_size):
-            if self._stopped.is_set():
-                return
             logits = self._predictor.predict(np.stack([item.picture.pixels for item in batch]))
             chunk.add(rows)
             rows = [
@@ -134,42 +139,50 @@ class ChunkSegmenter:
                 for item, values in zip(batch, logits, strict=True)
             ]
         chunk.add(rows)
-        chunk.finish()
+        if not self._stopped.is_set():
+            chunk.finish()
 
     def _read(self, chunk: "_Chunk") -> Iterator[_Decoded]:
         """The images that can be read, as they come; the others become rows of errors."""
-        under_way: dict[Future[_Decoded | _Failure], int] = {}
+        under_way: set[Future[_Decoded | _Failure]] = set()
         done: SimpleQueue[Future[_Decoded | _Failure]] = SimpleQueue()
         waiting = deque(chunk.missing)
         while waiting or under_way:
-            while waiting and (
-                not under_way
-                or (len(under_way) < _AHEAD and sum(under_way.values()) < _AHEAD_BYTES)
-            ):
-                entry = waiting.popleft()
-                request = self._requests.submit(self._read_one, entry, chunk.count_retry)
-                under_way[request] = _GUESSED_BYTES if entry.size is None else entry.size
+            while waiting and len(under_way) < _AHEAD:
+                request = self._requests.submit(self._read_one, waiting.popleft(), chunk)
+                under_way.add(request)
                 request.add_done_callback(done.put)
             # Not in order: nobody waits for the one whose request is tried again and again.
             outcome = done.get()
+            if self._stopped.is_set():
+                return
             item = outcome.result()
-            del under_way[outcome]
+            under_way.remove(outcome)
             if isinstance(item, _Failure):
                 chunk.fail(item)
             else:
                 yield item
 
-    def _read_one(self, entry: Entry, on_retry: Callable[[str], None]) -> _Decoded | _Failure:
-        try:
-            content = fetch(entry.uri, entry.size, entry.etag, on_retry)
-        except FetchError as error:
-            return _Failure(entry, "fetch", error.kind, error.message)
-        try:
-            # One large image takes hundreds of megabytes: no more of them at once than CPUs.
-            with self._decoding:
-                return _Decoded(entry, read_picture(content, self._orders.bundle.image_size))
-        except DecodeError as error:
-            return _Failure(entry, "decode", error.kind, str(error))
+    def _read_one(self, entry: Entry, chunk: "_Chunk") -> _Decoded | _Failure:
+        with contextlib.ExitStack() as room:
+
+            def make_room(length: int) -> None:
+                room.enter_context(self._fetched.reserved(length))
+
+            def retry(_: str) -> None:
+                room.close()  # until the next attempt
+                chunk.count_retry()
+
+            try:
+                content = fetch(entry.uri, entry.size, entry.etag, retry, make_room, self._stopped)
+            except FetchError as error:
+                return _Failure(entry, "fetch", error.kind, error.message)
+            try:
+                # One large image takes hundreds of megabytes: no more of them at once than CPUs.
+                with self._decoding:
+                    return _Decoded(entry, read_picture(content, self._orders.bundle.image_size))
+            except DecodeError as error:
+                return _Failure(entry, "decode", error.kind, str(error))
 
 
 class _Chunk:
@@ -202,7 +215,7 @@ class _Chunk:
         self._bytes = 0
         self._written = time.monotonic()
 
-    def count_retry(self, kind: str) -> None:
+    def count_retry(self) -> None:
         """A request is about to be tried again."""
         self._counts["retries"] += 1
 

@@ -13,7 +13,7 @@ import ray.data
 from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.run import chunk_images, make_orders, most_chunks
+from segray.bulk.run import chunk_images, in_chunks, make_orders, most_chunks
 from segray.bulk.search import Search
 from segray.bulk.tally import RemoteReporter, Tally
 from segray.errors import InputError
@@ -23,8 +23,9 @@ from segray.storage.listing import Entry
 # one core included, predictors never hold all of the CPUs that the searches wait for.
 _SEARCH_CPUS = 0.25
 _PREDICTOR_CPUS = 0.5
-# Ray Data passes a task's rows on when they come to so many bytes: here, some thousand names.
-_BLOCK_BYTES = 1 << 18
+# A row is a chunk, and Ray Data passes a task's rows on when they come to so many bytes: at once.
+# Its own `repartition` would be one more task, which asks for a whole CPU.
+_BLOCK_BYTES = 1
 
 # Ray Data hands an actor several chunks at once only if it is told that its class is thread-safe.
 _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
@@ -33,16 +34,15 @@ _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
     "max_tasks_in_flight_per_actor": CHUNKS_AT_ONCE + 1,
 }
 
-_IMAGES = pa.schema(
+_IMAGE = pa.struct([("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())])
+_CHUNKS = pa.schema(
     [
-        ("uri", pa.string()),
-        ("size", pa.int64()),
-        ("etag", pa.string()),
+        ("images", pa.list_(_IMAGE)),
         # Why a search cannot go on. An exception would reach the driver without its cause.
         ("problem", pa.string()),
     ]
 )
-_WRITTEN = pa.schema([("images", pa.int64()), ("problem", pa.string())])
+_WRITTEN = pa.schema([("problem", pa.string())])
 
 
 def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
@@ -76,18 +76,14 @@ def _pipeline(plan: Plan, reporter: RemoteReporter) -> ray.data.Dataset:
     predictors, pool = _predictors(plan)
     gpus = 1 if plan.config.use_gpu else 0
     orders = make_orders(plan, _threads(plan, predictors))
-    parts = len(plan.search.parts)
+    parts = [{"part": part} for part in range(len(plan.search.parts))]
+    search = _SearchTask(plan.search, ray.put(plan.done), chunk_images(plan, predictors), reporter)
     return (
-        ray.data.range(parts, override_num_blocks=parts)
-        .map_batches(
-            _SearchTask(plan.search, ray.put(plan.done), reporter),
-            batch_size=None,
-            num_cpus=_SEARCH_CPUS,
-        )
-        .repartition(target_num_rows_per_block=chunk_images(plan, predictors))
+        ray.data.from_items(parts, override_num_blocks=len(parts))
+        .map_batches(search, batch_size=1, num_cpus=_SEARCH_CPUS)
         .map_batches(
             _Predictor,
-            batch_size=None,
+            batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(orders, reporter),
             compute=pool,
@@ -99,22 +95,23 @@ def _pipeline(plan: Plan, reporter: RemoteReporter) -> ray.data.Dataset:
 
 @dataclass(frozen=True)
 class _SearchTask:
-    """Numbers of parts -> the images that are missing in them, as they are found."""
+    """The number of a part -> chunks of the images that are missing in it, as they are found."""
 
     search: Search
     done: Any  # a reference to the ids that have a row
+    size: int  # of a chunk
     reporter: RemoteReporter
 
     def __call__(self, parts: dict[str, Any]) -> Iterator[pa.Table]:
-        done = ray.get(self.done)
-        for part in parts["id"].tolist():
-            try:
-                report = partial(self.reporter.found, part)
-                for entries in self.search.missing(part, done, report):
-                    yield _as_table(entries)
-            except InputError as error:
-                yield pa.Table.from_pylist([{"problem": str(error)}], _IMAGES)
-        yield _IMAGES.empty_table()
+        done, [part] = ray.get(self.done), parts["part"].tolist()
+        try:
+            missing = self.search.missing(part, done, partial(self.reporter.found, part))
+            for entries in in_chunks(missing, self.size):
+                images = [vars(entry) for entry in entries]
+                yield pa.Table.from_pylist([{"images": images}], _CHUNKS)
+        except InputError as error:
+            yield pa.Table.from_pylist([{"problem": str(error)}], _CHUNKS)
+        yield _CHUNKS.empty_table()
 
 
 class _Predictor:
@@ -123,28 +120,16 @@ class _Predictor:
     def __init__(self, orders: Orders, reporter: RemoteReporter) -> None:
         self._segmenter = ChunkSegmenter(orders, reporter)
 
-    def __call__(self, images: pa.Table) -> pa.Table:
-        problem = None
-        entries = []
-        for row in images.to_pylist():
-            problem = problem or row["problem"]
-            if row["uri"] is not None:
-                entries.append(Entry(row["uri"], row["size"], row["etag"]))
-        try:
-            self._segmenter.segment(entries)
-        except InputError as error:
-            problem = str(error)
-        return pa.Table.from_pylist([{"images": len(entries), "problem": problem}], _WRITTEN)
-
-
-def _as_table(entries: list[Entry]) -> pa.Table:
-    columns = [
-        pa.array([entry.uri for entry in entries], pa.string()),
-        pa.array([entry.size for entry in entries], pa.int64()),
-        pa.array([entry.etag for entry in entries], pa.string()),
-        pa.nulls(len(entries), pa.string()),
-    ]
-    return pa.table(columns, schema=_IMAGES)
+    def __call__(self, chunks: pa.Table) -> pa.Table:
+        problems = []
+        for chunk in chunks.to_pylist():
+            problem = chunk["problem"]
+            try:
+                self._segmenter.segment([Entry(**image) for image in chunk["images"] or []])
+            except InputError as error:
+                problem = str(error)
+            problems.append({"problem": problem})
+        return pa.Table.from_pylist(problems, _WRITTEN)
 
 
 def _predictors(plan: Plan) -> tuple[int, ray.data.ActorPoolStrategy]:

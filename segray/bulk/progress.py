@@ -1,12 +1,12 @@
 """Progress: how far a segmentation has come, in lines for a terminal and for a job's log alike."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from segray.bulk.tally import Totals
+from segray.bulk.tally import Tally, Totals
 
 _SECONDS_BETWEEN_LINES = 5.0
 # The rate that is told, and the time that is left, are those of so many seconds.
@@ -46,6 +46,7 @@ class Progress:
 
     def __init__(self, totals: Totals, total: int | None, tell: Callable[[str], None]) -> None:
         self._totals, self._total, self._tell = totals, total, tell
+        self._counts = Tally().totals()  # of nothing, until the tally answers
         self._started = time.monotonic()
         self._every = 1
         self._looks = 0
@@ -53,7 +54,7 @@ class Progress:
         self._recent: list[Moment] = self.timeline[:]
         self._said = 0
 
-    @contextmanager
+    @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Tell while a block runs, and once more at its end."""
         ended = threading.Event()
@@ -78,11 +79,9 @@ class Progress:
             self._say()
 
     def _look(self, last: bool = False) -> None:
-        try:
+        # A tally in another process may have no worker yet, or be lost with its node.
+        with contextlib.suppress(Exception):
             self._counts = self._totals()
-        except Exception:
-            if not last:
-                return
         counts = self._counts
         moment = Moment(
             round(time.monotonic() - self._started, 3),

@@ -5,12 +5,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from segray import __version__
@@ -80,7 +80,8 @@ def segment(plan: Plan, tell: Callable[[str], None], on_ray: bool) -> SegmentSum
     plan.check()
     tell("checking that each image has a row")
     labels = plan.bundle.labels
-    outcome = settle(plan.output, plan.search.run, labels, plan.config.prune, tell)
+    plan.forget_done()
+    outcome = settle(plan.search, labels, plan.config.prune, tell)
     last = progress.timeline[-1]
     total = max(1, int(outcome.pixels.sum()))
     summary = SegmentSummary(
@@ -100,16 +101,15 @@ def _segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
     tally = Tally()
     threads = len(os.sched_getaffinity(0))
     progress = Progress(tally.totals, plan.missing, tell)
-    # Only where there is something to do: else no network is loaded.
-    segmenter = ChunkSegmenter(make_orders(plan, threads), tally) if plan.missing != 0 else None
+    segmenter: ChunkSegmenter | None = None  # made for the first chunk, if there is one
     with progress.running(), ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
         under_way: set[Future[None]] = set()
         try:
-            for entries in _chunks(plan, tally, chunk_images(plan, 1)):
+            for entries in in_chunks(_missing(plan, tally), chunk_images(plan, 1)):
                 if len(under_way) == CHUNKS_AT_ONCE:
                     under_way = _await_one(under_way)
                 plan.check()
-                assert segmenter, "a plan with nothing missing has no chunks"
+                segmenter = segmenter or ChunkSegmenter(make_orders(plan, threads), tally)
                 under_way.add(lanes.submit(segmenter.segment, entries))
             while under_way:
                 under_way = _await_one(under_way)
@@ -128,14 +128,15 @@ def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
     return others
 
 
-def _chunks(plan: Plan, reporter: Reporter, size: int) -> Iterator[list[Entry]]:
-    missing = (
-        entry
-        for part in range(len(plan.search.parts))
-        for entries in plan.search.missing(part, plan.done, partial(reporter.found, part))
-        for entry in entries
-    )
-    while chunk := list(islice(missing, size)):
+def _missing(plan: Plan, reporter: Reporter) -> Iterator[list[Entry]]:
+    for part in range(len(plan.search.parts)):
+        yield from plan.search.missing(part, plan.done, partial(reporter.found, part))
+
+
+def in_chunks(found: Iterable[list[Entry]], size: int) -> Iterator[list[Entry]]:
+    """What a search finds, in lists of so many; the last one may be shorter."""
+    entries = chain.from_iterable(found)
+    while chunk := list(islice(entries, size)):
         yield chunk
 
 

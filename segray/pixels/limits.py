@@ -91,16 +91,21 @@ def _tiff_memory(image: TiffImageFile) -> int:
     return turned + int(columns * rows * max(bits, 32)) // 8
 
 
-class _Memory:
-    """What is free of `MAX_MEMORY`."""
+class Memory:
+    """A number of bytes that threads share; who needs more than is free waits.
 
-    def __init__(self) -> None:
-        self._free = MAX_MEMORY
+    Args:
+        limit: how many there are.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._free = limit
         self._changed = threading.Condition()
 
     @contextmanager
     def reserved(self, size: int) -> Iterator[None]:
-        """Wait until ``size`` bytes, not over `MAX_MEMORY`, are free, and keep them meanwhile."""
+        """Wait until ``size`` bytes are free, or all where it is more, and keep them meanwhile."""
+        size = min(size, self._limit)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= size)
             self._free -= size
@@ -112,5 +117,5 @@ class _Memory:
                 self._changed.notify_all()
 
 
-#: Of this process.
-MEMORY = _Memory()
+#: What this process decodes into.
+MEMORY = Memory(MAX_MEMORY)

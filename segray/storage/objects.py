@@ -17,6 +17,7 @@ import re
 import stat
 import time
 from collections.abc import Callable
+from threading import Event
 from typing import Any, TypeVar
 
 from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
@@ -54,6 +55,8 @@ def fetch(
     size: int | None = None,
     etag: str | None = None,
     on_retry: Callable[[str], None] | None = None,
+    on_length: Callable[[int], None] | None = None,
+    stopped: Event | None = None,
 ) -> bytes:
     """The content of a file or object; any number of threads may call it.
 
@@ -62,6 +65,9 @@ def fetch(
         size: the listed size in bytes, None if not known.
         etag: the listed `segray.storage.listing.Entry.etag`, None or empty if not known.
         on_retry: called with the kind of each failure after which an attempt follows.
+        on_length: called with the number of bytes that are about to be read, at each attempt, and
+            may wait until there is room for them.
+        stopped: once it is set, no further attempt begins.
 
     Raises:
         FetchError: it cannot be had, or is no longer what was listed.
@@ -69,8 +75,9 @@ def fetch(
     if size is not None and size > MAX_FILE_BYTES:
         raise _too_large(size)
     if is_local(uri):
-        return _read_file(uri, size, etag)
-    request = _Request(uri, size, etag)
+        return _read_file(uri, size, etag, on_length)
+    request = _Request(uri, size, etag, on_length)
+    stopped = stopped or Event()
     begun = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -90,7 +97,8 @@ def fetch(
             break
         if on_retry:
             on_retry(failure.kind)
-        time.sleep(pause)
+        if stopped.wait(pause):
+            break
     given_up = f"given up at attempt {attempt}, after {seconds:.0f} s"
     raise FetchError(failure.kind, f"{failure.message}; {given_up}")
 
@@ -133,7 +141,13 @@ class _Request:
     # Buckets whose ETags look like MD5 and are something else, as some stores make them.
     _other_etags: set[str] = set()  # noqa: RUF012
 
-    def __init__(self, uri: str, size: int | None, etag: str | None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        size: int | None,
+        etag: str | None,
+        on_length: Callable[[int], None] | None,
+    ) -> None:
         if not uri.startswith("s3://"):
             raise FetchError("Unsupported", "is neither a path nor s3://bucket/key")
         self.bucket, _, self.key = uri.removeprefix("s3://").partition("/")
@@ -141,6 +155,7 @@ class _Request:
             raise FetchError("NotFound", "names no object: an object is s3://bucket/key")
         self.size = size
         self.etag = _bare(etag)
+        self.on_length = on_length
         self.seen: set[object] = set()
 
     def send(self, client: Any) -> bytes:
@@ -161,7 +176,9 @@ class _Request:
                 raise self._changed(etag)
             if length.isdecimal():
                 self._check_length(int(length), etag)
-            content = _read_stream(stream)
+            if self.on_length:
+                self.on_length(int(length) if length.isdecimal() else MAX_FILE_BYTES)
+            content = _read_stream(stream, int(length) if length.isdecimal() else 0)
         if length.isdecimal() and len(content) != int(length):
             raise _truncated(len(content), int(length))
         self._check_length(len(content), etag)
@@ -213,12 +230,14 @@ def _bare(etag: str | None) -> str:
     return (etag or "").removeprefix("W/").strip('"')
 
 
-def _read_stream(stream: Any) -> bytes:
-    chunks = []
+def _read_stream(stream: Any, length: int) -> bytes:
+    """All of a stream of this announced length, 0 if none was."""
+    # Into one piece of memory: what two dozen threads free of many, the allocator keeps for them.
+    content = bytearray(length)
     received = checked = 0
     due = time.monotonic() + READ_SECONDS
     while chunk := stream.read1(_CHUNK):
-        chunks.append(chunk)
+        content[received : received + len(chunk)] = chunk
         received += len(chunk)
         if received > MAX_FILE_BYTES:
             raise _too_large(received)
@@ -229,15 +248,19 @@ def _read_stream(stream: Any) -> bytes:
                     "TimedOut", f"the store sends less than {SLOWEST} bytes a second"
                 )
             checked, due = received, now + READ_SECONDS
-    return b"".join(chunks)
+    return bytes(memoryview(content)[:received])
 
 
-def _read_file(path: str, size: int | None, etag: str | None) -> bytes:
+def _read_file(
+    path: str, size: int | None, etag: str | None, on_length: Callable[[int], None] | None
+) -> bytes:
     try:
         # Not blocking, or a pipe of this name would wait for a writer.
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FetchError("NotAFile", "is no regular file")
+            if on_length:
+                on_length(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES))
             content = file.read(MAX_FILE_BYTES + 1)
             status = os.fstat(file.fileno())
     except (OSError, ValueError) as error:

@@ -1,0 +1,88 @@
+"""Chunks: how much is held, and how they are given up."""
+
+import asyncio
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from segray.bulk.chunk import ChunkSegmenter, Orders
+from segray.bulk.tally import Tally
+from segray.model.bundle import ONNX, open_bundle
+from segray.storage.listing import Entry
+from segray.storage.s3 import forget_client
+from tests.endpoints.server import Head, Server, read_head
+
+
+def make_segmenter(bundle_uri: str, output: Path) -> ChunkSegmenter:
+    bundle = open_bundle(bundle_uri, [ONNX])
+    return ChunkSegmenter(Orders(bundle, "onnx", str(output), "original", 8, 2), Tally())
+
+
+class _Store(Server):
+    """Objects of 40 MB of zeros each, sent in an instant."""
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        piece = bytes(100_000)
+        while await read_head(reader):
+            writer.write(Head(b"HTTP/1.1 200 OK", [(b"Content-Length", b"40000000")]).to_bytes())
+            for _ in range(400):
+                writer.write(piece)
+                await writer.drain()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    return monkeypatch
+
+
+def resident() -> int:
+    """Bytes that this process holds in memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def test_files_of_unknown_size_do_not_fill_the_memory(
+    bundle_uri: str, tmp_path: Path, credentials: pytest.MonkeyPatch
+) -> None:
+    """A manifest may name objects without their sizes; two dozen requests are under way at once."""
+    entries = [Entry(f"s3://bucket/{number}.jpg", None, "") for number in range(40)]
+    with _Store() as store:
+        credentials.setenv("AWS_ENDPOINT_URL", store.url)
+        forget_client()
+        segmenter = make_segmenter(bundle_uri, tmp_path)
+        before, peak = resident(), 0
+        worker = threading.Thread(target=segmenter.segment, args=(entries,))
+        worker.start()
+        while worker.is_alive():
+            peak = max(peak, resident())
+            time.sleep(0.002)
+        worker.join()
+    forget_client()
+    # 128 MB, and a file once more while it is put together; the files are 1,600 MB.
+    assert (peak - before) / 1e6 < 400
+
+
+def test_a_store_that_never_answers_does_not_keep_an_interrupted_run(
+    bundle_uri: str, tmp_path: Path, credentials: pytest.MonkeyPatch
+) -> None:
+    entries = [Entry(f"s3://bucket/{number}.jpg", 5, "") for number in range(200)]
+    # Connections are made, and nobody ever reads from them.
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as deaf:
+        credentials.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        forget_client()
+        segmenter = make_segmenter(bundle_uri, tmp_path)
+        worker = threading.Thread(target=segmenter.segment, args=(entries,))
+        worker.start()
+        time.sleep(3)
+        begun = time.monotonic()
+        segmenter.stop()
+        worker.join(60)
+        assert time.monotonic() - begun < 25
+    forget_client()
+    # What was not done is not in errors either: the next run does it.
+    assert not list(tmp_path.rglob("*.parquet"))

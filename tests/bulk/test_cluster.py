@@ -1,0 +1,56 @@
+"""Segmenting on clusters of unusual kinds."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support import draw_picture, encode
+
+ROOT = Path(__file__).parent.parent.parent
+_RAY = """
+import sys, ray
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+print("address", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[str]:
+    """The address of a cluster that has a single CPU."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _RAY],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        yield next(line.split()[1] for line in process.stdout if line.startswith("address"))
+        process.communicate(timeout=60)
+
+
+def test_one_cpu_is_enough(one_cpu: str, bundle_uri: str, tmp_path: Path) -> None:
+    """Predictors that hold it must not keep the search waiting for ever."""
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for number in range(40):
+        (images / f"{number}.jpg").write_bytes(encode(draw_picture(30, 40, number), "JPEG"))
+
+    command = [sys.executable, "jobs/segment.py", "--model", bundle_uri]
+    command += ["--images", str(images), "--output", str(output)]
+    environment = {**os.environ, "RAY_ADDRESS": one_cpu}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "in this process" not in done.stdout
+    # More than one chunk, each passed on by itself.
+    assert len(list((output / "results").glob("*.parquet"))) > 1
+    assert pq.read_table(output / "results").num_rows == 40

@@ -1,0 +1,38 @@
+"""Progress: what is told of a run."""
+
+import time
+
+from segray.bulk.progress import Progress
+from segray.bulk.tally import Tally
+
+
+def test_a_tally_that_does_not_answer_yet_is_waited_for() -> None:
+    """The process that keeps it may take longer to start than the first line."""
+    tally, answers, lines = Tally(), [], []
+
+    def totals() -> dict[str, int]:
+        if not answers:
+            raise TimeoutError("no worker yet")
+        return tally.totals()
+
+    progress = Progress(totals, 10, lines.append)
+    with progress.running():
+        time.sleep(6.5)
+        tally.done("chunk", {"segmented": 3, "failed": 1, "bytes": 5_000_000, "retries": 2})
+        answers.append(True)
+        time.sleep(1.5)
+
+    assert lines[0].startswith("0/10 images, 0 failed")
+    assert lines[-1].startswith("4/10 images, 1 failed")
+    assert "2 requests tried again" in lines[-1]
+
+
+def test_a_tally_that_is_lost_ends_no_run() -> None:
+    def totals() -> dict[str, int]:
+        raise ConnectionError("its node is gone")
+
+    lines: list[str] = []
+    progress = Progress(totals, None, lines.append)
+    with progress.running():
+        pass
+    assert progress.timeline[-1].segmented == 0

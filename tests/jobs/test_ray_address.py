@@ -1,0 +1,63 @@
+"""Clusters that a job cannot be connected to: one line each, and no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run_on(address: str, bundle_uri: str, folder: Path) -> str:
+    """What jobs/segment.py says at its end when it is refused."""
+    command = [sys.executable, "jobs/segment.py", "--model", bundle_uri, "--images", str(folder)]
+    done = subprocess.run(
+        [*command, "--output", str(folder / "out")],
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    from tests.support import draw_picture, encode
+
+    (tmp_path / "a.jpg").write_bytes(encode(draw_picture(30, 40, 0), "JPEG"))
+    return tmp_path
+
+
+def test_the_address_of_the_jobs_api_is_no_cluster(bundle_uri: str, folder: Path) -> None:
+    """It stands in the same variable where somebody submits jobs."""
+    line = run_on("http://127.0.0.1:8265", bundle_uri, folder)
+    assert line.startswith("error: RAY_ADDRESS=http://127.0.0.1:8265 is where jobs are submitted")
+
+
+def test_a_cluster_that_wants_a_token_is_named(bundle_uri: str, folder: Path) -> None:
+    script = (
+        "import sys, ray; ray.init('local', num_cpus=1, include_dashboard=False);"
+        "print('address', ray.get_runtime_context().gcs_address, flush=True); sys.stdin.read()"
+    )
+    token = folder / "token"
+    token.write_text("0123456789abcdef0123456789abcdef")
+    security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, **security},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as cluster:
+        assert cluster.stdout
+        address = next(x.split()[1] for x in cluster.stdout if x.startswith("address"))
+        line = run_on(address, bundle_uri, folder)
+        cluster.communicate(timeout=60)
+    assert line.startswith(f"error: Failed to connect to Ray cluster at {address}: ")
+    assert "RAY_AUTH_TOKEN_PATH" in line
