@@ -93,15 +93,19 @@ class TensorflowPredictor:
         def forward(images: Any) -> Any:
             return model(images, training=False)
 
-        self._forward = forward
+        self._forward, self._compiled = forward, gpu
         # Several batches at once would share the cores and multiply the memory.
         self._running = Lock()
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        count = len(images)
+        if self._compiled:
+            # XLA compiles for each size that it meets: powers of two are few.
+            images = np.resize(images, (1 << (count - 1).bit_length(), *images.shape[1:]))
         with self._running:
             logits: npt.NDArray[np.float32] = self._forward(images).numpy()
-        return logits
+        return logits[:count]
 
 
 def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"]:

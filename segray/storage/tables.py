@@ -1,9 +1,12 @@
 """Tables: the Parquet files of a segmentation, their columns, and how they are written whole."""
 
 import contextlib
+import glob
 import io
 import json
+import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +14,12 @@ import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.storage.s3 import list_keys, split_uri
 from segray.storage.uri import (
     child_names,
-    exists,
     explain_errors,
     file_system,
+    is_local,
     join_uri,
     write_bytes,
 )
@@ -164,11 +168,14 @@ def check_text(place: str, column: str, kind: pa.DataType) -> None:
 
 
 class PartWriter:
-    """Rows that go into numbered files of one name, ``NAME-0000.parquet`` and on.
+    """Rows that go into files of one name, ``NAME-ATTEMPT-0000.parquet`` and on.
+
+    Two attempts at the same rows never write the same file: one that was taken for dead, and is
+    not, must not replace what the other has finished. Doubled rows can be told, lost ones not.
 
     Args:
         folder: the URI of the folder.
-        name: of the files; an earlier attempt at the same rows has used the same one.
+        name: what the rows are; other attempts at them use the same one.
         schema: of the rows.
 
     Attributes:
@@ -177,19 +184,19 @@ class PartWriter:
 
     def __init__(self, folder: str, name: str, schema: pa.Schema) -> None:
         self._stem, self._schema = join_uri(folder, name), schema
+        self._attempt = secrets.token_hex(4)
         self._files = 0
         self.rows: list[dict[str, Any]] = []
 
     def found_ids(self) -> set[int]:
-        """The ids in the files of an earlier attempt; new files come after them.
+        """The ids in the files of earlier attempts.
 
         Raises:
             InputError: a file cannot be read.
         """
         ids: set[int] = set()
-        while exists(self._uri()):
-            ids.update(read_table(self._uri(), ["id"])["id"].to_pylist())
-            self._files += 1
+        for uri in _uris_that_begin(f"{self._stem}-"):
+            ids.update(read_table(uri, ["id"])["id"].to_pylist())
         return ids
 
     def flush(self) -> None:
@@ -199,9 +206,18 @@ class PartWriter:
             InputError: it cannot be written.
         """
         if self.rows:
-            write_table(self._uri(), pa.Table.from_pylist(self.rows, self._schema))
+            uri = f"{self._stem}-{self._attempt}-{self._files:04}.parquet"
+            write_table(uri, pa.Table.from_pylist(self.rows, self._schema))
             self._files += 1
             self.rows = []
 
-    def _uri(self) -> str:
-        return f"{self._stem}-{self._files:04}.parquet"
+
+def _uris_that_begin(stem: str) -> list[str]:
+    """The Parquet files whose URIs begin so; a folder of many others is not gone through in S3."""
+    if is_local(stem):
+        folder, _, name = stem.rpartition("/")
+        return [str(path) for path in Path(folder).glob(f"{glob.escape(name)}*.parquet")]
+    bucket, key = split_uri(stem)
+    with explain_errors(stem, "list"):
+        keys = [key for page in list_keys(bucket, key) for key, *_ in page.objects]
+    return [f"s3://{bucket}/{key}" for key in keys if key.endswith(".parquet")]

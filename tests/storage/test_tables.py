@@ -19,6 +19,7 @@ from segray.pixels.masks import encode_mask
 from segray.storage.tables import (
     ERRORS_SCHEMA,
     MANIFEST_SCHEMA,
+    PartWriter,
     read_table,
     read_tables,
     results_schema,
@@ -212,3 +213,22 @@ def test_the_hugging_face_key_gives_every_column_its_type(tmp_path: Path) -> Non
         "confidence_background": "float32",
         "model": "string",
     }
+
+
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_an_attempt_that_was_taken_for_dead_replaces_nothing(
+    place: str, tmp_path: Path, s3: Callable[[str], str]
+) -> None:
+    """Both have the same rows to write; the first one is slow, and still comes to its end."""
+    folder = str(tmp_path) if place == "disk" else s3("attempts") + "/errors"
+    first, second = (PartWriter(folder, "chunk[1]", ERRORS_SCHEMA) for _ in range(2))
+    second.rows = [{"id": number, "uri": "u"} for number in range(4)]
+    second.flush()
+    first.rows = [{"id": 0, "uri": "u"}]
+    first.flush()
+
+    found = PartWriter(folder, "chunk[1]", ERRORS_SCHEMA).found_ids()
+
+    assert found == {0, 1, 2, 3}
+    assert PartWriter(folder, "chunk", ERRORS_SCHEMA).found_ids() == set()
+    assert PartWriter(folder, "chunk[1", ERRORS_SCHEMA).found_ids() == set()
