@@ -74,6 +74,11 @@ class SegmentConfig:
             raise InputError("--manifest names the images itself: leave out --images")
         if self.workers is not None and self.workers < 0:
             raise InputError("--workers must not be below 0")
+        if self.prune and self.limit is not None:
+            raise InputError(
+                "--prune would remove the rows of all images that --limit leaves out: leave out "
+                "--limit or --prune"
+            )
         for name in ("limit", "batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -11,13 +11,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from segray.bulk.search import COUNTS_KEY, Found, Ids, is_in
+from segray.bulk.search import COUNTS_KEY, Found, Search
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.storage.ids import Ids, are_in
 from segray.storage.tables import read_table, table_uris, write_table
 from segray.storage.uri import join_uri, remove
 
 _READERS = 16
+
+_WAY_OUT = (
+    "run again; on several nodes --output must be in S3 or on a file system that all of them share"
+)
 
 
 @dataclass(frozen=True)
@@ -47,52 +52,50 @@ def read_ids(folder: str, tell: Callable[[str], None]) -> Ids:
     A file that is no Parquet file is deleted: its images have no row then, and are done again.
 
     Raises:
-        InputError: a file cannot be read or deleted.
+        InputError: a file cannot be read or deleted, or has no such ids.
     """
 
     def read(uri: str) -> Ids:
         try:
-            return read_table(uri, ["id"])["id"].to_numpy()
+            ids = read_table(uri, ["id"])["id"]
         except InputError as error:
             if not isinstance(error.__cause__, pa.ArrowInvalid):
                 raise
             remove(uri)
             tell(f"deleted {uri}: it is damaged, and its images are done again")
             return np.empty(0, dtype=np.int64)
+        if ids.type != pa.int64() or ids.null_count:
+            raise InputError(f"{uri} has other values in its column id: is it of another program?")
+        return ids.to_numpy()
 
     with ThreadPoolExecutor(_READERS) as readers:
         found = list(readers.map(read, table_uris(folder)))
     return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
-def settle(
-    output: str, run: str, labels: Labels, prune: bool, tell: Callable[[str], None]
-) -> Outcome:
+def settle(search: Search, labels: Labels, prune: bool, tell: Callable[[str], None]) -> Outcome:
     """Make sure that each image has one row, and count.
 
     The manifest of earlier runs is deleted. Of two rows for one image, as two runs or a lost worker
     may have left them, one stays; a row of results replaces one of errors.
 
     Args:
-        output: its absolute URI.
-        run: names the files of the manifest that count.
+        search: which has been at work on the output; the files of its manifest count.
         labels: the model's classes.
         prune: whether rows of images that the manifest does not have are removed, and pictures of
             them.
         tell: is called with lines for the user's terminal.
 
     Raises:
-        InputError: two images have the same id, an image has no row, or a file cannot be read or
-            written.
+        InputError: two images have the same id, the manifest is not whole, an image has no row, or
+            a file cannot be read or written.
     """
-    manifest = [
-        (uri, uri.rpartition("/")[2].startswith(run))
-        for uri in table_uris(join_uri(output, "manifest"))
-    ]
-    listed, left_out = _read_manifest([uri for uri, current in manifest if current])
-    for uri, current in manifest:
-        if not current:
-            remove(uri)
+    output = search.output
+    manifest = table_uris(join_uri(output, "manifest"))
+    current = [uri for uri in manifest if uri.rpartition("/")[2].startswith(search.run)]
+    listed, left_out = _read_manifest(current, search)
+    for uri in set(manifest) - set(current):
+        remove(uri)
     results = _Folder(join_uri(output, "results"), listed, prune, len(labels))
     none = np.empty(0, dtype=np.int64)
     results.settle([f"pixels_{name}" for name in labels.names], none)
@@ -105,10 +108,7 @@ def settle(
         tell(f"removed {results.stale + errors.stale} rows of images that are gone or have changed")
     lost = len(listed) - len(results.ids) - len(errors.ids)
     if lost:
-        raise InputError(
-            f"{output} has no row for {lost} images that were found: run again; on several nodes "
-            "--output must be in S3 or on a file system that all of them share"
-        )
+        raise InputError(f"{output} has no row for {lost} images that were found: {_WAY_OUT}")
     return Outcome(
         listed=len(listed),
         segmented=len(results.ids),
@@ -119,20 +119,31 @@ def settle(
     )
 
 
-def _read_manifest(uris: list[str]) -> tuple[Ids, Found]:
+def _read_manifest(uris: list[str], search: Search) -> tuple[Ids, Found]:
     """The ids that were found, ascending and each once, and what was passed over."""
     left_out = Found()
     found = [np.empty(0, dtype=np.int64)]
+    finished = 0
     for _, table in _read_all(uris, ["id"]):
         found.append(table["id"].to_numpy())
-        metadata = table.schema.metadata or {}
-        for name, count in json.loads(metadata.get(COUNTS_KEY, b"{}")).items():
+        counts = json.loads((table.schema.metadata or {})[COUNTS_KEY])
+        finished += bool(counts)
+        for name, count in counts.items():
             setattr(left_out, name, getattr(left_out, name) + count)
-    ids = np.sort(np.concatenate(found))
-    doubled = np.unique(ids[1:][ids[1:] == ids[:-1]])
-    if len(doubled):
-        _check_doubled(uris, doubled)
-    return np.unique(ids), left_out
+    ids = np.concatenate(found)
+    del found
+    # What cannot be seen from here would otherwise count as an empty bucket.
+    if finished != len(search.parts) or len(ids) != left_out.images:
+        raise InputError(
+            f"{search.output} lacks files of the manifest: {len(ids)} rows and the ends of "
+            f"{finished} of {len(search.parts)} parts are there: {_WAY_OUT}"
+        )
+    ids.sort()  # in place: there may be a hundred million
+    again = ids[1:] == ids[:-1]
+    if again.any():
+        _check_doubled(uris, np.unique(ids[1:][again]))
+        ids = ids[np.concatenate([[True], ~again])]
+    return ids, left_out
 
 
 def _check_doubled(uris: list[str], doubled: Ids) -> None:
@@ -168,12 +179,12 @@ class _Folder:
         seen = np.zeros(len(self._listed), dtype=np.bool_)
         for uri, table in _read_all(table_uris(self._folder), ["id", *columns]):
             ids = table["id"].to_numpy()
-            current = is_in(ids, self._listed)
+            current = are_in(ids, self._listed)
             places = np.searchsorted(self._listed, ids[current])
             # The first of several rows in this file, and none in an earlier one.
             first = np.zeros(len(places), dtype=np.bool_)
             first[np.unique(places, return_index=True)[1]] = True
-            new = first & ~seen[places] & ~is_in(ids[current], replaced)
+            new = first & ~seen[places] & ~are_in(ids[current], replaced)
             seen[places] = seen[places] | new
             counts = current.copy()
             counts[current] = new

@@ -13,10 +13,11 @@ import numpy as np
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.outcome import read_ids
-from segray.bulk.search import Filter, Found, Ids, Search, is_in
+from segray.bulk.search import Filter, Found, Search
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
+from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
 from segray.storage.lock import LOCK, hold_lock
@@ -25,7 +26,6 @@ from segray.storage.tables import table_uris
 from segray.storage.uri import (
     absolute_uri,
     child_names,
-    exists,
     is_local,
     join_uri,
     read_bytes,
@@ -39,6 +39,11 @@ RECORD = "run.json"
 REPORT = "report.html"
 _SETTINGS = "config.json"
 
+# What all rows of an output have in common.
+_FIXED = ("model", "mask_size")
+# What says which images there are; a later run may choose others.
+_CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
+
 # Up to so many images are counted before anything starts.
 _PEEK = 5000
 # Up to so many are done in the time that Ray takes to start.
@@ -47,7 +52,7 @@ _FEW = 1000
 _PARTS = 32
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plan:
     """What a run has to do; while there is a plan, no other run is at work on the output.
 
@@ -57,7 +62,7 @@ class Plan:
         bundle: the model, with the file that the engine reads.
         output: the absolute URI of the output.
         search: for the images.
-        done: the ids that have a row already, ascending, int64.
+        done: the ids that have a row already, ascending, int64; empty once they are forgotten.
         missing: how many images have none, None if that takes long to say.
         check: raises InputError if another run has taken the output nevertheless.
     """
@@ -76,6 +81,10 @@ class Plan:
         """Whether the job's own process is done sooner than Ray has started."""
         return self.missing is not None and self.missing <= _FEW and not self.config.use_gpu
 
+    def forget_done(self) -> None:
+        """Free the ids when the search is over: they are eight bytes for each image."""
+        self.done = np.empty(0, dtype=np.int64)
+
 
 @contextlib.contextmanager
 def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Plan]:
@@ -91,18 +100,30 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
-    _check_foreign(output)
+    _read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run, tell)
+    settings = _make_settings(config, bundle, search)
     with hold_lock(output, tell) as check:
-        _claim(output, config, bundle, search.root, tell)
+        before = _read_settings(output)
+        if before and not config.overwrite:
+            _compare(before, settings, config, output)
+        # Before anything is deleted: a wrong --images must not cost what is there.
+        ids, found = _find_first(search)
+        if ids is not None and not len(ids) and not (before and config.prune):
+            where = search.root or config.manifest
+            left_out = describe_left_out(found)
+            raise InputError(f"no image found in {where}: {left_out or 'it is empty'}")
+        _claim(output, settings, config.overwrite, tell)
         done = _find_done(output, config, tell)
-        missing = _count_missing(search, done, tell)
+        missing = None if ids is None else _count_missing(ids, found, done, tell)
         if missing is None and search.root and not config.limit:
             # The first images by URI are found by one search only.
             tell(f"found more than {_PEEK} images: searching on while they are segmented")
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
-        yield Plan(config, engine, bundle, output, search, done, missing, check)
+        plan = Plan(config, engine, bundle, output, search, done, missing, check)
+        del done  # the plan forgets them when they are not needed any more
+        yield plan
 
 
 def _make_search(
@@ -114,12 +135,14 @@ def _make_search(
         config.exclude,
     )
     root = ""
-    parts: list[Shard] | list[Part]
+    parts: list[Shard | Part | tuple[Part, ...]]
     if config.manifest is not None:
-        parts = open_inventory(config.manifest)
-        if config.suffixes == SegmentConfig.suffixes and not any(part.of_s3 for part in parts):
+        files = open_inventory(config.manifest)
+        if config.suffixes == SegmentConfig.suffixes and not any(part.of_s3 for part in files):
             # Whoever names images one by one means them, however they are called.
             filter = Filter((), config.include, config.exclude)
+        # The first images of all files are found by one search only.
+        parts = [tuple(files)] if config.limit else [*files]
     else:
         root = _images_uri(config, tell)
         parts = [Shard(root)]
@@ -134,50 +157,82 @@ def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
 
 
-def _check_foreign(output: str) -> None:
-    """Refuse an output that is not a segmentation."""
-    own = {*FOLDERS, RECORD, REPORT, _SETTINGS, LOCK}
-    foreign = [name for name in child_names(output) if name not in own]
+def _make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict[str, Any]:
+    """What is known of an output: what it holds, and what was chosen for it last."""
+    return {
+        "model": bundle.digest,
+        "mask_size": config.mask_size,
+        "labels": bundle.labels.to_json(),
+        # Names in an export are relative to it.
+        "images": search.root,
+        "manifest": "" if config.manifest is None else absolute_uri(config.manifest),
+        "suffixes": list(search.filter.suffixes),
+        "include": list(config.include),
+        "exclude": list(config.exclude),
+    }
+
+
+def _read_settings(output: str) -> dict[str, Any] | None:
+    """The settings that an output has; None if it is new.
+
+    Raises:
+        InputError: it holds something that is no segmentation.
+    """
+    names = child_names(output)
+    settings = None
+    own = {LOCK}
+    if _SETTINGS in names:
+        own |= {*FOLDERS, RECORD, REPORT, _SETTINGS}
+        uri = join_uri(output, _SETTINGS)
+        try:
+            document = json.loads(read_bytes(uri))
+            settings = {name: document[name] for name in (*_FIXED, *_CHOICE)}
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{uri} is no record of a segmentation: give another --output, or empty the folder"
+            ) from error
+    foreign = [name for name in names if name not in own]
     if foreign:
         raise InputError(
             f"{output} holds something that is no segmentation ({', '.join(foreign[:3])}): "
             "give another --output, or empty the folder"
         )
+    return settings
+
+
+def _compare(
+    before: dict[str, Any], settings: dict[str, Any], config: SegmentConfig, output: str
+) -> None:
+    """Refuse to mix rows of several models, and to prune what was only left out."""
+    for name in _FIXED:
+        if before[name] != settings[name]:
+            raise InputError(
+                f"{output} was made with {name.replace('_', ' ')} {before[name]}, and this run has "
+                f"{settings[name]}: give another --output, or --overwrite to delete what is there"
+            )
+    for name in _CHOICE if config.prune else ():
+        if before[name] != settings[name]:
+            raise InputError(
+                f"the last run on {output} had --{name} {json.dumps(before[name])}, and this one "
+                f"has {json.dumps(settings[name])}: --prune would remove the rows of all that it "
+                "leaves out; if that is meant, run once without --prune before"
+            )
 
 
 def _claim(
-    output: str, config: SegmentConfig, bundle: Bundle, root: str, tell: Callable[[str], None]
+    output: str, settings: dict[str, Any], overwrite: bool, tell: Callable[[str], None]
 ) -> None:
-    """Refuse an output with other settings, or begin it anew, and note this run's settings."""
-    uri = join_uri(output, _SETTINGS)
-    settings: dict[str, Any] = {"model": bundle.digest, "mask_size": config.mask_size}
-    if exists(uri):
-        before = json.loads(read_bytes(uri))
-        for name, value in settings.items():
-            if before.get(name) != value and not config.overwrite:
-                raise InputError(
-                    f"{output} was made with {name.replace('_', ' ')} {before.get(name)}, and this "
-                    f"run has {value}: give another --output, or --overwrite to delete what is "
-                    "there"
-                )
-    if config.overwrite:
-        _empty(output, tell)
-    elif exists(join_uri(output, RECORD)):
-        # Written last: an output without it is unfinished.
-        remove(join_uri(output, RECORD))
-    # The root, because names in an export are relative to it.
-    settings |= {"root": root, "labels": bundle.labels.to_json()}
-    write_bytes(uri, json.dumps(settings, indent=2).encode())
-
-
-def _empty(output: str, tell: Callable[[str], None]) -> None:
-    files = [uri for folder in FOLDERS for uri in table_uris(join_uri(output, folder))]
-    names = [RECORD, REPORT, _SETTINGS]
-    files += [join_uri(output, name) for name in child_names(output) if name in names]
+    """Note a run's settings, after the output was begun anew if that is asked for."""
+    # The record is written last: an output without it is unfinished.
+    names = (RECORD, REPORT) if overwrite else (RECORD,)
+    files = [join_uri(output, name) for name in child_names(output) if name in names]
+    if overwrite:
+        files += [uri for folder in FOLDERS for uri in table_uris(join_uri(output, folder))]
     for uri in files:
         remove(uri)
-    if files:
+    if overwrite and files:
         tell(f"deleted {len(files)} files of earlier runs")
+    write_bytes(join_uri(output, _SETTINGS), json.dumps(settings, indent=2).encode())
 
 
 def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
@@ -191,22 +246,27 @@ def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) 
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)
     found = [read_ids(join_uri(output, folder), tell) for folder in ("results", "errors")]
-    return np.unique(np.concatenate(found))
+    done = np.concatenate(found)
+    del found
+    done.sort()  # in place: there may be a hundred million
+    return done
 
 
-def _count_missing(search: Search, done: Ids, tell: Callable[[str], None]) -> int | None:
+def _find_first(search: Search) -> tuple[Ids | None, Found]:
+    """The ids of the images, None if there are many; and what was met."""
     found = Found()
     ids: list[int] = []
     for part in range(len(search.parts)):
         for entries in search.images(part, found):
             ids += [entry.id for entry in entries]
             if len(ids) > _PEEK:
-                return None
-    if not ids:
-        where = search.root or "the inventory"
-        raise InputError(f"no image found in {where}: {describe_left_out(found) or 'it is empty'}")
-    unique = np.unique(np.array(ids, dtype=np.int64))
-    missing = int(np.count_nonzero(~is_in(unique, done)))
+                return None, found
+    return np.array(ids, dtype=np.int64), found
+
+
+def _count_missing(ids: Ids, found: Found, done: Ids, tell: Callable[[str], None]) -> int:
+    unique = np.unique(ids)
+    missing = int(np.count_nonzero(~are_in(unique, done)))
     left_out = describe_left_out(found)
     tell(f"found {len(ids)} images" + (f"; left out: {left_out}" if left_out else ""))
     if missing < len(unique):

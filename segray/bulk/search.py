@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, read_part
 from segray.storage.listing import Entry, Page, Shard, list_pages, relative_key
 from segray.storage.tables import MANIFEST_SCHEMA, write_table
@@ -19,8 +19,6 @@ _FILE_ROWS = 1 << 17
 
 #: In the schema metadata of a manifest's file: what was passed over beside its rows.
 COUNTS_KEY = b"segray"
-
-Ids = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -86,15 +84,15 @@ class Search:
     """What to look for, in parts that can be searched at once.
 
     Attributes:
-        parts: of a listing, or of an inventory.
+        parts: of a listing, or of an inventory: a file, or several one after the other.
         root: the URI that is listed; empty for an inventory.
         filter: of the files.
         output: the absolute URI that receives the manifest.
         run: names this run, in the manifest's file names.
-        limit: of images that count; None for all.
+        limit: of images that count, in each part; None for all.
     """
 
-    parts: tuple[Shard | Part, ...]
+    parts: tuple[Shard | Part | tuple[Part, ...], ...]
     root: str
     filter: Filter
     output: str
@@ -139,7 +137,7 @@ class Search:
         for entries in self.images(part, found):
             ids = np.array([entry.id for entry in entries], dtype=np.int64)
             manifest.add(ids, entries)
-            new = ~is_in(ids, done)
+            new = ~are_in(ids, done)
             missing = [entry for entry, wanted in zip(entries, new.tolist(), strict=True) if wanted]
             found.missing += len(missing)
             report(found)
@@ -148,30 +146,15 @@ class Search:
         manifest.finish(found)
         report(found)
 
-    def peek(self, count: int) -> int | None:
-        """How many images there are if fewer than so many, else None; nothing is written."""
-        seen = 0
-        for part in range(len(self.parts)):
-            for entries in self.images(part, Found()):
-                seen += len(entries)
-                if seen >= count:
-                    return None
-        return seen
-
-    @staticmethod
-    def _pages(part: Shard | Part) -> Iterator[Page]:
+    @classmethod
+    def _pages(cls, part: Shard | Part | tuple[Part, ...]) -> Iterator[Page]:
         if isinstance(part, Shard):
             yield from list_pages(part)
-        else:
+        elif isinstance(part, Part):
             yield from (Page(entries) for entries in read_part(part))
-
-
-def is_in(ids: Ids, sorted_ids: Ids) -> npt.NDArray[np.bool_]:
-    """For each id, whether it is among ids in ascending order."""
-    if not len(sorted_ids):
-        return np.zeros(len(ids), dtype=np.bool_)
-    places = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
-    return sorted_ids[places] == ids
+        else:
+            for file in part:
+                yield from cls._pages(file)
 
 
 class _ManifestWriter:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from segray.bulk.search import Ids, is_in
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.storage.ids import Ids, are_in
 from segray.storage.tables import open_parquet, table_uris
 from segray.storage.uri import file_system, join_uri
 
@@ -108,7 +108,7 @@ def make_survey(output: str, labels: Labels, sample: int, among: Ids) -> Survey:
         InputError: a file cannot be read, or lacks a column.
     """
     listed = _Listed(output)
-    among = among[is_in(among, listed.ids)]
+    among = among[are_in(among, listed.ids)]
     classes = len(labels)
     pixels, images = np.zeros((2, classes), dtype=np.int64)
     summed = np.zeros(classes)
@@ -130,7 +130,7 @@ def make_survey(output: str, labels: Labels, sample: int, among: Ids) -> Survey:
             there = counted[:, class_id] > 0
             shares[class_id] += _count_bins(fractions[there, class_id])
             confidences[class_id] += _count_bins(sure[there, class_id])
-        able = is_in(ids[rows], among) if len(among) else np.ones(len(rows), dtype=np.bool_)
+        able = are_in(ids[rows], among) if len(among) else np.ones(len(rows), dtype=np.bool_)
         means = np.nansum(fractions * sure, axis=1)
         pool.add(ids[rows][able], rows[able], fractions[able], means[able], (uri, group))
     failures = _read_failures(output, listed)

@@ -339,16 +339,36 @@ def test_an_image_in_results_loses_its_row_in_errors(images: Path, config: Segme
     assert rows(config.output, "errors") == []
 
 
-def test_two_objects_with_one_id_are_named(tmp_path: Path, labels: Labels) -> None:
-    twins = [
-        {"id": 7, "uri": uri, "size": 1, "etag": "x"}
-        for uri in ("s3://b/one.jpg", "s3://b/two.jpg")
-    ]
-    folder = tmp_path / "manifest"
-    folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(twins, MANIFEST_SCHEMA), folder / "now-00000.parquet")
-    with pytest.raises(InputError, match=r"one\.jpg and .*two\.jpg have the same 64-bit id"):
-        settle(str(tmp_path), "now", labels, False, print)
+def test_two_objects_with_one_id_are_named(config: SegmentConfig, labels: Labels) -> None:
+    with make_plan(config, print) as plan:
+        list(plan.search.missing(0, plan.done, lambda found: None))
+        [file] = table_uris(join_uri(config.output, "manifest"))
+        table = pq.read_table(file)
+        pq.write_table(table.set_column(0, "id", pa.array([7, 7, 8, 9])), file)
+        with pytest.raises(InputError, match=r"0\.jpg and .*1\.jpg have the same 64-bit id"):
+            settle(plan.search, labels, False, print)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
+    images: Path, config: SegmentConfig, labels: Labels, tmp_path: Path, left: int
+) -> None:
+    """As searches leave it that ran on other nodes, each with a disk of its own."""
+    (tmp_path / "tables").mkdir()
+    for number in range(2):
+        table = pa.table({"uri": [f"{images}/{number}.jpg"]})
+        pq.write_table(table, tmp_path / "tables" / f"{number}.parquet")
+    config = dataclasses.replace(config, images=None, manifest=f"{tmp_path}/tables")
+    with make_plan(config, print) as plan:
+        segmenter = ChunkSegmenter(make_orders(plan, 1), Tally())
+        for part in range(2):
+            [entries] = plan.search.missing(part, plan.done, lambda found: None)
+            segmenter.segment(entries)
+        for uri in table_uris(join_uri(config.output, "manifest"))[left:]:
+            remove(uri)
+        reason = rf"{left} rows and the ends of {left} of 2 parts .*on several nodes"
+        with pytest.raises(InputError, match=reason):
+            settle(plan.search, labels, False, print)
 
 
 def test_a_second_run_at_the_same_time_is_refused(images: Path, config: SegmentConfig) -> None:
@@ -418,11 +438,11 @@ def test_an_output_that_cannot_be_written_is_named(
     """On Ray the write fails in a task, far from the driver; the user sees one line."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(GOOD["a.jpg"])
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "results").write_text("a file where a folder should be")
     config = SegmentConfig(
         model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
     )
+    plan_only(config)
+    (tmp_path / "out" / "results").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot .*out/results") as caught:
         run(config, on_ray)
     assert len(str(caught.value).splitlines()) == 1
