@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
-from segray.export.ids import Ids, as_ids, find_ids
 from segray.export.stream import write_stream
+from segray.storage.ids import Ids, as_ids, find_ids
 from segray.storage.tables import read_tables, table_uris, write_table
 from segray.storage.uri import (
     exists,

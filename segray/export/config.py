@@ -1,7 +1,6 @@
 """The configuration of an export: the flags of jobs/export.py, with their defaults."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from segray.errors import InputError
 
@@ -52,10 +51,6 @@ class ExportConfig:
         )
         _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
         _require(self.workers is None or self.workers >= 0, "--workers must be at least 0")
-
-    def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready."""
-        return dict(vars(self))
 
 
 def _require(condition: bool, message: str) -> None:

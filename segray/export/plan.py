@@ -12,7 +12,6 @@ import pyarrow as pa
 from segray.errors import InputError
 from segray.export.coco import read_part_ids
 from segray.export.config import ExportConfig
-from segray.export.ids import Ids, are_in
 from segray.export.keys import Mirror
 from segray.export.rows import Rows, check_keys, scan_rows
 from segray.export.segmentation import (
@@ -23,6 +22,7 @@ from segray.export.segmentation import (
     read_listed,
 )
 from segray.export.versions import claim_files
+from segray.storage.ids import Ids, are_in
 from segray.storage.lock import LOCK
 from segray.storage.uri import (
     absolute_uri,
@@ -195,8 +195,7 @@ def _check_output(
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{marker} is no record of an export: give another --output") from error
     for name, value in settings.items():
-        # What an unfinished segmentation does not say yet is no contradiction.
-        if known[name] != value and not (name == "mask_size" and None in (known[name], value)):
+        if known[name] != value:
             raise InputError(
                 f"{output} holds an export with {name.replace('_', ' ')} {known[name]}, and this "
                 f"one has {value}: give another --output, or delete that folder"

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segray.errors import InputError
-from segray.export.ids import Ids, are_in, as_ids
 from segray.export.keys import Mirror
 from segray.export.segmentation import Segmentation
+from segray.storage.ids import Ids, are_in, as_ids
 from segray.storage.tables import read_table
 
 # Results files to read at once.

@@ -10,9 +10,9 @@ from segray import __version__
 from segray.errors import InputError
 from segray.export.coco import ANNOTATIONS, join_parts, read_part_ids
 from segray.export.config import ExportConfig
-from segray.export.ids import are_in
 from segray.export.plan import Plan, make_plan, prepare_export
 from segray.export.work import Task, do_work
+from segray.storage.ids import are_in
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.uri import exists, is_local, join_uri

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segray.errors import InputError
-from segray.export.ids import Ids, as_ids, find_ids
-from segray.storage.tables import read_tables, table_uris
+from segray.storage.ids import Ids, as_ids, find_ids
+from segray.storage.tables import open_parquet, read_tables, table_uris
 from segray.storage.uri import (
     absolute_uri,
     child_names,
@@ -25,8 +25,8 @@ from segray.storage.uri import (
 # What of a row an export uses, and what a file of results is known by.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
 _PIXELS = "pixels_"
-# Where a segmentation keeps what it was started with; the second is written at its end.
-_RECORDS = ("config.json", "run.json")
+# Where a segmentation keeps what it was started with, and what it writes last.
+_SETTINGS, _RECORD = "config.json", "run.json"
 # Masks in memory at a time while a file is read.
 _BATCH_ROWS = 32
 
@@ -40,8 +40,8 @@ class Segmentation:
         files: the URIs of its results files, sorted; there is one at least.
         classes: their names, in the order of their ids.
         model: the digest of the model.
-        images: the URI of the folder that was segmented; None where that is not known.
-        mask_size: ``original`` or ``model``; None where that is not known.
+        images: the URI of the folder that was segmented; None where a table named the images.
+        mask_size: ``original`` or ``model``.
     """
 
     uri: str
@@ -49,7 +49,7 @@ class Segmentation:
     classes: list[str]
     model: str
     images: str | None
-    mask_size: str | None
+    mask_size: str
 
 
 def open_segmentation(uri: str) -> Segmentation:
@@ -59,56 +59,48 @@ def open_segmentation(uri: str) -> Segmentation:
         uri: as --results gives it.
 
     Raises:
-        InputError: it holds no segmentation, or one without results.
+        InputError: it holds no segmentation, or one that is not finished or without results.
     """
     uri = absolute_uri(uri)
+    settings = _read_settings(uri)
     files = table_uris(join_uri(uri, "results"))
     if not files:
-        if table_uris(join_uri(uri, "manifest")):
-            raise InputError(f"{uri} has no finished row yet: run jobs/segment.py to its end")
-        raise InputError(
-            f"{uri} holds no segmentation (results/*.parquet is missing): give --results the "
-            "folder that jobs/segment.py was given as --output"
-        )
-    with explain_errors(files[0]), file_system(files[0]).open(files[0], "rb") as file:
-        parquet = pq.ParquetFile(file)
+        raise InputError(f"{uri} has no segmented image: see its {_RECORD}")
+    with open_parquet(files[0]) as parquet:
         names = parquet.schema_arrow.names
-        classes = [name.removeprefix(_PIXELS) for name in names if name.startswith(_PIXELS)]
-        missing = [name for name in (*_COLUMNS, "model") if name not in names]
-        if missing or not classes:
-            raise InputError(
-                f"{files[0]} is not of a segmentation (it has no column "
-                f"{', '.join(missing) or _PIXELS + '<class>'}): give --results the folder that "
-                "jobs/segment.py was given as --output"
-            )
-        [model] = pc.unique(parquet.read(["model"])["model"]).to_pylist()[:1] or [""]
-    settings = _read_settings(uri)
-    images = settings.get("root") or settings.get("images")
-    mask_size = settings.get("mask_size")
-    return Segmentation(
-        uri,
-        files,
-        classes,
-        str(model),
-        absolute_uri(images) if isinstance(images, str) else None,
-        mask_size if isinstance(mask_size, str) else None,
-    )
+    classes = [name.removeprefix(_PIXELS) for name in names if name.startswith(_PIXELS)]
+    missing = [name for name in _COLUMNS if name not in names]
+    if missing or not classes:
+        raise InputError(
+            f"{files[0]} is not of a segmentation (it has no column "
+            f"{', '.join(missing) or _PIXELS + '<class>'}): give --results the folder that "
+            "jobs/segment.py was given as --output"
+        )
+    return Segmentation(uri, files, classes, **settings)
 
 
 def _read_settings(uri: str) -> dict[str, Any]:
-    """What the segmentation was started with, as far as it says so."""
+    """The model, the images and the size of the masks of a finished segmentation."""
     names = child_names(uri)
-    settings: dict[str, Any] = {}
-    for name in (name for name in _RECORDS if name in names):
-        record = join_uri(uri, name)
-        try:
-            document = dict(json.loads(read_bytes(record)))
-            settings.update({**document, **document.get("configuration", {})})
-        except (ValueError, TypeError) as error:
-            raise InputError(
-                f"{record} is no record of a segmentation ({error}): run jobs/segment.py again"
-            ) from error
-    return settings
+    if _SETTINGS not in names:
+        raise InputError(
+            f"{uri} holds no segmentation ({_SETTINGS} is missing): give --results the folder that "
+            "jobs/segment.py was given as --output"
+        )
+    if _RECORD not in names:
+        # Its manifest may have two versions of an image, or not all images yet.
+        raise InputError(
+            f"{uri} is not finished ({_RECORD} is missing): run jobs/segment.py to its end"
+        )
+    record = join_uri(uri, _SETTINGS)
+    try:
+        document = json.loads(read_bytes(record))
+        model, mask_size = str(document["model"]), str(document["mask_size"])
+        return {"model": model, "mask_size": mask_size, "images": document["images"] or None}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{record} is no record of a segmentation: run jobs/segment.py again"
+        ) from error
 
 
 def read_current_ids(segmentation: Segmentation) -> Ids:

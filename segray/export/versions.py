@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from segray.export.ids import Ids, are_in, as_ids, find_ids
 from segray.export.keys import Mirror
 from segray.export.rows import Rows
+from segray.storage.ids import Ids, are_in, as_ids, find_ids
 from segray.storage.listing import Shard, list_pages, relative_key
 from segray.storage.tables import read_table, write_table
 from segray.storage.uri import exists, is_local, join_uri, remove

@@ -101,6 +101,7 @@ def make_segmentation(folder: str, keys: list[str], images: str | None = None) -
     """
     made = Made(join_uri(folder, "segmented"), images or join_uri(folder, "images"))
     made.add(keys)
-    record = {"configuration": {"images": made.images, "mask_size": "original"}}
-    write_bytes(join_uri(made.uri, "run.json"), json.dumps(record).encode())
+    settings = {"model": MODEL, "mask_size": "original", "images": made.images}
+    write_bytes(join_uri(made.uri, "config.json"), json.dumps(settings).encode())
+    write_bytes(join_uri(made.uri, "run.json"), b"{}")
     return made

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -23,6 +24,7 @@ from segray.export.run import ExportSummary, export
 from segray.export.stream import write_stream
 from segray.pixels.masks import encode_mask
 from segray.storage.listing import Entry, list_entries, relative_key
+from segray.storage.tables import MANIFEST_SCHEMA, write_table
 from segray.storage.uri import join_uri, read_bytes, remove, write_bytes
 from tests.export.segmentations import LABELS, Made, make_segmentation
 from tests.support import draw_picture, encode
@@ -217,16 +219,32 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     check_annotations(made, str(tmp_path / "coco"), tmp_path)
 
 
-def test_an_unfinished_segmentation_is_exported_as_far_as_it_is(tmp_path: Path) -> None:
+def test_a_segmentation_is_exported_only_when_its_last_run_is_finished(tmp_path: Path) -> None:
+    """Until then its manifest may have two versions of an image."""
     made = make_segmentation(str(tmp_path), KEYS)
-    entries = made.entries
-    made.list([*entries, Entry(f"{made.images}/later.jpg", 7, "no row yet")])
+    changed = Entry(made.entries[0].uri, 7, "another version")
+    made.masks[changed.uri] = made.masks[changed.uri][::-1]
+    older = [*made.entries[1:], changed]
+    rows = [dataclasses.asdict(entry) | {"id": entry.id} for entry in older]
+    manifest = f"{made.uri}/manifest/older-00000.parquet"
+    write_table(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
+    made.write_rows([changed], name="older")
     remove(f"{made.uri}/run.json")
-    settings = {"root": made.images, "mask_size": "original", "model": "0123456789abcdef"}
-    write_bytes(f"{made.uri}/config.json", json.dumps(settings).encode())
+    with pytest.raises(InputError, match=r"segmented is not finished .*jobs/segment\.py"):
+        run(made, str(tmp_path / "masks"), "png")
+    assert not (tmp_path / "masks").exists()
+
+    remove(manifest)
+    write_bytes(f"{made.uri}/run.json", b"{}")
     assert run(made, str(tmp_path / "masks"), "png").masks == 18
-    made.list(entries)
-    check_masks(made, str(tmp_path / "masks"))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_settings_that_say_nothing_are_refused(tmp_path: Path, text: str) -> None:
+    made = make_segmentation(str(tmp_path), KEYS[:1])
+    write_bytes(f"{made.uri}/config.json", text.encode())
+    with pytest.raises(InputError, match=r"config\.json is no record of a segmentation"):
+        run(made, str(tmp_path / "masks"), "png")
 
 
 def test_annotations_are_those_of_the_masks_and_grow(folder: str, tmp_path: Path) -> None:
@@ -401,7 +419,8 @@ def test_masks_of_another_model_are_another_export(tmp_path: Path) -> None:
     made = make_segmentation(str(tmp_path), KEYS)
     output = str(tmp_path / "out")
     run(made, output, "png")
-    made.write_rows(made.entries, model="fedcba9876543210")
+    settings = {"model": "fedcba9876543210", "mask_size": "original", "images": made.images}
+    write_bytes(f"{made.uri}/config.json", json.dumps(settings).encode())
     with pytest.raises(InputError, match="model 0123456789abcdef, and this one has fedcba"):
         run(made, output, "png")
 

@@ -160,19 +160,19 @@ def segmented(tmp_path: Path) -> Path:
     made = make_segmentation(str(tmp_path), ["a.jpg", "b.jpg"])
     folder = Path(made.uri)
     (tmp_path / "empty").mkdir()
-    (tmp_path / "unfinished").mkdir()
-    (tmp_path / "unfinished" / "manifest").symlink_to(folder / "manifest")
-    for name in ("foreign", "torn", "stale", "headless"):
+    for name in ("unfinished", "bare", "foreign", "torn", "stale", "headless"):
         (tmp_path / name / "results").mkdir(parents=True)
-        if name != "headless":
+        (tmp_path / name / "config.json").symlink_to(folder / "config.json")
+        if name != "unfinished":
+            (tmp_path / name / "run.json").symlink_to(folder / "run.json")
+        if name not in ("stale", "headless"):
             (tmp_path / name / "manifest").symlink_to(folder / "manifest")
     [manifest] = (folder / "manifest").iterdir()
     [results] = (folder / "results").iterdir()
     (tmp_path / "foreign" / "results" / "x.parquet").write_bytes(manifest.read_bytes())
     (tmp_path / "torn" / "results" / "x.parquet").write_bytes(results.read_bytes()[:-9])
-    (tmp_path / "headless" / "results" / "x.parquet").write_bytes(results.read_bytes())
-    (tmp_path / "stale" / "results" / "x.parquet").write_bytes(results.read_bytes())
-    (tmp_path / "stale" / "manifest").unlink()
+    for name in ("unfinished", "headless", "stale"):
+        (tmp_path / name / "results" / "x.parquet").write_bytes(results.read_bytes())
     other = make_segmentation(str(tmp_path / "elsewhere"), ["c.jpg"])
     (tmp_path / "stale" / "manifest").symlink_to(Path(other.uri) / "manifest")
     (tmp_path / "photos").mkdir()
@@ -185,7 +185,8 @@ def segmented(tmp_path: Path) -> Path:
     [
         (["--results", "nowhere"], ["nowhere", "no segmentation", "jobs/segment.py"]),
         (["--results", "empty"], ["empty", "no segmentation"]),
-        (["--results", "unfinished"], ["unfinished", "no finished row", "jobs/segment.py"]),
+        (["--results", "unfinished"], ["unfinished", "is not finished", "jobs/segment.py"]),
+        (["--results", "bare"], ["bare", "no segmented image"]),
         (["--results", "stale"], ["stale", "no finished row of an image that is there now"]),
         (["--results", "headless"], ["headless", "no manifest"]),
         (["--results", "foreign"], ["x.parquet", "not of a segmentation", "width"]),
