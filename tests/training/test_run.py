@@ -516,6 +516,14 @@ def test_a_file_that_was_skipped_and_repaired_stays_left_out(
     assert (tmp_path / "out" / "pairs.csv").read_bytes() == table
     assert (tmp_path / "out" / "skipped.jsonl").read_bytes() == skipped
 
+    # Begun anew, it would need that file.
+    for name in ("model", "evaluation"):
+        shutil.rmtree(tmp_path / "out" / name)
+    for checkpoint in (tmp_path / "out" / "checkpoints").glob("*.npz"):
+        checkpoint.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=rf"^cannot read {mine}: no such file"):
+        run(config)
+
 
 def test_the_pairs_of_a_run_are_a_manifest(stopped) -> None:
     """Of what was learned from, and of what was not."""
