@@ -97,7 +97,8 @@ class TrainingLoop:
         # The same numbers on every worker: each builds the same network.
         keras.utils.set_random_seed(config.seed)
         content = None if weights is None else ray.get(weights)
-        self.network = TrainableNetwork(strategy, config, content, assignment.class_weights)
+        with meeting("the building of the network"):  # rank 0's numbers are sent to the others
+            self.network = TrainableNetwork(strategy, config, content, assignment.class_weights)
 
     def run(self) -> str:
         """Train from the last finished epoch to the last one, then write the bundle.
@@ -150,17 +151,19 @@ class TrainingLoop:
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training part, then the scores; a record for metrics.jsonl."""
         started = time.monotonic()
-        learned = self._learn(epoch)
+        learned, rate = self._learn(epoch)
         scoring = time.monotonic()
         scores = self._score(epoch)
         # What an epoch takes without the compiling that the first one includes.
         examples = self._steps * self._config.batch_size
-        self._epoch_seconds = examples / learned["images_per_second"] + time.monotonic() - scoring
+        self._epoch_seconds = examples / rate + time.monotonic() - scoring
         seconds = round(time.monotonic() - started, 2)
         return {"epoch": epoch, **scores, **learned, "seconds": seconds}
 
-    def _learn(self, epoch: int) -> dict[str, Any]:
-        """One pass over the training part: its mean cross-entropy, and how fast it went."""
+    def _learn(self, epoch: int) -> tuple[dict[str, Any], float]:
+        """One pass over the training part: its mean cross-entropy, how fast it went, and that
+        speed, in images a second, as measured: a slow one is rounded to nothing.
+        """
         config = self._config
         results: list[tf.Tensor] = []
         batches = Prefetched(self._batches(epoch))
@@ -188,11 +191,12 @@ class TrainingLoop:
                     f"training loss {loss:.3f}  {rate:.1f} images/s"
                 )
         waiting = (batches.waited - waited) / max(time.monotonic() - started, 1e-9)
-        return {
+        record = {
             "train_loss": _number(_mean(results)),
             "images_per_second": round(rate, 2),
             "waiting": round(waiting, 4),
         }
+        return record, rate
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         config = self._config

@@ -34,8 +34,9 @@ class Position:
 class _Mailbox:
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._positions: dict[int, Position] = {}
-        self._problem = ""
+        self._positions: dict[str, dict[int, Position]] = {}
+        self._refusals: dict[str, str] = {}
+        self._problem, self._told, self._ended = "", False, False
         self._history: History | None = None
 
     def put(self, line: str) -> None:
@@ -49,19 +50,36 @@ class _Mailbox:
         self._lines, self._history = [], None
         return taken
 
-    def set_position(self, rank: int, position: Position) -> None:
-        self._positions[rank] = position
+    def set_position(self, team: str, rank: int, position: Position) -> None:
+        self._positions.setdefault(team, {})[rank] = position
 
-    def positions(self) -> dict[int, Position]:
-        return self._positions
+    def positions(self, team: str) -> dict[int, Position]:
+        return self._positions.get(team, {})
+
+    def start(self) -> None:
+        if self._problem and not self._told and not self._ended:
+            self.put(self._problem)
+        self.set_problem("", tell=False)
 
     def set_problem(self, problem: str, tell: bool) -> None:
+        if self._ended:
+            return
         if tell and problem != self._problem:
-            self._lines.append(problem)
-        self._problem = problem
+            self.put(problem)
+        self._problem, self._told = problem, tell
 
     def problem(self) -> str:
         return self._problem
+
+    def refuse(self, team: str, problem: str) -> None:
+        if self._refusals.setdefault(problem, team) != team:
+            self.end(problem)
+
+    def end(self, problem: str) -> None:
+        self._problem, self._ended = problem, True
+
+    def has_ended(self) -> bool:
+        return self._ended
 
 
 class Messages:
@@ -85,19 +103,29 @@ class Messages:
         taken: tuple[list[str], History | None] = ray.get(self._mailbox.take.remote())
         return taken
 
-    def set_position(self, rank: int, position: Position) -> None:
-        """Say how far a worker has come, without waiting for it to arrive."""
-        self._mailbox.set_position.remote(rank, position)
+    def set_position(self, team: str, rank: int, position: Position) -> None:
+        """Say how far a worker of a team has come, without waiting for it to arrive.
 
-    def positions(self) -> dict[int, Position]:
-        """How far each worker has come.
+        After each restart the workers are another team: those before are heard of no more.
+        """
+        self._mailbox.set_position.remote(team, rank, position)
+
+    def positions(self, team: str) -> dict[int, Position]:
+        """How far each worker of a team has come.
 
         Raises:
             RayError: the mailbox is gone, or does not answer within a minute.
         """
-        answer = self._mailbox.positions.remote()
-        positions: dict[int, Position] = ray.get(answer, timeout=_ANSWER_SECONDS)
+        positions: dict[int, Position] = self._ask("positions", team)
         return positions
+
+    def start(self) -> None:
+        """Say that the workers begin; what ended those before them is told, if it was not.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        self._ask("start")
 
     def set_problem(self, problem: str, tell: bool = False) -> None:
         """Say what ends the workers, or by an empty text that it is over.
@@ -109,12 +137,44 @@ class Messages:
         Raises:
             RayError: the mailbox is gone, or does not answer within a minute.
         """
-        ray.get(self._mailbox.set_problem.remote(problem, tell), timeout=_ANSWER_SECONDS)
+        self._ask("set_problem", problem, tell)
 
     def problem(self) -> str:
         """What the workers said that ended them; empty if nothing."""
         problem: str = ray.get(self._mailbox.problem.remote())
         return problem
+
+    def refuse(self, team: str, problem: str) -> None:
+        """Say what the user has to mend before a worker of a team can go on, it seems.
+
+        A store that did not answer may do so after a restart. What was said by another team in
+        the same words is the end, as by `end`.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        self._ask("refuse", team, problem)
+
+    def end(self, problem: str) -> None:
+        """Say what no restart would mend.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        self._ask("end", problem)
+
+    def has_ended(self) -> bool:
+        """Whether there is nothing that a worker could still do.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        ended: bool = self._ask("has_ended")
+        return ended
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        answer = getattr(self._mailbox, method).remote(*arguments)
+        return ray.get(answer, timeout=_ANSWER_SECONDS)
 
 
 @contextlib.contextmanager

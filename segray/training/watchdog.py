@@ -4,18 +4,24 @@ TensorFlow's own time-out of collectives is for debugging only (it starts a thre
 names nobody. So each worker counts the meetings, where all of them wait for each other, and tells
 the others its count. One that waits too long finds out who is missing, says so, and ends its
 process: Ray Train then restarts all of them from the last finished epoch.
+
+While TensorFlow connects the workers, it holds the interpreter, and no thread can watch. So they
+first meet through the mailbox, and then a timer in C ends the process.
 """
 
 import contextlib
+import faulthandler
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from segray.training.messages import Messages, Position
 
 _TICK_SECONDS = 1.0
+_START = "the start"
 
 
 class Watchdog:
@@ -23,6 +29,7 @@ class Watchdog:
 
     Args:
         messages: shared by all workers.
+        addresses: of the workers, host:port by rank; others after each restart.
         rank: of this worker.
         timeout: seconds to wait for the others.
         leave: ends this process.
@@ -31,13 +38,15 @@ class Watchdog:
     def __init__(
         self,
         messages: Messages,
+        addresses: Sequence[str],
         rank: int,
         timeout: float,
         leave: Callable[[int], object] = os._exit,
     ) -> None:
         self._messages, self._rank, self._timeout, self._leave = messages, rank, timeout, leave
+        self._addresses, self._team = addresses, " ".join(addresses)
         self._process = f"process {os.getpid()} on {socket.gethostname()}"
-        self._meetings, self._place = 0, "the start"
+        self._meetings, self._place = 0, _START
         self._waiting_since: float | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -52,6 +61,38 @@ class Watchdog:
             self._stopped.set()
             self._thread.join()
 
+    def gather(self) -> None:
+        """Wait until all workers run.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        with self.meeting(_START):
+            while len(self._messages.positions(self._team)) < len(self._addresses):
+                time.sleep(min(_TICK_SECONDS, self._timeout) / 4)
+
+    @contextlib.contextmanager
+    def connecting(self) -> Iterator[None]:
+        """In the block TensorFlow connects the workers, all of which have been gathered.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        if self._rank == 0:
+            # Said beforehand: afterwards nobody might be able to.
+            self._messages.set_problem(
+                f"the workers did not connect to each other ({', '.join(self._addresses)}): "
+                "every node has to reach the others at all ports"
+            )
+        with Path(os.devnull).open("w") as nowhere:
+            faulthandler.dump_traceback_later(self._timeout, exit=True, file=nowhere)
+            try:
+                yield
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+        if self._rank == 0:
+            self._messages.set_problem("")
+
     @contextlib.contextmanager
     def meeting(self, place: str) -> Iterator[None]:
         """In the block this worker waits for the others, at `place`."""
@@ -65,11 +106,11 @@ class Watchdog:
 
     def _watch(self) -> None:
         told = -1
-        while not self._stopped.wait(min(_TICK_SECONDS, self._timeout / 4)):
+        while True:
             if self._meetings != told:
                 told = self._meetings
                 position = Position(self._meetings, self._place, self._process)
-                self._messages.set_position(self._rank, position)
+                self._messages.set_position(self._team, self._rank, position)
             since = self._waiting_since
             if since is not None and time.monotonic() - since > self._timeout:
                 # Where nobody can be told any more, there is all the less to wait for.
@@ -77,13 +118,17 @@ class Watchdog:
                     self._messages.set_problem(self._describe(), tell=True)
                 self._leave(1)
                 return
+            if self._stopped.wait(min(_TICK_SECONDS, self._timeout / 4)):
+                return
 
     def _describe(self) -> str:
-        others = self._messages.positions()
-        late = [
-            f"worker {rank} ({position.process}; it was last at {position.place})"
-            for rank, position in sorted(others.items())
-            if position.meetings < self._meetings
-        ]
+        positions = self._messages.positions(self._team)
+        late = []
+        for rank, address in enumerate(self._addresses):
+            position = positions.get(rank)
+            if position is None:
+                late.append(f"worker {rank} (at {address}; it has not begun)")
+            elif position.meetings < self._meetings:
+                late.append(f"worker {rank} ({position.process}; it was last at {position.place})")
         who = " and ".join(late) if late else "the network between the workers, where all are,"
         return f"{who} did not come to {self._place} within {self._timeout:g} s: the workers end"

@@ -1,5 +1,7 @@
 """The worker: a process of Ray Train that goes through the training loop with the others."""
 
+import json
+import os
 from typing import Any
 
 import ray.train
@@ -18,32 +20,47 @@ def train_worker(settings: dict[str, Any]) -> None:
     """Ray Train's entry: ``assignment``, ``messages`` and ``threads`` are in the settings."""
     assignment: Assignment = settings["assignment"]
     messages: Messages = settings["messages"]
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
+    if messages.has_ended():
+        return
     if not exists(join_uri(assignment.output, MARKER)):
-        raise InputError(
+        problem = (
             f"{assignment.output} is not the same folder on every node: give an --output in S3 or "
             "on a file system that all nodes share"
         )
+        messages.end(problem)
+        raise InputError(problem)
+    # Ray Train has found a free port for each worker.
+    addresses: list[str] = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
+    try:
+        problem = _train(assignment, messages, settings["threads"], addresses)
+    except InputError as error:
+        messages.refuse(" ".join(addresses), str(error))
+        raise
+    if problem:
+        # The same on all workers: it is said, and not raised.
+        messages.end(problem)
+
+
+def _train(assignment: Assignment, messages: Messages, threads: int, addresses: list[str]) -> str:
+    """Go through the loop with the others; see `TrainingLoop.run`."""
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
     if rank == 0:
-        messages.set_problem("")  # what ended these workers' predecessors is over
-    set_up_tensorflow(assignment.config, settings["threads"])
-    watchdog = Watchdog(messages, rank, assignment.config.stall_timeout)
+        messages.start()
+    set_up_tensorflow(assignment.config, threads)
+    watchdog = Watchdog(messages, addresses, rank, assignment.config.stall_timeout)
     with watchdog.running():
         # Alone, the plain strategy does without the collectives.
-        strategy = (
-            tf.distribute.MultiWorkerMirroredStrategy()
-            if workers > 1
-            else tf.distribute.get_strategy()
-        )
-        problem = TrainingLoop(
+        strategy = tf.distribute.get_strategy()
+        if workers > 1:
+            watchdog.gather()
+            with watchdog.connecting():
+                strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        return TrainingLoop(
             *(assignment, strategy, rank, workers, messages),
             track=messages.set_history,
             meeting=watchdog.meeting,
         ).run()
-    if problem:
-        # Nothing that a restart would mend: it is said, and not raised.
-        messages.set_problem(problem)
 
 
 def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
@@ -52,14 +69,23 @@ def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
     Args:
         config: of the run.
         threads: how many cores to compute on; 0 leaves it to TensorFlow.
+
+    Raises:
+        InputError: TensorFlow has run already, on other devices or threads.
     """
     import keras
 
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
     gpus = tf.config.list_physical_devices("GPU") if config.use_gpu else []
-    # Of a GPU that nobody gave it, TensorFlow would take all the memory.
-    tf.config.set_visible_devices(gpus, "GPU")
+    try:
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        # Of a GPU that nobody gave it, TensorFlow would take all the memory.
+        tf.config.set_visible_devices(gpus, "GPU")
+    except RuntimeError as error:
+        raise InputError(
+            "TensorFlow has run in this process before, on other devices or threads: train in a "
+            "new process, or take --workers 1"
+        ) from error
     if not gpus:
         # On a CPU it costs nothing that could be measured.
         tf.config.experimental.enable_op_determinism()

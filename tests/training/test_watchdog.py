@@ -1,14 +1,17 @@
 import contextlib
+import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from segray.training.messages import Messages, relay_messages
+from segray.training.messages import Messages, Position, relay_messages
 from segray.training.tracking import History
 from segray.training.watchdog import Watchdog
+from tests.support import free_port
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -24,10 +27,17 @@ def messages() -> Messages:
 class Team:
     """Workers, all of them in this process, and which of them would have ended it."""
 
-    def __init__(self, messages: Messages, workers: int, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, messages: Messages, workers: int, timeout: float = TIMEOUT, port: int = 4000
+    ) -> None:
         self.messages = messages
         self.left: list[tuple[int, int]] = []
-        self.watchdogs = [Watchdog(messages, i, timeout, self._leave(i)) for i in range(workers)]
+        addresses = [f"10.0.0.{rank}:{port}" for rank in range(workers)]
+        self.name = " ".join(addresses)
+        self.watchdogs = [
+            Watchdog(messages, addresses, rank, timeout, self._leave(rank))
+            for rank in range(workers)
+        ]
 
     def _leave(self, rank: int) -> Callable[[int], object]:
         return lambda code: self.left.append((rank, code))
@@ -54,7 +64,7 @@ class Team:
         """Until a worker has told the others how far it is."""
 
         def told() -> bool:
-            position = self.messages.positions().get(rank)
+            position = self.messages.positions(self.name).get(rank)
             return position is not None and position.meetings == meetings
 
         wait_until(told)
@@ -111,6 +121,76 @@ def test_all_that_do_not_come_are_named_once(messages: Messages) -> None:
         f"worker 2 ({PROCESS}; it was last at step 7) and worker 3 ({PROCESS}; it was last at "
         "the start) did not come to the scores within 1 s: the workers end"
     )
+
+
+def test_one_that_does_not_begin_is_named(messages: Messages) -> None:
+    """Whatever those before the restart have told."""
+    before = Team(messages, 2)
+    with before.running():
+        before.meet("step 1", 0, 1)
+        before.wait_for_position(1, 1)
+    team = Team(messages, 2, port=4001)
+    first, second = team.watchdogs
+    gathering = threading.Thread(target=first.gather)
+    with first.running():
+        gathering.start()
+        team.wait_for(0)
+        assert gathering.is_alive()
+        with second.running():
+            second.gather()
+            gathering.join()
+    [line], _ = messages.take()
+    assert line == (
+        "worker 1 (at 10.0.0.1:4001; it has not begun) did not come to the start within 1 s: "
+        "the workers end"
+    )
+
+
+def test_a_worker_that_cannot_connect_ends(messages: Messages) -> None:
+    """TensorFlow waits for the others for as long as it takes, and no signal ends it."""
+    import ray
+
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    for rank in (0, 1):
+        messages.set_position(" ".join(addresses), rank, Position(0, "the start", PROCESS))
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def connect() -> None:
+        import tensorflow as tf
+
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
+        os.environ["TF_CONFIG"] = json.dumps(task)
+        watchdog = Watchdog(messages, addresses, 0, 5.0)
+        with watchdog.running():
+            watchdog.gather()
+            with watchdog.connecting():
+                tf.distribute.MultiWorkerMirroredStrategy()
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(connect.remote(), timeout=120)
+    expected = (
+        f"the workers did not connect to each other ({addresses[0]}, {addresses[1]}): every node "
+        "has to reach the others at all ports"
+    )
+    assert messages.problem() == expected
+    assert messages.take() == ([], None)
+    messages.start()  # the next workers
+    assert messages.take() == ([expected], None)
+    assert messages.problem() == ""
+
+
+def test_what_no_restart_mends_stays(messages: Messages) -> None:
+    """The same refusal of two teams: it may have been the store, but not twice."""
+    messages.refuse("one", "cannot write: no space")
+    messages.refuse("one", "cannot write: no space")  # by another worker
+    messages.refuse("two", "cannot write: no answer")
+    assert not messages.has_ended()
+    messages.refuse("three", "cannot write: no space")
+    assert messages.has_ended()
+    messages.start()
+    messages.set_problem("worker 1 did not come", tell=True)
+    assert messages.problem() == "cannot write: no space"
+    assert messages.take() == ([], None)
 
 
 def test_where_all_are_there_it_is_the_network(messages: Messages) -> None:
