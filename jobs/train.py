@@ -20,7 +20,7 @@ def main() -> int:
     config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
     preparation = prepare_training(config, tell)
     # At Ray's niceness of 15 anything else on the machine would starve the training.
-    start_ray(config.use_gpu, niceness=0)
+    start_ray(config.use_gpu, niceness=0, workers=config.workers)
     with quiet_native_logs():
         from segray.training.run import train
 

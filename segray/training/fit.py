@@ -1,12 +1,16 @@
 """Fitting: the training loop in processes of Ray Train, or in this one."""
 
+import contextlib
 import math
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
 import ray
 import ray.train
+from ray._private.state import available_resources_per_node
 from ray.train.tensorflow import TensorflowTrainer
 
 from segray.errors import InputError
@@ -18,18 +22,70 @@ from segray.training.messages import relay_messages
 from segray.training.tracking import History
 from segray.training.worker import set_up_tensorflow, train_worker
 
+# How long the CPUs of a task that has just ended may seem to be taken.
+_SECONDS_TO_SETTLE = 5.0
+_SECONDS_BETWEEN_WAITING_REPORTS = 30.0
+
 
 def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
     """How many CPUs a worker asks Ray for, and how many threads it computes with (0: its pick)."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     if config.use_gpu or not any(nodes):
         return 1.0, 0
-    for cpus in range(int(max(nodes)), 0, -1):
-        if sum(node // cpus for node in nodes) >= config.workers:
-            return float(cpus), cpus
+    # Where others have left too little, the workers wait for as much as if they were alone.
+    for free in (_free_cpus(), nodes):
+        for cpus in range(int(max(free)), 0, -1):
+            if sum(node // cpus for node in free) >= config.workers:
+                return float(cpus), cpus
     # More workers than CPUs: each gets an equal part of one, rounded down so that all fit.
     parts = next(n for n in count(2) if sum(int(node * n) for node in nodes) >= config.workers)
     return math.floor(10_000 / parts) / 10_000, 1
+
+
+def _free_cpus() -> list[float]:
+    """The CPUs of each node that nobody holds."""
+    free: dict[str, float] = {}
+    deadline = time.monotonic() + _SECONDS_TO_SETTLE
+    while time.monotonic() < deadline:
+        for node, resources in available_resources_per_node().items():
+            free[node] = max(free.get(node, 0.0), resources.get("CPU", 0.0))
+        if sum(free.values()) >= ray.cluster_resources().get("CPU", 0.0):
+            break
+        time.sleep(0.2)
+    return list(free.values()) or [0.0]
+
+
+@contextlib.contextmanager
+def _reporting_waiting(
+    workers: int, resources: dict[str, float], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """While Ray has no room for the workers, say every half minute what they ask for."""
+    finished = threading.Event()
+
+    def report() -> None:
+        while not finished.wait(_SECONDS_BETWEEN_WAITING_REPORTS):
+            asked = [resources] * workers
+            groups = ray.util.placement_group_table().values()
+            waiting = [group for group in groups if group["state"] == "PENDING"]
+            if any([*group["bundles"].values()] == asked for group in waiting):
+                free = ray.available_resources()
+                tell(
+                    f"waiting for room for {workers} worker(s) on {_name(resources)} each: "
+                    f"{_name({kind: free.get(kind, 0.0) for kind in resources})} are free, on all "
+                    "nodes together"
+                )
+
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+def _name(resources: dict[str, float]) -> str:
+    return " and ".join(f"{amount:g} {kind}(s)" for kind, amount in resources.items())
 
 
 def fit(
@@ -50,11 +106,15 @@ def fit(
         _train_here(assignment, tell, track)
         return
     cpus, threads = _worker_cpus(config)
-    tell(f"starting {config.workers} worker(s) on {cpus:g} CPU(s) each")
-    with relay_messages(tell, track) as messages:
+    resources = {"CPU": cpus, **({"GPU": 1.0} if config.use_gpu else {})}
+    tell(f"starting {config.workers} worker(s) on {_name(resources)} each")
+    with (
+        relay_messages(tell, track) as messages,
+        _reporting_waiting(config.workers, resources, tell),
+    ):
         settings = {"assignment": assignment, "messages": messages, "threads": threads}
         try:
-            _make_trainer(config, assignment.output, cpus, settings).fit()
+            _make_trainer(config, assignment.output, resources, settings).fit()
         except SystemExit as stop:
             # How Ray Train ends a run when the keyboard interrupts it.
             raise KeyboardInterrupt from stop
@@ -72,17 +132,22 @@ def fit(
 def _train_here(
     assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
 ) -> None:
-    """Go through the loop in this process."""
+    """Go through the loop in this process, and leave its precision as it was."""
+    import keras
     import tensorflow as tf
 
-    set_up_tensorflow(assignment.config, threads=0)
-    problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell, track).run()
+    policy = keras.config.dtype_policy()
+    try:
+        set_up_tensorflow(assignment.config, threads=0)
+        problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell, track).run()
+    finally:
+        keras.config.set_dtype_policy(policy)
     if problem:
         raise InputError(problem)
 
 
 def _make_trainer(
-    config: TrainConfig, output: str, cpus: float, settings: dict[str, Any]
+    config: TrainConfig, output: str, resources: dict[str, float], settings: dict[str, Any]
 ) -> TensorflowTrainer:
     local = is_local(output)
     return TensorflowTrainer(
@@ -91,7 +156,7 @@ def _make_trainer(
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
             use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": cpus, **({"GPU": 1} if config.use_gpu else {})},
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             # Ray Train's own state; the run's checkpoints are segray's, one file each.
