@@ -169,7 +169,8 @@ def _run(side: Side, model: str, images: str, output: Path) -> Figures:
     begun, begun_at = time.monotonic(), time.time()
     process = subprocess.Popen(
         [sys.executable, *command],
-        env={**os.environ, "RAY_ADDRESS": "local" if side == "segray-ray" else ""},
+        # A cluster of its own, where a side needs one; segray in its own process where it has none.
+        env={**os.environ, "RAY_ADDRESS": "local" if side in ("segray-ray", "raydata") else ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -357,10 +358,11 @@ def _encode(mask: Any) -> bytes:
 
 
 def _child_onnx(model: str, _: str) -> None:
-    from segray.model.predictor import OnnxPredictor
+    from segray.model.predictor import load_predictor
 
     bundle = open_bundle(model, [ONNX])
-    print(_time_forward(OnnxPredictor(bundle).predict, bundle.image_size))
+    predictor = load_predictor(bundle, "onnx", os.cpu_count() or 1)
+    print(_time_forward(predictor.predict, bundle.image_size))
 
 
 def _child_tf(model: str, _: str) -> None:

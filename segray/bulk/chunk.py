@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from threading import Event, Semaphore
+from threading import Event, Lock, Semaphore
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +44,8 @@ _AHEAD = 64
 _FETCHED_BYTES = 1 << 27
 
 #: Chunks that a process has in hand at once: while one waits for its last and slowest images, the
-#: next ones keep the network busy.
+#: next one keeps the network busy, and so on. What is in hand is lost with the process, so the next
+#: one begins no sooner.
 CHUNKS_AT_ONCE = 3
 
 # When rows are written before their chunk is done: what they hold, and how long they have waited.
@@ -105,6 +106,7 @@ class ChunkSegmenter:
         self._orders, self._reporter = orders, reporter
         self._predictor = load_predictor(orders.bundle, orders.engine, orders.threads)
         self._requests = ThreadPoolExecutor(_REQUESTS)
+        self._asking = Lock()
         self._fetched = Memory(_FETCHED_BYTES)
         self._decoding = Semaphore(orders.threads)
         self._masks = ThreadPoolExecutor(orders.threads)
@@ -147,21 +149,25 @@ class ChunkSegmenter:
         under_way: set[Future[_Decoded | _Failure]] = set()
         done: SimpleQueue[Future[_Decoded | _Failure]] = SimpleQueue()
         waiting = deque(chunk.missing)
-        while waiting or under_way:
-            while waiting and len(under_way) < _AHEAD:
-                request = self._requests.submit(self._read_one, waiting.popleft(), chunk)
-                under_way.add(request)
-                request.add_done_callback(done.put)
-            # Not in order: nobody waits for the one whose request is tried again and again.
-            outcome = done.get()
-            if self._stopped.is_set():
-                return
-            item = outcome.result()
-            under_way.remove(outcome)
-            if isinstance(item, _Failure):
-                chunk.fail(item)
-            else:
-                yield item
+        with contextlib.ExitStack() as turn:
+            turn.enter_context(self._asking)
+            while (waiting or under_way) and not self._stopped.is_set():
+                while waiting and len(under_way) < _AHEAD:
+                    request = self._requests.submit(self._read_one, waiting.popleft(), chunk)
+                    under_way.add(request)
+                    request.add_done_callback(done.put)
+                if not waiting:
+                    turn.close()
+                # Not in order: nobody waits for the one whose request is tried again and again.
+                outcome = done.get()
+                if self._stopped.is_set():
+                    return
+                under_way.remove(outcome)
+                item = outcome.result()
+                if isinstance(item, _Failure):
+                    chunk.fail(item)
+                else:
+                    yield item
 
     def _read_one(self, entry: Entry, chunk: "_Chunk") -> _Decoded | _Failure:
         with contextlib.ExitStack() as room:

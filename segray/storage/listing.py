@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from segray.errors import InputError
-from segray.storage.s3 import list_keys, split_uri
+from segray.storage.objects import CONNECT_SECONDS, persist
+from segray.storage.s3 import KeyPage, s3_client, split_uri
 from segray.storage.uri import exists, explain_errors, is_local
 
 # How many files of a local disk make a page: a page of S3's has as many.
 _PAGE = 1000
+# How long a store may take to look through a million keys for a page.
+_PAGE_SECONDS = 20.0
 _LAST_CHARACTER = "\U0010ffff"
 # At how many characters a listing is divided, at most, where keys go on with more.
 _BRANCHES = 64
@@ -132,6 +135,33 @@ def split_listing(root: str, parts: int) -> list[Shard]:
     return [
         Shard(root, after, upto) for after, upto in zip(["", *bounds], [*bounds, ""], strict=True)
     ]
+
+
+def list_keys(
+    bucket: str, prefix: str, after: str = "", delimiter: str = "", page_size: int = 1000
+) -> Iterator[KeyPage]:
+    """The keys with a prefix and above ``after``, a page at a time; what may pass is tried again.
+
+    Raises:
+        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: the store does not
+            answer, or refuses to.
+        botocore.parsers.ResponseParserError: what answers is no S3.
+    """
+    settings = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url", "MaxKeys": page_size}
+    if after:
+        settings["StartAfter"] = after
+    if delimiter:
+        settings["Delimiter"] = delimiter
+    while True:
+        answer = persist(
+            f"s3://{bucket}/{prefix}",
+            lambda: s3_client(CONNECT_SECONDS, _PAGE_SECONDS).list_objects_v2(**settings),
+        )
+        yield answer["Page"]
+        token = answer["Token"]
+        if token is None:
+            return
+        settings["ContinuationToken"] = token
 
 
 def relative_key(root: str, uri: str) -> str:

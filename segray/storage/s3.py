@@ -7,7 +7,6 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
@@ -15,11 +14,8 @@ from xml.etree import ElementTree
 
 # Requests that one client may have under way at once.
 _CONNECTIONS = 32
-# A page of a listing may take long, and is not asked for again by anybody but botocore.
-_LISTING = (10.0, 60.0, 8)
-
 # By their settings, with the time at which they were made.
-_CLIENTS: dict[tuple[float, float, int], tuple[Any, float]] = {}
+_CLIENTS: dict[tuple[float, float], tuple[Any, float]] = {}
 _CLIENTS_LOCK = threading.Lock()
 
 
@@ -36,15 +32,14 @@ class KeyPage:
     prefixes: list[str]
 
 
-def s3_client(connect_seconds: float, read_seconds: float, attempts: int = 1) -> Any:
-    """This process's client with these settings; thread-safe.
+def s3_client(connect_seconds: float, read_seconds: float) -> Any:
+    """This process's client with these settings; thread-safe. It tries a request once.
 
     Args:
         connect_seconds: limit of the time until a connection stands.
         read_seconds: limit of the time without a byte.
-        attempts: how often botocore itself tries a request.
     """
-    settings = (connect_seconds, read_seconds, attempts)
+    settings = (connect_seconds, read_seconds)
     with _CLIENTS_LOCK:
         if settings not in _CLIENTS:
             _CLIENTS[settings] = _make_client(*settings), time.monotonic()
@@ -63,7 +58,7 @@ def forget_client(age: float = 0.0) -> None:
                 del _CLIENTS[settings]
 
 
-def _make_client(connect_seconds: float, read_seconds: float, attempts: int) -> Any:
+def _make_client(connect_seconds: float, read_seconds: float) -> Any:
     import botocore.handlers
     from botocore.config import Config
     from botocore.session import Session
@@ -75,7 +70,7 @@ def _make_client(connect_seconds: float, read_seconds: float, attempts: int) -> 
             max_pool_connections=_CONNECTIONS,
             connect_timeout=connect_seconds,
             read_timeout=read_seconds,
-            retries={"mode": "standard", "total_max_attempts": attempts},
+            retries={"mode": "standard", "total_max_attempts": 1},
             response_checksum_validation="when_required",
         ),
     )
@@ -99,30 +94,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key of ``s3://bucket/key``."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
-
-
-def list_keys(
-    bucket: str, prefix: str, after: str = "", delimiter: str = "", page_size: int = 1000
-) -> Iterator[KeyPage]:
-    """The keys with a prefix and above ``after``, a page at a time.
-
-    Raises:
-        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: the store does not
-            answer, or refuses to.
-        botocore.parsers.ResponseParserError: what answers is no S3.
-    """
-    settings = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url", "MaxKeys": page_size}
-    if after:
-        settings["StartAfter"] = after
-    if delimiter:
-        settings["Delimiter"] = delimiter
-    while True:
-        answer = s3_client(*_LISTING).list_objects_v2(**settings)
-        yield answer["Page"]
-        token = answer["Token"]
-        if token is None:
-            return
-        settings["ContinuationToken"] = token
 
 
 def _parse_listing(

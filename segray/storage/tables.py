@@ -14,13 +14,15 @@ import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
-from segray.storage.s3 import list_keys, split_uri
+from segray.storage.listing import list_keys
+from segray.storage.s3 import split_uri
 from segray.storage.uri import (
     child_names,
     explain_errors,
     file_system,
     is_local,
     join_uri,
+    read_bytes,
     write_bytes,
 )
 
@@ -141,11 +143,24 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     Raises:
         InputError: it cannot be read, is no Parquet file, or lacks a column.
     """
-    with open_parquet(uri) as file:
-        absent = set(columns or []) - set(file.schema_arrow.names)
-        if absent:
-            raise InputError(f"{uri} has no column {min(absent)}: is it of another program?")
-        return file.read(columns=columns)
+    try:
+        with open_parquet(uri) as file:
+            return _read(uri, file, columns)
+    except InputError as error:
+        if is_local(uri) or not error.__cause__:
+            raise
+    # Before a store's failure counts, or a file of its for damaged: once more, whole, as patiently
+    # and as carefully as an image is fetched.
+    content = read_bytes(uri)
+    with explain_errors(uri):
+        return _read(uri, pq.ParquetFile(io.BytesIO(content)), columns)
+
+
+def _read(uri: str, file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
+    absent = set(columns or []) - set(file.schema_arrow.names)
+    if absent:
+        raise InputError(f"{uri} has no column {min(absent)}: is it of another program?")
+    return file.read(columns=columns)
 
 
 def check_text(place: str, column: str, kind: pa.DataType) -> None:

@@ -10,7 +10,6 @@ import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -112,14 +111,21 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The content of a file or object, with one request.
+    """The content of a file or object, with one request, or more where its failure may pass.
 
     Raises:
         InputError: it is not there or cannot be read.
     """
-    with explain_errors(uri):
-        content: bytes = file_system(uri).cat_file(uri)
-        return content
+    if is_local(uri):
+        with explain_errors(uri):
+            return Path(uri).read_bytes()
+    from segray.storage.failures import FetchError  # not at the top: they import this module
+    from segray.storage.objects import fetch
+
+    try:
+        return fetch(uri)
+    except FetchError as error:
+        raise InputError(f"cannot read {uri}: {error}") from error
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -156,7 +162,7 @@ def _put(uri: str, content: bytes) -> None:
     from segray.storage.s3 import s3_client, split_uri
 
     bucket, key = split_uri(uri)
-    persist(uri, lambda: s3_client(10.0, 60.0).put_object(Bucket=bucket, Key=key, Body=content))
+    persist(uri, lambda: s3_client(10.0, 20.0).put_object(Bucket=bucket, Key=key, Body=content))
 
 
 def remove(uri: str) -> None:
@@ -196,12 +202,19 @@ def child_names(uri: str) -> list[str]:
         InputError: the store cannot be asked.
     """
     with explain_errors(uri):
-        try:
-            found: list[Any] = file_system(uri).ls(uri, detail=False)
-        except FileNotFoundError:
-            if not is_local(uri) and not file_system(uri).exists(uri.split("/", 3)[2]):
-                raise
-            return []
-    # In S3 a name that ends with a slash is the empty object that stands for the folder itself.
-    names = (str(name).rpartition("/")[2] for name in found)
+        if is_local(uri):
+            folder = Path(uri)
+            names = [path.name for path in folder.iterdir()] if folder.exists() else []
+        else:
+            from segray.storage.listing import list_keys  # not at the top: it imports this module
+            from segray.storage.s3 import split_uri
+
+            bucket, key = split_uri(uri)
+            prefix = f"{key.rstrip('/')}/" if key else ""
+            pages = list(list_keys(bucket, prefix, delimiter="/"))
+            keys = [
+                key for page in pages for key in (*(k for k, *_ in page.objects), *page.prefixes)
+            ]
+            # One is empty where an object stands for the folder itself.
+            names = [key[len(prefix) :].rstrip("/") for key in keys]
     return sorted(name for name in names if name and not name.startswith("."))
