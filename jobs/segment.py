@@ -39,12 +39,20 @@ def main() -> int:
     tell(f"masks: {summary.output}/results/*.parquet")
     tell(f"report: {summary.output}/report.html")
     if outcome.failed:
-        tell(f"failures: {summary.output}/errors/*.parquet")
+        tell(
+            f"failures: the report has the reasons, as has {summary.output}/errors/*.parquet; "
+            "--retry-errors tries them again"
+        )
+    if outcome.stale:
+        tell(
+            f"{outcome.stale} rows are of images that have changed or that this run did not find; "
+            "--prune removes them"
+        )
     rate = outcome.failed / max(1, outcome.listed)
     if rate > config.max_error_rate:
         print(
             f"error: {rate:.2%} of the images failed, over --max-error-rate "
-            f"{config.max_error_rate:.2%}: see {summary.output}/errors",
+            f"{config.max_error_rate:.2%}: see {summary.output}/report.html",
             file=sys.stderr,
         )
         return 1
