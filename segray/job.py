@@ -35,7 +35,11 @@ def run_job(main: Callable[[], int]) -> None:
 
 def tell(line: str) -> None:
     """Print a line at once, also where standard output is a job's log."""
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Whoever read the lines has had enough of them (`| head`); the work goes on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -64,3 +64,30 @@ def test_an_address_that_does_not_answer_is_named(scheme: str) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: no Ray cluster answers at RAY_ADDRESS={address}")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path) -> None:
+    """As `python jobs/segment.py … | head -1` does."""
+    script = (
+        "import sys, time; from pathlib import Path; from segray.job import run_job, tell\n"
+        "def main():\n"
+        "    for number in range(5):\n"
+        "        tell(f'line {number}'); time.sleep(0.2)\n"
+        "    Path(sys.argv[1]).write_text('done')\n"
+        "    return 0\n"
+        "run_job(main)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "result")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "line 0\n"
+        process.stdout.close()
+        complaint = process.stderr.read()
+        assert process.wait(30) == 0
+    assert complaint == ""
+    assert (tmp_path / "result").read_text() == "done"

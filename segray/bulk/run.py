@@ -177,7 +177,11 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
             "failed": outcome.failed,
             "processed": summary.processed,
             "stale": outcome.stale,
-            "left_out": asdict(outcome.left_out),
+            "left_out": {
+                name: count
+                for name, count in asdict(outcome.left_out).items()
+                if name not in ("images", "missing")
+            },
         },
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.images_per_second, 3),
