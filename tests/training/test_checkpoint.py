@@ -248,10 +248,10 @@ def test_there_is_no_best_one_where_none_is_whole(network: Network, tmp_path: Pa
 
 
 def test_what_is_beside_the_checkpoints_is_left_alone(network: Network, uri: str) -> None:
-    """What an interrupted write left, Ray Train's own files, and what a user put there."""
+    """Ray Train's own files, and what a user put there."""
     strange = [
         *("epoch_9.npz", "epoch_0009.npz.tmp", "old_epoch_0009.npz", "epoch_0009.txt"),
-        *(".partial-epoch_0009.npz", ".partial-x1y2", "snapshot.json", "epoch_0009/epoch_0009.npz"),
+        *(".hidden-epoch_0009.npz", "snapshot.json", "epoch_0009/epoch_0009.npz"),
     ]
     for name in strange:
         write_bytes(join_uri(uri, name), b"no checkpoint")
