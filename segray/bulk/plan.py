@@ -6,7 +6,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -26,10 +25,10 @@ from segray.storage.tables import table_uris
 from segray.storage.uri import (
     absolute_uri,
     child_names,
-    is_local,
     join_uri,
     read_bytes,
     remove,
+    remove_partial,
     write_bytes,
 )
 
@@ -238,10 +237,7 @@ def _claim(
 def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
     """The ids that have a row; what a killed run has left half-done is removed."""
     for folder in FOLDERS:
-        # What is written on a disk has another name until it is whole.
-        if is_local(output):
-            for half in Path(output, folder).glob(".partial-*"):
-                half.unlink(missing_ok=True)
+        remove_partial(join_uri(output, folder))
     if config.retry_errors:
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)

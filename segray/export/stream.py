@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from segray.storage.uri import explain_errors, file_system, is_local
+from segray.storage.uri import PARTIAL, explain_errors, file_system, is_local
 
 # Of a part of an upload. S3 takes ten thousand of them.
 _PART_BYTES = 64 << 20
@@ -31,7 +31,7 @@ def write_stream(uri: str) -> Iterator[BinaryIO]:
 def _open_file(uri: str) -> Iterator[BinaryIO]:
     path = Path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".partial-{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
             yield file

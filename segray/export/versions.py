@@ -8,7 +8,6 @@ and what is not there is what has to be done.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from segray.export.rows import Rows
 from segray.storage.ids import Ids, are_in, as_ids, find_ids
 from segray.storage.listing import Shard, list_pages, relative_key
 from segray.storage.tables import read_table, write_table
-from segray.storage.uri import exists, is_local, join_uri, remove
+from segray.storage.uri import exists, join_uri, remove, remove_partial
 
 # In a hidden folder, and so never in the way of an exported file.
 _VERSIONS = ".export/versions.parquet"
@@ -50,9 +49,7 @@ def claim_files(
     if not exists(uri):
         _write_versions(uri, rows.keys, rows.ids)
         return np.zeros(len(rows.ids), bool)
-    if is_local(output):
-        for half in Path(output).rglob(".partial-*"):
-            half.unlink(missing_ok=True)
+    remove_partial(output, deep=True)
     table = read_table(uri, ["key", "id"])
     keys, ids = as_ids(table["key"]), as_ids(table["id"])
     place = find_ids(keys, rows.keys)

@@ -110,6 +110,10 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, BotoCoreError, ClientError, ResponseParserError)
 
 
+#: What is written on a disk has a name that begins so until it is whole.
+PARTIAL = ".partial-"
+
+
 def read_bytes(uri: str) -> bytes:
     """The content of a file or object, with one request, or more where its failure may pass.
 
@@ -145,7 +149,7 @@ def write_bytes(uri: str, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Opened as any new file is, so that it gets the permissions of one: a process can ask for
         # its umask only by changing it, which concerns all of its threads.
-        temporary = path.with_name(f".partial-{secrets.token_hex(8)}")
+        temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
         try:
             with temporary.open("xb") as file:
                 file.write(content)
@@ -155,6 +159,19 @@ def write_bytes(uri: str, content: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_partial(folder: str, deep: bool = False) -> None:
+    """Delete what processes that were killed as they wrote have left in a local folder.
+
+    Args:
+        folder: its URI; in S3 nothing is ever left.
+        deep: in the folders below it too.
+    """
+    if is_local(folder):
+        path = Path(folder)
+        for half in (path.rglob if deep else path.glob)(f"{PARTIAL}*"):
+            half.unlink(missing_ok=True)
 
 
 def _put(uri: str, content: bytes) -> None:

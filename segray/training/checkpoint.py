@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,10 @@ import numpy.typing as npt
 from segray.errors import InputError
 from segray.storage.uri import (
     child_names,
-    is_local,
     join_uri,
     read_bytes,
     remove,
+    remove_partial,
     write_bytes,
 )
 from segray.training.network import TrainableNetwork
@@ -100,10 +99,7 @@ class Checkpoints:
         for epoch in self.epochs():
             if epoch not in kept:
                 remove(self._file(epoch))
-        if is_local(self._uri):
-            # What a process that was killed as it wrote has left.
-            for path in Path(self._uri).glob(".partial-*"):
-                path.unlink(missing_ok=True)
+        remove_partial(self._uri)
 
     def epochs(self) -> list[int]:
         """The epochs that have a checkpoint, in their order."""
