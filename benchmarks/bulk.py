@@ -53,7 +53,7 @@ NAMES: dict[Side, str] = {
 }
 _PACKAGES = ("tensorflow", "keras", "onnxruntime", "ray", "numpy", "pillow", "segray")
 _BATCH = 32
-_ROWS = 64  # in a file of tf.data's side
+_ROWS = 64  # in a file of tf.data's side, and fewer where there are few images
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def _child_tfdata(model: str, folders: str) -> None:
             mask = tf.argmax(tf.image.resize(values, own), -1).numpy()
             counts = np.bincount(mask.ravel(), minlength=values.shape[-1])
             rows.append({"path": name.numpy().decode(), "mask": _encode(mask), "pixels": counts})
-        if len(rows) >= _ROWS:
+        if len(rows) >= min(_ROWS, len(paths) // 4):
             write()
     if rows:
         write()

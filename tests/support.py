@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.files import write_bytes
+from segray.storage.uri import join_uri
 
 
 def free_port() -> int:

@@ -13,14 +13,16 @@ ROOT = Path(__file__).parent.parent
 # What each part of the house may import: parts of segray, and the libraries that belong to it.
 ALLOWED_PARTS = {
     "errors": set(),
+    "progress": set(),
+    "ticker": set(),
     "pixels": {"errors"},
     "storage": {"errors", "pixels"},
-    "datasets": {"errors", "storage"},
+    "datasets": {"errors", "storage", "progress"},
     "model": {"errors", "pixels", "storage"},
-    "evaluation": {"errors", "pixels", "storage", "model"},
-    "training": {"errors", "pixels", "storage", "model", "evaluation"},
-    "bulk": {"errors", "pixels", "storage", "model"},
-    "export": {"errors", "pixels", "storage"},
+    "evaluation": {"errors", "pixels", "storage", "model", "progress"},
+    "training": {"errors", "pixels", "storage", "model", "evaluation", "progress", "ticker"},
+    "bulk": {"errors", "pixels", "storage", "model", "progress", "ticker"},
+    "export": {"errors", "pixels", "storage", "progress"},
     "job": {"errors"},
     "__init__": {"errors", "model"},
 }

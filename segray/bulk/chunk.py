@@ -7,6 +7,8 @@ process died, finds what the first attempt has written and does the rest.
 import contextlib
 import hashlib
 import itertools
+import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -199,6 +201,7 @@ class _Chunk:
         ids = sorted(entry_of)
         self._name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
         self._reporter = reporter
+        self._predictor = f"{socket.gethostname()}:{os.getpid()}"
         self._classes = orders.bundle.labels.names
         self._candidates = Candidates(len(ids))
         schema = results_schema(orders.bundle.labels)
@@ -265,7 +268,7 @@ class _Chunk:
             for id, picture in self._candidates.pictures.items()
         ]
         self._gallery.flush()
-        self._reporter.done(self._name, self._counts)
+        self._reporter.done(self._name, self._predictor, self._counts)
 
     def _count(self, kind: str, image: int, bytes: int) -> None:
         self._counts[kind] += 1
@@ -278,7 +281,7 @@ class _Chunk:
             self._results.flush()
             self._errors.flush()
             self._bytes, self._written = 0, now
-        self._reporter.done(self._name, self._counts)
+        self._reporter.done(self._name, self._predictor, self._counts)
 
 
 def _make_row(

@@ -1,5 +1,6 @@
 """The cluster: a segmentation by Ray Data, from the parts of a listing to written chunks."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
             for problem in batch["problem"].to_pylist():
                 if problem:
                     raise InputError(problem)
+    with contextlib.suppress(Exception):  # a tally that was lost with its node ends no run
+        progress.predictors = ray.get(tally.predictors.remote(), timeout=30)
     return progress
 
 

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from segray.bulk.search import COUNTS_KEY, Found, Search
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.storage.files import remove
 from segray.storage.ids import Ids, are_in
 from segray.storage.tables import read_table, table_uris, write_table
-from segray.storage.uri import join_uri, remove
+from segray.storage.uri import join_uri
 
 _READERS = 16
 

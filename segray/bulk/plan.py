@@ -16,21 +16,14 @@ from segray.bulk.search import Filter, Found, Search
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
+from segray.storage.files import child_names, read_bytes, remove, remove_partial, write_bytes
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
 from segray.storage.lock import LOCK, hold_lock
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.tables import table_uris
-from segray.storage.uri import (
-    absolute_uri,
-    child_names,
-    join_uri,
-    read_bytes,
-    remove,
-    remove_partial,
-    write_bytes,
-)
+from segray.storage.uri import absolute_uri, join_uri
 
 #: What a segmentation writes.
 FOLDERS = ("manifest", "results", "errors", "gallery")

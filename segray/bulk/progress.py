@@ -1,12 +1,13 @@
 """Progress: how far a segmentation has come, in lines for a terminal and for a job's log alike."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from segray.bulk.tally import Tally, Totals
+from segray.progress import format_time
+from segray.ticker import ticking
 
 _SECONDS_BETWEEN_LINES = 5.0
 # The rate that is told, and the time that is left, are those of so many seconds.
@@ -42,6 +43,7 @@ class Progress:
 
     Attributes:
         timeline: moments of the run, evenly spread.
+        predictors: how many images each process has done, by host:pid; known at the end.
     """
 
     def __init__(self, totals: Totals, total: int | None, tell: Callable[[str], None]) -> None:
@@ -51,29 +53,24 @@ class Progress:
         self._every = 1
         self._looks = 0
         self.timeline: list[Moment] = [Moment(0.0, 0, 0, 0)]
+        self.predictors: dict[str, int] = {}
         self._recent: list[Moment] = self.timeline[:]
         self._said = 0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Tell while a block runs, and once more at its end."""
-        ended = threading.Event()
+        spoken = time.monotonic()
 
         def watch() -> None:
-            spoken = time.monotonic()
-            while not ended.wait(1.0):
-                self._look()
-                if time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
-                    spoken = time.monotonic()
-                    self._say()
+            nonlocal spoken
+            self._look()
+            if time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
+                spoken = time.monotonic()
+                self._say()
 
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
+        with ticking(1.0, watch):
             yield
-        finally:
-            ended.set()
-            thread.join()
         self._look(last=True)
         if self._said != self._done(self.timeline[-1]):
             self._say()
@@ -125,12 +122,3 @@ class Progress:
     @staticmethod
     def _done(moment: Moment) -> int:
         return moment.segmented + moment.failed
-
-
-def format_time(seconds: float) -> str:
-    """A duration for a person."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -32,7 +32,8 @@ from segray.bulk.markup import (
 from segray.bulk.progress import Moment
 from segray.bulk.survey import BINS, Failures, Survey, make_survey
 from segray.pixels.labels import Labels
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.files import write_bytes
+from segray.storage.uri import join_uri
 
 #: Images in the gallery.
 SAMPLE = 60

@@ -20,8 +20,9 @@ from segray.bulk.plan import RECORD, Plan
 from segray.bulk.progress import Progress
 from segray.bulk.report import write_report
 from segray.bulk.tally import Reporter, Tally
+from segray.storage.files import write_bytes
 from segray.storage.listing import Entry
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.uri import join_uri
 
 # Images in a chunk: few enough that a small job is spread over the CPUs and seldom loses work, many
 # enough that a large one leaves no heap of small files.
@@ -117,6 +118,7 @@ def _segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
             if segmenter:
                 segmenter.stop()
             raise
+    progress.predictors = tally.predictors()
     return progress
 
 
@@ -186,5 +188,6 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.images_per_second, 3),
         "shares": summary.shares,
+        "predictors": progress.predictors,
         "timeline": [list(vars(moment).values()) for moment in progress.timeline],
     }

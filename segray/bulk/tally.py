@@ -1,6 +1,7 @@
 """The tally: what all parts of a run have reported, added up in one place."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,8 +18,8 @@ class Reporter(Protocol):
         """What a part of the search has met so far."""
         ...
 
-    def done(self, chunk: str, counts: Counts) -> None:
-        """What has become of a chunk's images so far."""
+    def done(self, chunk: str, predictor: str, counts: Counts) -> None:
+        """What has become of a chunk's images so far, and the name of the process that says so."""
         ...
 
 
@@ -28,24 +29,32 @@ class Tally:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[int, dict[str, int]] = {}
-        self._done: dict[str, Counts] = {}
+        self._done: dict[str, tuple[str, Counts]] = {}
 
     def found(self, part: int, found: Found) -> None:
         with self._lock:
             self._found[part] = dict(vars(found))
 
-    def done(self, chunk: str, counts: Counts) -> None:
+    def done(self, chunk: str, predictor: str, counts: Counts) -> None:
         with self._lock:
-            self._done[chunk] = dict(counts)
+            self._done[chunk] = predictor, dict(counts)
 
     def totals(self) -> dict[str, int]:
         """The sums over all parts and chunks, by the names of their counts."""
         totals = dict.fromkeys((*vars(Found()), "segmented", "failed", "bytes", "retries"), 0)
         with self._lock:
-            for counts in (*self._found.values(), *self._done.values()):
+            for counts in (*self._found.values(), *(counts for _, counts in self._done.values())):
                 for name, count in counts.items():
                     totals[name] += count
         return totals
+
+    def predictors(self) -> dict[str, int]:
+        """How many images each process has segmented or refused, by the names of the processes."""
+        images: Counter[str] = Counter()
+        with self._lock:
+            for predictor, counts in self._done.values():
+                images[predictor] += counts["segmented"] + counts["failed"]
+        return dict(images)
 
 
 class RemoteReporter:
@@ -57,8 +66,8 @@ class RemoteReporter:
     def found(self, part: int, found: Found) -> None:
         self._actor.found.remote(part, found)
 
-    def done(self, chunk: str, counts: Counts) -> None:
-        self._actor.done.remote(chunk, counts)
+    def done(self, chunk: str, predictor: str, counts: Counts) -> None:
+        self._actor.done.remote(chunk, predictor, counts)
 
 
 Totals = Callable[[], dict[str, int]]

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from segray.datasets.progress import ProgressLine
 from segray.errors import InputError
+from segray.progress import ProgressLine
 from segray.storage.uri import explain_errors
 
 #: Seconds to wait before each new attempt; after the last one the download is given up.
@@ -226,7 +226,7 @@ def _receive_rest(url: str, partial: _Partial, tell: Callable[[str], None]) -> N
                 tell(f"{name}: the server sends the file from its beginning")
             offset = 0
             partial.restart(version)
-        progress = ProgressLine(name, "MB", 1e6, offset, version.size, tell)
+        progress = ProgressLine(name, "MB", version.size, tell, scale=1e6, done=offset)
         for chunk in _chunks(response):
             offset += len(chunk)
             if offset > _MAX_BYTES:

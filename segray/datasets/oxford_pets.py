@@ -9,10 +9,11 @@ from pathlib import Path
 
 from segray.datasets.archive import read_members
 from segray.datasets.download import check_url, fetch
-from segray.datasets.progress import ProgressLine
 from segray.errors import InputError
+from segray.progress import ProgressLine
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.listing import list_entries, relative_key
-from segray.storage.uri import absolute_uri, exists, is_local, join_uri, read_bytes, write_bytes
+from segray.storage.uri import absolute_uri, exists, is_local, join_uri
 
 #: The classes of the trimaps, as jobs/train.py takes them.
 CLASSES = ("pet=1", "background=2", "border=3")
@@ -189,7 +190,7 @@ def _unpack(
         Those of the paths that are there now.
     """
     there = _sizes(output, {Path(target).parent.name for target in targets.values()})
-    progress = ProgressLine(f"unpacking {archive.name}", "files", 1, 0, len(targets), tell)
+    progress = ProgressLine(f"unpacking {archive.name}", "files", len(targets), tell)
     found: set[str] = set()
     written = 0
 

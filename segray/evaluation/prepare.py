@@ -8,11 +8,12 @@ from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.write import NAMES, SKIPPED
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
+from segray.storage.files import child_names
 from segray.storage.manifest import SPLITS, read_manifest
 from segray.storage.pairs import Pair, Pairing, find_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import check_error_rate, write_skipped
-from segray.storage.uri import absolute_uri, child_names, join_uri
+from segray.storage.uri import absolute_uri, join_uri
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from segray.evaluation.write import Evaluation, write_evaluation
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file
 from segray.pixels.labels import Labels
+from segray.progress import ProgressLine
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri
@@ -31,7 +32,6 @@ _PREDICTOR_CPUS = 0.5
 # What bounds the logits of a block, which a task holds at once.
 _BLOCK_LOGITS_BYTES = 1 << 27
 _WORST_IMAGES = 12
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluation:
@@ -104,13 +104,13 @@ def evaluate_pairs(
         model = open_bundle(uri, [engine_file(chosen)])
     tell(f"scoring {len(pairs)} pairs with {chosen}")
     gathered = _Gathered(model.labels)
-    progress = _progress(len(pairs), tell)
+    progress = ProgressLine("scoring", "pairs", len(pairs), tell)
     # Ray Data gives a job up after half an hour without a block; nodes may take longer.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
     counted = _pipeline(model, chosen, pairs, workers, use_gpu, batch_size)
     for table in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
         gathered.add(table)
-        progress(gathered.images, len(gathered.reasons))
+        progress.add(len(table), len(table) - table["reason"].null_count)
     unread = [
         Skipped(pairs[index].image, pairs[index].mask, reason)
         for index, reason in sorted(gathered.reasons)
@@ -208,7 +208,6 @@ class _Gathered:
     """What has come out of the pipeline, in whatever order.
 
     Attributes:
-        images: how many rows came, those that could not be read among them.
         reasons: number and reason of each pair that could not be read.
         own: counts at the images' own sizes.
         model: counts at the model's size.
@@ -218,13 +217,11 @@ class _Gathered:
         self._schema = figures_schema(labels)
         self._tables: list[pa.Table] = []
         self._worst: list[dict[str, Any]] = []
-        self.images = 0
         self.reasons: list[tuple[int, str]] = []
         self.own = self.model = Scores.zero(len(labels))
 
     def add(self, counted: pa.Table) -> None:
         """Take in a table that `segray.evaluation.stages.count` made."""
-        self.images += len(counted)
         failed = counted.filter(pc.is_valid(counted["reason"]))
         self.reasons += zip(failed["number"].to_pylist(), failed["reason"].to_pylist(), strict=True)
         good = counted.filter(pc.is_null(counted["reason"]))
@@ -259,21 +256,3 @@ class _Gathered:
     def worst(self, pairs: Sequence[Pair]) -> list[Worst]:
         """The images with the lowest mean IoU, the lowest first."""
         return [Worst(pairs[row["number"]], row) for row in self._worst]
-
-
-def _progress(total: int, tell: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A line every ten seconds while pairs are scored."""
-    started = told = time.monotonic()
-
-    def progress(done: int, skipped: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told > _SECONDS_BETWEEN_LINES:
-            told = now
-            rate = done / (now - started)
-            tell(
-                f"{done}/{total} pairs, {skipped} skipped, {rate:.1f} images/s, "
-                f"{(total - done) / rate:.0f} s left"
-            )
-
-    return progress

@@ -13,9 +13,10 @@ from segray import __version__
 from segray.evaluation.pictures import Worst, draw_confusion, draw_worst
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
+from segray.storage.files import child_names, remove, write_bytes
 from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.tables import write_table
-from segray.storage.uri import child_names, join_uri, remove, write_bytes
+from segray.storage.uri import join_uri
 
 METRICS = "metrics.json"
 PER_IMAGE = "per_image.parquet"

@@ -18,16 +18,10 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from segray.export.stream import write_stream
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.ids import Ids, as_ids, find_ids
 from segray.storage.tables import read_tables, table_uris, write_table
-from segray.storage.uri import (
-    exists,
-    explain_errors,
-    file_system,
-    join_uri,
-    read_bytes,
-    write_bytes,
-)
+from segray.storage.uri import exists, explain_errors, file_system, join_uri
 
 ANNOTATIONS = "annotations.json"
 

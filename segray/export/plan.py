@@ -22,16 +22,10 @@ from segray.export.segmentation import (
     read_listed,
 )
 from segray.export.versions import claim_files
+from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.ids import Ids, are_in
 from segray.storage.lock import LOCK
-from segray.storage.uri import (
-    absolute_uri,
-    child_names,
-    exists,
-    join_uri,
-    read_bytes,
-    write_bytes,
-)
+from segray.storage.uri import absolute_uri, exists, join_uri
 
 #: What an export's folder is known by; it holds what is exported, and how.
 MARKER = "config.json"

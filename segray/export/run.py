@@ -12,6 +12,7 @@ from segray.export.coco import ANNOTATIONS, join_parts, read_part_ids
 from segray.export.config import ExportConfig
 from segray.export.plan import Plan, make_plan, prepare_export
 from segray.export.work import Task, do_work
+from segray.progress import ProgressLine
 from segray.storage.ids import are_in
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import Skipped, write_skipped
@@ -19,8 +20,6 @@ from segray.storage.uri import exists, is_local, join_uri
 
 #: The masks that could not be exported, and why.
 SKIPPED = "skipped.jsonl"
-
-_SECONDS_BETWEEN_LINES = 5.0
 
 
 @dataclass(frozen=True)
@@ -62,25 +61,28 @@ def export(
         plan = make_plan(prepare_export(config), tell)
         if plan.missing and plan.workers != 0:
             start_ray()
-        progress = _Progress(plan.missing, tell)
+        progress = ProgressLine("exporting", "masks", plan.missing, tell)
+        written, skipped = 0, list[Skipped]()
         for account in _work(plan):
             for row in account.to_pylist():
                 if row["problem"]:
                     raise InputError(row["problem"])
                 _check_shared(plan, row["sample"])
-                progress.add(row["written"], row["image"], row["reason"])
+                written += row["written"]
+                reasons = zip(row["image"], row["reason"], strict=True)
+                skipped += [Skipped(image, None, reason) for image, reason in reasons]
+                progress.add(row["written"] + len(row["image"]), failed=len(row["image"]))
             check_lock()
-        progress.finish()
         if config.format == "rle":
-            _join(plan, len(progress.skipped), tell)
+            _join(plan, len(skipped), tell)
         uri = join_uri(plan.output, SKIPPED)
-        if progress.skipped or exists(uri):
-            write_skipped(uri, progress.skipped)
+        if skipped or exists(uri):
+            write_skipped(uri, skipped)
     return ExportSummary(
         output=plan.output,
         masks=len(plan.ids),
-        written=progress.written,
-        skipped=len(progress.skipped),
+        written=written,
+        skipped=len(skipped),
         seconds=time.monotonic() - started,
     )
 
@@ -123,38 +125,3 @@ def _join(plan: Plan, skipped: int, tell: Callable[[str], None]) -> None:
     }
     if join_parts(plan.output, plan.segmentation.classes, ids, info):
         tell(f"joined {len(ids)} images into {ANNOTATIONS}")
-
-
-class _Progress:
-    """Counts what is done, and says so every few seconds."""
-
-    def __init__(self, total: int, tell: Callable[[str], None]) -> None:
-        self._total, self._tell = total, tell
-        self._started = self._told = time.monotonic()
-        self._said = 0
-        self.written = 0
-        self.skipped: list[Skipped] = []
-
-    def add(self, written: int, images: list[str], reasons: list[str]) -> None:
-        self.written += written
-        self.skipped += [Skipped(i, None, r) for i, r in zip(images, reasons, strict=True)]
-        if time.monotonic() - self._told > _SECONDS_BETWEEN_LINES:
-            self._say()
-
-    def finish(self) -> None:
-        """Say what all came to, unless the last line did."""
-        if self._said != self._done:
-            self._say()
-
-    @property
-    def _done(self) -> int:
-        return self.written + len(self.skipped)
-
-    def _say(self) -> None:
-        self._told, self._said = time.monotonic(), self._done
-        rate = self._done / max(self._told - self._started, 1e-3)
-        left = (self._total - self._done) / rate if rate else 0
-        self._tell(
-            f"{self._done}/{self._total} masks, {len(self.skipped)} failed, {rate:.1f} images/s, "
-            f"{left / 60:.1f} min left"
-        )

@@ -11,16 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from segray.errors import InputError
+from segray.storage.files import child_names, read_bytes
 from segray.storage.ids import Ids, as_ids, find_ids
 from segray.storage.tables import open_parquet, read_tables, table_uris
-from segray.storage.uri import (
-    absolute_uri,
-    child_names,
-    explain_errors,
-    file_system,
-    join_uri,
-    read_bytes,
-)
+from segray.storage.uri import absolute_uri, explain_errors, file_system, join_uri
 
 # What of a row an export uses, and what a file of results is known by.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]

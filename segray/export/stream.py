@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from segray.storage.uri import PARTIAL, explain_errors, file_system, is_local
+from segray.storage.files import PARTIAL
+from segray.storage.uri import explain_errors, file_system, is_local
 
 # Of a part of an upload. S3 takes ten thousand of them.
 _PART_BYTES = 64 << 20

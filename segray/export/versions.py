@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from segray.export.keys import Mirror
 from segray.export.rows import Rows
+from segray.storage.files import remove, remove_partial
 from segray.storage.ids import Ids, are_in, as_ids, find_ids
 from segray.storage.listing import Shard, list_pages, relative_key
 from segray.storage.tables import read_table, write_table
-from segray.storage.uri import exists, join_uri, remove, remove_partial
+from segray.storage.uri import exists, join_uri
 
 # In a hidden folder, and so never in the way of an exported file.
 _VERSIONS = ".export/versions.parquet"

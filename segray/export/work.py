@@ -21,8 +21,9 @@ from segray.pixels.decoding import DecodeError
 from segray.pixels.masks import decode_mask
 from segray.pixels.thumbnails import scale_mask
 from segray.storage.failures import FetchError
+from segray.storage.files import write_bytes
 from segray.storage.objects import fetch
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.uri import join_uri
 
 # Requests to have under way at once, of each kind. A request waits far more than it computes.
 _REQUESTS = 16

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
-from segray.storage.uri import absolute_uri, exists, join_uri, read_bytes, write_bytes
+from segray.storage.files import read_bytes, write_bytes
+from segray.storage.uri import absolute_uri, exists, join_uri
 
 if TYPE_CHECKING:
     import keras

@@ -9,7 +9,8 @@ import urllib.request
 from pathlib import Path
 
 from segray.errors import InputError
-from segray.storage.uri import absolute_uri, exists, read_bytes, write_bytes
+from segray.storage.files import read_bytes, write_bytes
+from segray.storage.uri import absolute_uri, exists
 
 # The file that keras.applications.MobileNetV2(weights="imagenet", include_top=False) loads; its
 # convolutions fit images of every size. Keras publishes no digest of it, so that it is as good as

@@ -12,7 +12,8 @@ from segray.model.predictor import Engine, choose_engine, engine_file, load_pred
 from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import segment_logits
-from segray.storage.uri import absolute_uri, read_bytes
+from segray.storage.files import read_bytes
+from segray.storage.uri import absolute_uri
 
 
 class Segmenter:

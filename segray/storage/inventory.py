@@ -11,9 +11,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from segray.errors import InputError
+from segray.storage.files import read_bytes
 from segray.storage.listing import Entry
 from segray.storage.tables import check_text, table_uris
-from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local, read_bytes
+from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local
 
 # What a column may be called, in lower case: in a table of one's own, in the CSV and in the Parquet
 # files of S3 Inventory.

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from segray.errors import InputError
 from segray.pixels.decoding import DecodeError, Picture, read_mask_values, read_picture
 from segray.pixels.labels import Labels
+from segray.storage.files import read_bytes
 from segray.storage.pairs import Pair
-from segray.storage.uri import read_bytes
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from segray.errors import InputError
 from segray.storage.objects import CONNECT_SECONDS, persist
@@ -103,14 +104,32 @@ def list_pages(shard: Shard, strict: bool = False) -> Iterator[Page]:
     Raises:
         InputError: there is no such folder, or the store cannot be asked.
     """
+    if is_local(shard.root) and Path(shard.root).is_file():
+        raise _no_folder(shard.root)
     with explain_errors(shard.root, "list"):
         found = False
         pages = _list_local(shard.root, strict) if is_local(shard.root) else _list_s3(shard)
         for page in pages:
             found = found or page != Page()
             yield page
-    if not found and not (shard.after or shard.upto) and not exists(shard.root):
-        raise InputError(f"cannot list {shard.root}: no such folder; check the path")
+    is_whole = not (shard.after or shard.upto)
+    if not found and is_whole and (not exists(shard.root) or _is_key(shard.root)):
+        raise _no_folder(shard.root)
+
+
+def _is_key(root: str) -> bool:
+    """Whether a URI that is there, with nothing below it, names an object and no whole bucket."""
+    return not is_local(root) and bool(split_uri(root)[1])
+
+
+def _no_folder(root: str) -> InputError:
+    if set(root) & set("*?[") and not exists(root):
+        return InputError(
+            f"cannot list {root}: no such folder; give a folder, patterns are not expanded here"
+        )
+    if exists(root):
+        return InputError(f"cannot list {root}: it is a file; give the folder that it is in")
+    return InputError(f"cannot list {root}: no such folder; check the path")
 
 
 def split_listing(root: str, parts: int) -> list[Shard]:

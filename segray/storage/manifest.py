@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.errors import InputError
+from segray.storage.files import read_bytes
 from segray.storage.listing import relative_key
 from segray.storage.pairs import Pair
 from segray.storage.tables import check_text, table_uris
-from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local, read_bytes
+from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local
 
 #: What a cell of the column ``split`` may hold, in any case, and the split that it means.
 SPLITS = {

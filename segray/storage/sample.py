@@ -8,7 +8,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from segray.pixels.sample import draw_sample
-from segray.storage.uri import absolute_uri, exists, join_uri, write_bytes
+from segray.storage.files import write_bytes
+from segray.storage.uri import absolute_uri, exists, join_uri
 
 #: Where the jobs keep it that are given no data.
 SAMPLE_FOLDER = "output/sample"
@@ -32,8 +33,9 @@ def write_sample(folder: str, tell: Callable[[str], None]) -> None:
     """
     folder = absolute_uri(folder)
     if exists(join_uri(folder, _DONE)):
+        tell(f"no data given: taking the sample images in {folder}")
         return
-    tell(f"drawing a sample data set of {LABELLED + UNLABELLED} images into {folder}")
+    tell(f"no data given: drawing {LABELLED + UNLABELLED} sample images into {folder}")
     for index in range(LABELLED + UNLABELLED):
         image, trimap = draw_sample(index)
         name = f"animal_{index:04d}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from segray.errors import InputError
-from segray.storage.uri import write_bytes
+from segray.storage.files import write_bytes
 
 
 @dataclass(frozen=True)

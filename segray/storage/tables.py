@@ -14,17 +14,10 @@ import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import list_keys
 from segray.storage.s3 import split_uri
-from segray.storage.uri import (
-    child_names,
-    explain_errors,
-    file_system,
-    is_local,
-    join_uri,
-    read_bytes,
-    write_bytes,
-)
+from segray.storage.uri import explain_errors, file_system, is_local, join_uri
 
 MANIFEST_SCHEMA = pa.schema(
     [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]

@@ -1,4 +1,4 @@
-"""URIs: one way to name, read and write bytes, on a local disk and in S3.
+"""URIs: one way to name what is on a local disk and what is in S3.
 
 A URI is a local path or ``s3://bucket/key``. Endpoint, region and credentials of S3 come from the
 standard AWS environment and nowhere else.
@@ -7,7 +7,6 @@ standard AWS environment and nowhere else.
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,88 +109,6 @@ def _store_errors() -> tuple[type[Exception], ...]:
     return (OSError, ValueError, BotoCoreError, ClientError, ResponseParserError)
 
 
-#: What is written on a disk has a name that begins so until it is whole.
-PARTIAL = ".partial-"
-
-
-def read_bytes(uri: str) -> bytes:
-    """The content of a file or object, with one request, or more where its failure may pass.
-
-    Raises:
-        InputError: it is not there or cannot be read.
-    """
-    if is_local(uri):
-        with explain_errors(uri):
-            return Path(uri).read_bytes()
-    from segray.storage.failures import FetchError  # not at the top: they import this module
-    from segray.storage.objects import fetch
-
-    try:
-        return fetch(uri)
-    except FetchError as error:
-        raise InputError(f"cannot read {uri}: {error}") from error
-
-
-def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file or object; a reader sees all of it or nothing.
-
-    In S3 that is one request of up to 5 GB; it is made again as long as its failure may pass, up to
-    the limits of `segray.storage.objects`.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    with explain_errors(uri, "write"):
-        if not is_local(uri):
-            _put(uri, content)
-            return
-        path = Path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened as any new file is, so that it gets the permissions of one: a process can ask for
-        # its umask only by changing it, which concerns all of its threads.
-        temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def remove_partial(folder: str, deep: bool = False) -> None:
-    """Delete what processes that were killed as they wrote have left in a local folder.
-
-    Args:
-        folder: its URI; in S3 nothing is ever left.
-        deep: in the folders below it too.
-    """
-    if is_local(folder):
-        path = Path(folder)
-        for half in (path.rglob if deep else path.glob)(f"{PARTIAL}*"):
-            half.unlink(missing_ok=True)
-
-
-def _put(uri: str, content: bytes) -> None:
-    from segray.storage.objects import persist  # not at the top: that imports this module
-    from segray.storage.s3 import s3_client, split_uri
-
-    bucket, key = split_uri(uri)
-    persist(uri, lambda: s3_client(10.0, 20.0).put_object(Bucket=bucket, Key=key, Body=content))
-
-
-def remove(uri: str) -> None:
-    """Delete a file or object.
-
-    Raises:
-        InputError: it cannot be deleted.
-    """
-    with explain_errors(uri, "delete"):
-        file_system(uri).rm_file(uri)
-
-
 def exists(uri: str) -> bool:
     """Whether a file, an object, a folder or a key prefix is there.
 
@@ -208,30 +125,3 @@ def exists(uri: str) -> bool:
         except FileNotFoundError:
             return False
         return True
-
-
-def child_names(uri: str) -> list[str]:
-    """The names right below a folder or prefix, sorted, hidden ones left out.
-
-    There are none where there is no such folder.
-
-    Raises:
-        InputError: the store cannot be asked.
-    """
-    with explain_errors(uri):
-        if is_local(uri):
-            folder = Path(uri)
-            names = [path.name for path in folder.iterdir()] if folder.exists() else []
-        else:
-            from segray.storage.listing import list_keys  # not at the top: it imports this module
-            from segray.storage.s3 import split_uri
-
-            bucket, key = split_uri(uri)
-            prefix = f"{key.rstrip('/')}/" if key else ""
-            pages = list(list_keys(bucket, prefix, delimiter="/"))
-            keys = [
-                key for page in pages for key in (*(k for k, *_ in page.objects), *page.prefixes)
-            ]
-            # One is empty where an object stands for the folder itself.
-            names = [key[len(prefix) :].rstrip("/") for key in keys]
-    return sorted(name for name in names if name and not name.startswith("."))

@@ -16,14 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.errors import InputError
-from segray.storage.uri import (
-    child_names,
-    join_uri,
-    read_bytes,
-    remove,
-    remove_partial,
-    write_bytes,
-)
+from segray.storage.files import child_names, read_bytes, remove, remove_partial, write_bytes
+from segray.storage.uri import join_uri
 from segray.training.network import TrainableNetwork
 
 _NAME = re.compile(r"epoch_(\d{4,})\.npz")
@@ -140,9 +134,7 @@ class Checkpoints:
         if saved != {name: tuple(variable.shape) for name, variable in variables}:
             raise InputError(f"{self._file(epoch)} is not of this network: give another --output")
         document = json.loads(arrays[_PROGRESS].tobytes())
-        now = network.model.dtype_policy.name
-        # Checkpoints of earlier versions do not say.
-        before = document.pop(_PRECISION, now)
+        now, before = network.model.dtype_policy.name, document.pop(_PRECISION)
         if before != now:
             raise InputError(
                 f"{self._file(epoch)} was trained in {before}, and this machine would go on in "

@@ -151,7 +151,7 @@ def decode_pairs(
         image_size: the side of the square that images and masks are scaled to, in pixels.
         keep: whether the decoded examples stay in Ray's object store; otherwise the pairs are
             only checked, and decoded anew when they are used.
-        progress: is called with the number of pairs done so far.
+        progress: is called with the number of pairs in each part that is done.
     """
     chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
     results = _decode_chunks(chunks, labels, image_size, keep, progress)
@@ -203,7 +203,6 @@ def _decode_chunks(
     results: dict[int, tuple[ray.ObjectRef[Any] | None, list[_Finding]]] = {}
     running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
     left = deque(enumerate(chunks))
-    done = 0
     while left or running:
         # As many as keep all CPUs busy, also those of nodes that join later.
         most = max(4, 2 * int(ray.cluster_resources().get("CPU", 0)))
@@ -219,8 +218,7 @@ def _decode_chunks(
         for reference in ray.wait(list(running), timeout=1.0)[0]:
             number, arrays = running.pop(reference)
             results[number] = (arrays, ray.get(reference))
-            done += len(chunks[number])
-            progress(done)
+            progress(len(chunks[number]))
     return [results[number] for number in range(len(chunks))]
 
 

@@ -1,10 +1,8 @@
 """Fitting: the training loop in processes of Ray Train, or in this one."""
 
-import contextlib
 import math
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -16,6 +14,7 @@ from ray.train.tensorflow import TensorflowTrainer
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION
 from segray.storage.uri import exists, file_system, is_local, join_uri
+from segray.ticker import ticking
 from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
 from segray.training.messages import relay_messages
@@ -55,33 +54,18 @@ def _free_cpus() -> list[float]:
     return list(free.values()) or [0.0]
 
 
-@contextlib.contextmanager
-def _reporting_waiting(
-    workers: int, resources: dict[str, float], tell: Callable[[str], None]
-) -> Iterator[None]:
-    """While Ray has no room for the workers, say every half minute what they ask for."""
-    finished = threading.Event()
-
-    def report() -> None:
-        while not finished.wait(_SECONDS_BETWEEN_WAITING_REPORTS):
-            asked = [resources] * workers
-            groups = ray.util.placement_group_table().values()
-            waiting = [group for group in groups if group["state"] == "PENDING"]
-            if any([*group["bundles"].values()] == asked for group in waiting):
-                free = ray.available_resources()
-                tell(
-                    f"waiting for room for {workers} worker(s) on {_name(resources)} each: "
-                    f"{_name({kind: free.get(kind, 0.0) for kind in resources})} are free, on all "
-                    "nodes together"
-                )
-
-    thread = threading.Thread(target=report, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
+def _report_waiting(workers: int, resources: dict[str, float], tell: Callable[[str], None]) -> None:
+    """Where Ray has no room for the workers, say what they ask for."""
+    asked = [resources] * workers
+    groups = ray.util.placement_group_table().values()
+    waiting = [group for group in groups if group["state"] == "PENDING"]
+    if any([*group["bundles"].values()] == asked for group in waiting):
+        free = ray.available_resources()
+        tell(
+            f"waiting for room for {workers} worker(s) on {_name(resources)} each: "
+            f"{_name({kind: free.get(kind, 0.0) for kind in resources})} are free, on all "
+            "nodes together"
+        )
 
 
 def _name(resources: dict[str, float]) -> str:
@@ -110,7 +94,10 @@ def fit(
     tell(f"starting {config.workers} worker(s) on {_name(resources)} each")
     with (
         relay_messages(tell, track) as messages,
-        _reporting_waiting(config.workers, resources, tell),
+        ticking(
+            _SECONDS_BETWEEN_WAITING_REPORTS,
+            lambda: _report_waiting(config.workers, resources, tell),
+        ),
     ):
         settings = {"assignment": assignment, "messages": messages, "threads": threads}
         try:

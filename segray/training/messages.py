@@ -1,7 +1,6 @@
 """Messages: what workers tell the driver and each other, without Ray's log prefixes."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segray.ticker import ticking
 from segray.training.tracking import History
 
 _POLL_SECONDS = 0.5
@@ -183,7 +183,6 @@ def relay_messages(
 ) -> Iterator[Messages]:
     """A mailbox whose lines are passed on to `tell`, and records to `track`, in the block."""
     messages = Messages()
-    finished = threading.Event()
 
     def pass_on() -> None:
         lines, history = messages.take()
@@ -192,15 +191,8 @@ def relay_messages(
         if history is not None:
             track(history)
 
-    def relay() -> None:
-        while not finished.wait(_POLL_SECONDS):
-            pass_on()
-
-    thread = threading.Thread(target=relay, daemon=True)
-    thread.start()
     try:
-        yield messages
+        with ticking(_POLL_SECONDS, pass_on):
+            yield messages
     finally:
-        finished.set()
-        thread.join()
         pass_on()

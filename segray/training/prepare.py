@@ -10,12 +10,13 @@ from typing import Any
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION
 from segray.model.encoder import check_image_size, read_encoder_weights
+from segray.storage.files import child_names, read_bytes
 from segray.storage.lock import LOCK
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import Skipped
-from segray.storage.uri import absolute_uri, child_names, exists, join_uri, read_bytes
+from segray.storage.uri import absolute_uri, exists, join_uri
 from segray.training.config import TrainConfig
 from segray.training.tracking import check_tracking
 
@@ -29,6 +30,9 @@ DATASET = "pairs.csv"
 DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
 
 _PARTS = ("train", "validation")
+
+# Fewer images to validate on than this are worth a line.
+_FEW = 10
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
 # what changes how fast the run goes, but for rounding not what comes out.
@@ -106,6 +110,14 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     elif not validation:
         train, validation = split_pairs(train, config.validation_fraction, config.seed)
     tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
+    if len(validation) < _FEW:
+        tell("so few images to validate on say little about which epoch is the best")
+    fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
+    if fine_tunes and config.epochs <= config.frozen_epochs:
+        tell(
+            f"the encoder stays as it is: --frozen-epochs {config.frozen_epochs} of --epochs "
+            f"{config.epochs}"
+        )
     if skipped and not resumed:
         tell(f"{len(skipped)} file(s) have no partner and are left out: see {SKIPPED}")
     # What a checkpoint or the model itself holds is not read again: the file may be gone by now.

@@ -13,7 +13,8 @@ from tensorboardX import SummaryWriter
 
 from segray.pixels.labels import Labels
 from segray.pixels.pictures import colour_mask, draw_sheet
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.files import write_bytes
+from segray.storage.uri import join_uri
 from segray.training.curves import draw_curves
 
 

@@ -14,14 +14,11 @@ from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION
 from segray.model.encoder import read_encoder_weights
+from segray.progress import ProgressLine
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import check_error_rate, write_skipped
-from segray.storage.uri import (
-    exists,
-    join_uri,
-    read_bytes,
-    write_bytes,
-)
+from segray.storage.uri import exists, join_uri
 from segray.training.checkpoint import Checkpoints
 from segray.training.dataset import DataSet
 from segray.training.examples import decode_pairs
@@ -163,17 +160,16 @@ def _decode(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
     total = len(preparation.train) + len(preparation.validation)
     keep = _fits(preparation, tell)
     started = time.monotonic()
-    progress = _progress(total, tell)
-    training = decode_pairs(preparation.train, config.labels, config.training_size, keep, progress)
-    validation = decode_pairs(
-        preparation.validation,
-        config.labels,
-        config.image_size,
-        keep,
-        lambda done: progress(len(preparation.train) + done),
+    progress = ProgressLine("decoding", "pairs", total, tell)
+    train, validation = (
+        decode_pairs(pairs, config.labels, size, keep, progress.add)
+        for pairs, size in (
+            (preparation.train, config.training_size),
+            (preparation.validation, config.image_size),
+        )
     )
     tell(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
-    return DataSet(training, validation)
+    return DataSet(train, validation)
 
 
 def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
@@ -233,18 +229,3 @@ def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str],
 def _read_history(output: str) -> list[dict[str, Any]]:
     lines = read_bytes(join_uri(output, "metrics.jsonl")).splitlines()
     return [json.loads(line) for line in lines]
-
-
-def _progress(total: int, tell: Callable[[str], None]) -> Callable[[int], None]:
-    """A line every ten seconds while pairs are decoded."""
-    started = told = time.monotonic()
-
-    def progress(done: int) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told > 10:
-            told = now
-            rate = done / (now - started)
-            tell(f"decoding: {done}/{total} pairs, {(total - done) / rate:.0f} s left")
-
-    return progress

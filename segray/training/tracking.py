@@ -19,7 +19,8 @@ from typing import Any
 
 from segray import __version__
 from segray.errors import InputError
-from segray.storage.uri import exists, join_uri, read_bytes, write_bytes
+from segray.storage.files import read_bytes, write_bytes
+from segray.storage.uri import exists, join_uri
 
 #: One record per finished epoch, as in metrics.jsonl.
 History = Sequence[dict[str, Any]]

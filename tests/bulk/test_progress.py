@@ -18,7 +18,9 @@ def test_a_tally_that_does_not_answer_yet_is_waited_for() -> None:
     progress = Progress(totals, 10, lines.append)
     with progress.running():
         time.sleep(6.5)
-        tally.done("chunk", {"segmented": 3, "failed": 1, "bytes": 5_000_000, "retries": 2})
+        tally.done(
+            "chunk", "host:1", {"segmented": 3, "failed": 1, "bytes": 5_000_000, "retries": 2}
+        )
         answers.append(True)
         time.sleep(1.5)
 

@@ -32,6 +32,7 @@ from segray.pixels.decoding import Picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
 from segray.pixels.thumbnails import encode_thumbnail
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.tables import (
     ERRORS_SCHEMA,
     GALLERY_SCHEMA,
@@ -39,7 +40,7 @@ from segray.storage.tables import (
     results_schema,
     write_table,
 )
-from segray.storage.uri import join_uri, read_bytes, write_bytes
+from segray.storage.uri import join_uri
 from tests.support import draw_picture, encode
 
 # Names that would take effect if they were not escaped; a folder may end in "<".

@@ -23,8 +23,9 @@ from segray.bulk.tally import Tally
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
+from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.tables import ERRORS_SCHEMA, MANIFEST_SCHEMA, results_schema, table_uris
-from segray.storage.uri import file_system, join_uri, read_bytes, remove, write_bytes
+from segray.storage.uri import file_system, join_uri
 from tests.support import encode
 
 
@@ -452,3 +453,20 @@ def test_no_partial_file_is_left(finished) -> None:
     config, *_ = finished
     found = file_system(config.output).find(config.output)
     assert all(name.endswith((".parquet", ".json", "report.html")) for name in found)
+
+
+def test_every_predictor_of_a_cluster_is_at_work(
+    ray_session: None, bundle_uri: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number}.jpg").write_bytes(encode(draw(40, 60, number), "JPEG"))
+    output = str(tmp_path / "out")
+
+    run(SegmentConfig(model=bundle_uri, images=str(folder), output=output, workers=2), on_ray=True)
+
+    predictors = json.loads(read_bytes(f"{output}/run.json"))["predictors"]
+    assert len(predictors) == 2
+    assert sum(predictors.values()) == 200
+    assert min(predictors.values()) >= 20

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from segray.datasets import download, progress
+from segray import progress
+from segray.datasets import download
 from segray.datasets.download import check_url, fetch
 from segray.errors import InputError
 from tests.datasets.conftest import Mirror
@@ -290,7 +291,7 @@ def test_progress(mirror: Mirror, path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     told = run(mirror, path)
 
-    assert any("file.tar.gz: 3 of 3 MB, " in line and "MB/s, 0.0 min left" in line for line in told)
+    assert any("file.tar.gz: 3 of 3 MB, " in line and "MB/s, 0 s left" in line for line in told)
 
 
 def test_an_address_keeps_its_folder() -> None:

@@ -17,8 +17,8 @@ import pytest
 from segray.datasets import oxford_pets
 from segray.datasets.oxford_pets import OxfordPetsConfig, prepare_oxford_pets
 from segray.errors import InputError
+from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.listing import list_entries, relative_key
-from segray.storage.uri import read_bytes, remove, write_bytes
 from tests.datasets.conftest import Mirror
 from tests.support import encode
 

@@ -21,8 +21,9 @@ from segray.evaluation.prepare import prepare_evaluation
 from segray.evaluation.stages import figures_schema
 from segray.model.bundle import ONNX, open_bundle
 from segray.pixels.labels import IGNORED, Labels
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.pairs import Pair
-from segray.storage.uri import join_uri, read_bytes, write_bytes
+from segray.storage.uri import join_uri
 from tests.support import IMAGE_SIZE, draw_picture, encode
 
 pytestmark = pytest.mark.usefixtures("ray_session")

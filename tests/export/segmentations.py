@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
+from segray.storage.files import write_bytes
 from segray.storage.listing import Entry
 from segray.storage.tables import MANIFEST_SCHEMA, results_schema, write_table
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.uri import join_uri
 
 LABELS = Labels(("pet", "background", "border"), (1, 2, 3))
 

@@ -23,9 +23,10 @@ from segray.export.config import ExportConfig
 from segray.export.run import ExportSummary, export
 from segray.export.stream import write_stream
 from segray.pixels.masks import encode_mask
+from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.listing import Entry, list_entries, relative_key
 from segray.storage.tables import MANIFEST_SCHEMA, write_table
-from segray.storage.uri import join_uri, read_bytes, remove, write_bytes
+from segray.storage.uri import join_uri
 from tests.export.segmentations import LABELS, Made, make_segmentation
 from tests.support import draw_picture, encode
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from segray.storage.files import write_bytes
 from segray.storage.listing import Entry, list_entries
-from segray.storage.uri import write_bytes
 from tests.export.segmentations import Made, make_segmentation
 from tests.support import draw_picture, encode
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from segray.storage.files import write_bytes
 from segray.storage.tables import read_tables, table_uris
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.uri import join_uri
 from tests.endpoints import CountingProxy, FaultyProxy
 from tests.processes import descendants, kill
 from tests.support import draw_picture, encode

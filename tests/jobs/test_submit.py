@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from segray.storage.files import write_bytes
 from segray.storage.tables import read_tables
-from segray.storage.uri import write_bytes
 from tests.support import free_port, write_shapes
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ import pytest
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION, ONNX, WEIGHTS, open_bundle, write_bundle
 from segray.pixels.labels import Labels
-from segray.storage.uri import child_names, read_bytes
+from segray.storage.files import child_names, read_bytes
 from tests.support import IMAGE_SIZE, RECORD
 
 

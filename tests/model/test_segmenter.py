@@ -11,7 +11,7 @@ import segray
 from segray import InputError, Segmenter
 from segray.model.bundle import DESCRIPTION
 from segray.pixels.labels import Labels
-from segray.storage.uri import write_bytes
+from segray.storage.files import write_bytes
 from tests.support import IMAGE_SIZE, draw_picture, encode
 
 

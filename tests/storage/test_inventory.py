@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segray.errors import InputError
+from segray.storage.files import write_bytes
 from segray.storage.inventory import open_inventory, read_part
 from segray.storage.listing import Entry
-from segray.storage.uri import write_bytes
 
 
 def entries(uri: str) -> list[Entry]:

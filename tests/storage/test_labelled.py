@@ -7,9 +7,9 @@ import pytest
 
 from segray.errors import InputError
 from segray.pixels.labels import IGNORED, Labels
+from segray.storage.files import write_bytes
 from segray.storage.labelled import read_pair
 from segray.storage.pairs import Pair
-from segray.storage.uri import write_bytes
 from tests.support import draw_picture, encode
 
 HEIGHT, WIDTH = 20, 30

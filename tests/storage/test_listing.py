@@ -10,9 +10,10 @@ import boto3
 import pytest
 
 from segray.errors import InputError
+from segray.storage.files import write_bytes
 from segray.storage.listing import Entry, Shard, list_entries, list_pages, relative_key
 from segray.storage.s3 import forget_client
-from segray.storage.uri import join_uri, write_bytes
+from segray.storage.uri import join_uri
 from tests.endpoints.listing import Keys, list_page
 from tests.endpoints.server import Head, Server, read_head
 
@@ -151,10 +152,16 @@ def test_a_missing_folder_is_named(root: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_no_folder_to_list(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"")
-    with pytest.raises(InputError, match=r"cannot list .*a\.jpg: .*[Nn]ot a directory"):
-        list_entries(str(tmp_path / "a.jpg"))
+def test_a_file_is_no_folder_to_list(root: str) -> None:
+    fill(root, ["a.jpg"])
+    with pytest.raises(InputError, match=r"a\.jpg: it is a file; give the folder"):
+        list_entries(f"{root}/a.jpg")
+
+
+def test_a_pattern_is_no_folder_to_list(root: str) -> None:
+    fill(root, ["a.jpg"])
+    with pytest.raises(InputError, match="patterns are not expanded"):
+        list_entries(f"{root}/*.jpg")
 
 
 def test_a_missing_prefix_in_a_bucket_that_has_others_is_named(root: str) -> None:

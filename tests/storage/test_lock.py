@@ -16,9 +16,10 @@ import pytest
 
 from segray.errors import InputError
 from segray.storage import lock
+from segray.storage.files import child_names, read_bytes, remove, write_bytes
 from segray.storage.lock import LOCK, hold_lock
 from segray.storage.s3 import forget_client
-from segray.storage.uri import child_names, exists, join_uri, read_bytes, remove, write_bytes
+from segray.storage.uri import exists, join_uri
 from tests.endpoints import FaultyProxy
 
 HOLDER = """

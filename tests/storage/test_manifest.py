@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from segray.errors import InputError
+from segray.storage.files import write_bytes
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import Pair
-from segray.storage.uri import write_bytes
 
 ROWS = {
     "image": ["photos/b.jpg", "photos/a.jpg", "photos/c.jpg"],

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from segray.errors import InputError
+from segray.storage.files import read_bytes
 from segray.storage.skipped import Skipped, check_error_rate, write_skipped
-from segray.storage.uri import read_bytes
 
 SKIPPED = [
     Skipped("/data/é.jpg", "/data/é.png", 'the file is "empty"'),

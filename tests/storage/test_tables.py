@@ -16,6 +16,7 @@ from s3fs import S3FileSystem
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.tables import (
     ERRORS_SCHEMA,
     MANIFEST_SCHEMA,
@@ -26,7 +27,7 @@ from segray.storage.tables import (
     table_uris,
     write_table,
 )
-from segray.storage.uri import join_uri, read_bytes, write_bytes
+from segray.storage.uri import join_uri
 from tests.endpoints.server import Head, Server, read_head
 
 LABELS = Labels.parse(["pet=1", "background=2"])

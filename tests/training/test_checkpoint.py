@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from segray.errors import InputError
-from segray.storage.uri import child_names, join_uri, read_bytes, write_bytes
+from segray.storage.files import child_names, read_bytes, write_bytes
+from segray.storage.uri import join_uri
 from segray.training.checkpoint import Checkpoints, Progress
 
 if TYPE_CHECKING:

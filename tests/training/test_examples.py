@@ -8,8 +8,8 @@ import pytest
 from segray.errors import InputError
 from segray.pixels.decoding import read_picture
 from segray.pixels.labels import IGNORED, Labels
+from segray.storage.files import read_bytes
 from segray.storage.pairs import Pair, find_pairs
-from segray.storage.uri import read_bytes
 from segray.training.examples import Arrays, Decoded, Examples, decode_pairs
 from tests.support import encode, write_shapes
 
@@ -51,7 +51,7 @@ def test_examples_are_the_decoded_pairs_in_their_order(folder: Path, keep: bool)
         np.testing.assert_array_equal(image, expected)
         assert set(np.unique(mask)) == {0, 1}
         assert image[mask == 0].mean() > image[mask == 1].mean() + 60  # the box is bright
-    assert progress[-1] == len(decoded.examples) == len(decoded.examples.open()) == 40
+    assert sum(progress) == len(decoded.examples) == len(decoded.examples.open()) == 40
     assert decode(pairs).fingerprint == decoded.fingerprint
 
 

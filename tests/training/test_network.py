@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from segray.pixels.labels import Labels
+from segray.storage.files import write_bytes
 from segray.storage.labelled import read_pair
 from segray.storage.pairs import Pair
-from segray.storage.uri import write_bytes
 from tests.support import draw_picture, encode, free_port
 
 # How many images the validation sets have.

@@ -19,10 +19,11 @@ from PIL import Image
 
 import segray
 from segray.errors import InputError
+from segray.storage.files import child_names, read_bytes
 from segray.storage.lock import hold_lock
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import find_pairs
-from segray.storage.uri import child_names, join_uri, read_bytes
+from segray.storage.uri import join_uri
 from segray.training.config import RECIPES, TrainConfig
 from segray.training.prepare import prepare_training
 from tests.support import free_port, write_shapes
