@@ -104,9 +104,9 @@ def list_pages(shard: Shard, strict: bool = False) -> Iterator[Page]:
     Raises:
         InputError: there is no such folder, or the store cannot be asked.
     """
-    if is_local(shard.root) and Path(shard.root).is_file():
-        raise _no_folder(shard.root)
     with explain_errors(shard.root, "list"):
+        if is_local(shard.root) and not Path(shard.root).is_dir():
+            raise _no_folder(shard.root)
         found = False
         pages = _list_local(shard.root, strict) if is_local(shard.root) else _list_s3(shard)
         for page in pages:

@@ -194,7 +194,7 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(tmp_pa
     script = (
         "import resource, sys\n"
         "from segray.errors import InputError\n"
-        "from segray.storage.uri import write_bytes\n"
+        "from segray.storage.files import write_bytes\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
         "try:\n"
         "    write_bytes(sys.argv[1], bytes(1 << 20))\n"

@@ -50,7 +50,7 @@ def test_a_complete_folder_is_left_alone(tmp_path: Path) -> None:
     told: list[str] = []
     write_sample(str(tmp_path), told.append)
     assert len(told) == 1
-    assert "12 images" in told[0]
+    assert "12 sample images" in told[0]
     assert str(tmp_path) in told[0]
     before = list_entries(str(tmp_path))
     write_sample(str(tmp_path), told.append)
