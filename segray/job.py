@@ -3,23 +3,29 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from segray.errors import InputError
 
 
+_told_to_end = threading.Event()
+
+
 def run_job(main: Callable[[], int]) -> None:
     """Run a script's main function and end the process.
 
     A mistake of the user's ends it with one line on standard error and status 1; an interruption
-    from the keyboard with status 130.
+    from the keyboard with status 130, and a signal to end, as `ray job stop` sends it, with 143.
 
     Args:
         main: returns the exit status.
     """
+    _heed_the_signal_to_end()
     try:
         status = main()
     except InputError as error:
@@ -28,9 +34,21 @@ def run_job(main: Callable[[], int]) -> None:
         status = 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        status = 130
+        status = 143 if _told_to_end.is_set() else 130
     sys.stdout.flush()
     sys.exit(status)
+
+
+def _heed_the_signal_to_end() -> None:
+    """Take SIGTERM as an interruption: locks are given back, and what was started ends too."""
+
+    def interrupt(*_: object) -> None:
+        # Ray would make a plain interruption of an exception that says more.
+        _told_to_end.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def tell(line: str) -> None:
@@ -88,6 +106,8 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
                 logging_level=logging.ERROR,
                 include_dashboard=False,
             )
+        # Ray's core has put a handler of its own in place, which prints a native stack.
+        _heed_the_signal_to_end()
     except ConnectionError as error:
         raise InputError(
             f"{error}: it has to run the same version of Ray ({ray.__version__}), and if it asks "

@@ -91,3 +91,45 @@ def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path) -> None:
         assert process.wait(30) == 0
     assert complaint == ""
     assert (tmp_path / "result").read_text() == "done"
+
+
+WAITING = """
+import time
+from segray.job import run_job, start_ray, tell
+
+def main():
+    tell("waiting")
+    time.sleep(100)
+    return 0
+
+def main_on_ray():
+    start_ray(use_gpu=False)
+    import ray
+    waits = ray.remote(num_cpus=0)(lambda: time.sleep(100)).remote()
+    tell("waiting")
+    ray.get(waits)
+    return 0
+
+run_job({})
+"""
+
+
+@pytest.mark.parametrize("name", ["main", "main_on_ray"])
+def test_a_job_that_is_told_to_end_says_how_to_go_on(name: str, ray_folder: Path) -> None:
+    """As `ray job stop` and the end of a spot instance do."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(name)],
+        env={**clean, "RAY_TMPDIR": str(ray_folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line == "waiting\n":
+                break
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert errors == "interrupted; run the same command again to go on\n"

@@ -49,7 +49,7 @@ TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encode
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--images", "nowhere", "--masks", "data/masks"], ["nowhere", "no such file or folder"]),
+        (["--images", "nowhere", "--masks", "data/masks"], ["nowhere", "no such folder"]),
         (["--images", "data/images", "--masks", "empty"], ["no mask found", "empty"]),
         (["--images", "data/images", "--masks", "other"], ["no image matches a mask"]),
         (["--images", "data/images"], ["--images and --masks go together"]),
@@ -111,7 +111,7 @@ def test_a_mask_value_that_no_class_claims(data: Path) -> None:
     ("flags", "parts"),
     [
         ([], ["output/train/model", "model.json is missing", "jobs/train.py"]),
-        (["--model", "bundle", "--images", "nowhere"], ["nowhere", "no such file or folder"]),
+        (["--model", "bundle", "--images", "nowhere"], ["nowhere", "no such folder"]),
         (["--model", "bundle", "--images", "empty"], ["no image found", "empty"]),
         (["--model", "bundle", "--images", "data/images", "--output", "data"], ["no segmentation"]),
         (["--model", "damaged", "--images", "data/images"], ["model.onnx", "sha256"]),
