@@ -12,7 +12,6 @@ from pathlib import Path
 
 from segray.errors import InputError
 
-
 _told_to_end = threading.Event()
 
 
