@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -23,8 +24,8 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask, encode_mask
 from segray.pixels.thumbnails import fit_size, scale_mask
-from segray.storage.tables import GALLERY_SCHEMA, open_parquet, table_uris
-from segray.storage.uri import file_system, join_uri
+from segray.storage.tables import GALLERY_SCHEMA, read_parquet, table_uris
+from segray.storage.uri import join_uri
 
 # What a tile writes out; all classes of the image are in its bar, and can be filtered by.
 _CLASSES = 6
@@ -73,25 +74,29 @@ def find_pictures(output: str, tell: Callable[[str], None]) -> dict[int, Place]:
         tell: is called with a line for each such file.
     """
     folder = join_uri(output, "gallery")
-    system = file_system(folder)  # fsspec would make another one in each thread
 
-    def read(uri: str) -> dict[int, Place]:
+    def read(uri: str, file: pq.ParquetFile) -> dict[int, Place]:
+        if not file.schema_arrow.equals(GALLERY_SCHEMA):
+            raise InputError(f"{uri} has other columns than id and image")
         found: dict[int, Place] = {}
+        for group in range(file.num_row_groups):
+            ids = file.read_row_group(group, columns=["id"])["id"].to_pylist()
+            found |= {id: Place(uri, group, row) for row, id in enumerate(ids)}
+        return found
+
+    def try_to_read(uri: str) -> dict[int, Place]:
         try:
-            with open_parquet(uri, system) as file:
-                if not file.schema_arrow.equals(GALLERY_SCHEMA):
-                    raise InputError(f"{uri} has other columns than id and image")
-                for group in range(file.num_row_groups):
-                    ids = file.read_row_group(group, columns=["id"])["id"].to_pylist()
-                    found |= {id: Place(uri, group, row) for row, id in enumerate(ids)}
+            return read_parquet(uri, partial(read, uri))
         except InputError as error:
             tell(f"the report does without some pictures: {error}")
-        return found
+            return {}
 
     # The names are digests, so the first of them are a random sample.
     uris = table_uris(folder)[:_FILES]
     with ThreadPoolExecutor(_READERS) as readers:
-        return {id: place for found in readers.map(read, uris) for id, place in found.items()}
+        return {
+            id: place for found in readers.map(try_to_read, uris) for id, place in found.items()
+        }
 
 
 def take_shots(rows: Sequence[Place], pictures: dict[int, Place], labels: Labels) -> list[Shot]:
@@ -117,9 +122,9 @@ def _read_pictures(places: dict[int, Place]) -> dict[int, bytes]:
         ids[place.uri, place.group].append(id)
 
     def read(group: tuple[str, int]) -> dict[int, bytes]:
-        with open_parquet(group[0]) as file:
-            images = file.read_row_group(group[1], columns=["image"])["image"]
-            return {id: images[places[id].row].as_py() for id in ids[group]}
+        uri, number = group
+        images = read_parquet(uri, lambda file: file.read_row_group(number, columns=["image"]))
+        return {id: images["image"][places[id].row].as_py() for id in ids[group]}
 
     with ThreadPoolExecutor(_READERS) as readers:
         return {id: image for found in readers.map(read, ids) for id, image in found.items()}
@@ -130,10 +135,17 @@ def _read_rows(places: Sequence[Place], labels: Labels) -> Iterator[dict[str, An
     columns += [f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence")]
     for (uri, group), found in groupby(places, key=lambda place: (place.uri, place.group)):
         wanted = [place.row for place in found]
-        with open_parquet(uri) as file:
-            rows = file.read_row_group(group, columns=columns).take(wanted).to_pylist()
-            for row, mask in zip(rows, _read_masks(file, group, wanted), strict=True):
-                yield row | {"mask": mask}
+        rows, masks = read_parquet(uri, partial(_read_group, group, wanted, columns))
+        for row, mask in zip(rows, masks, strict=True):
+            yield row | {"mask": mask}
+
+
+def _read_group(
+    group: int, wanted: Sequence[int], columns: list[str], file: pq.ParquetFile
+) -> tuple[list[dict[str, Any]], list[bytes | None]]:
+    """Some rows of a row group, and their masks."""
+    rows = file.read_row_group(group, columns=columns).take(wanted).to_pylist()
+    return rows, list(_read_masks(file, group, wanted))
 
 
 def _read_masks(file: pq.ParquetFile, group: int, rows: Sequence[int]) -> Iterator[bytes | None]:

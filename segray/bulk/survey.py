@@ -8,16 +8,18 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.ids import Ids, are_in
-from segray.storage.tables import open_parquet, table_uris
-from segray.storage.uri import file_system, join_uri
+from segray.storage.tables import read_parquet, table_uris
+from segray.storage.uri import join_uri
 
 #: Parts of 0 to 1 that images are counted in.
 BINS = 2000
@@ -263,23 +265,21 @@ def _read_groups(folder: str, columns: list[str]) -> Iterator[_Group]:
     With each comes its file's URI and its number in it. A store takes its time to answer, so some
     files are on their way while one is worked on.
     """
-    system = file_system(folder)  # fsspec would make another one in each thread
 
-    def read(uri: str) -> list[_Group]:
-        with open_parquet(uri, system) as file:
-            absent = set(columns) - set(file.schema_arrow.names)
-            if absent:
-                raise InputError(
-                    f"{uri} has no column {min(absent)}, so it is not of this segmentation: remove "
-                    "it and run again"
-                )
-            groups = range(file.num_row_groups)
-            return [(uri, group, file.read_row_group(group, columns=columns)) for group in groups]
+    def read(uri: str, file: pq.ParquetFile) -> list[_Group]:
+        absent = set(columns) - set(file.schema_arrow.names)
+        if absent:
+            raise InputError(
+                f"{uri} has no column {min(absent)}, so it is not of this segmentation: remove it "
+                "and run again"
+            )
+        groups = range(file.num_row_groups)
+        return [(uri, group, file.read_row_group(group, columns=columns)) for group in groups]
 
     with ThreadPoolExecutor(_READERS) as pool:
         coming: deque[Future[list[_Group]]] = deque()
         for uri in table_uris(folder):
-            coming.append(pool.submit(read, uri))
+            coming.append(pool.submit(read_parquet, uri, partial(read, uri)))
             if len(coming) > _READERS:
                 yield from coming.popleft().result()
         while coming:

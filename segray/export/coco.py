@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from segray.export.stream import write_stream
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.ids import Ids, as_ids, find_ids
-from segray.storage.tables import read_tables, table_uris, write_table
-from segray.storage.uri import exists, explain_errors, file_system, join_uri
+from segray.storage.tables import open_parquet, read_tables, table_uris, write_table
+from segray.storage.uri import exists, join_uri
 
 ANNOTATIONS = "annotations.json"
 
@@ -203,8 +202,8 @@ def _joined_rows(output: str, ids: Ids, columns: list[str]) -> Iterator[dict[str
     """Of each image the first row, in the same order every time."""
     left = np.ones(len(ids), bool)
     for uri in table_uris(join_uri(output, _PARTS)):
-        with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=columns):
+        with open_parquet(uri) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                 found = batch.column("id").to_numpy()
                 places = find_ids(ids, found)
                 # Rows of images that are gone or have changed, and of pieces that were made twice.

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.storage.files import child_names, read_bytes
 from segray.storage.ids import Ids, as_ids, find_ids
-from segray.storage.tables import open_parquet, read_tables, table_uris
-from segray.storage.uri import absolute_uri, explain_errors, file_system, join_uri
+from segray.storage.tables import open_parquet, read_parquet, read_tables, table_uris
+from segray.storage.uri import absolute_uri, join_uri
 
 # What of a row an export uses, and what a file of results is known by.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
@@ -60,8 +59,7 @@ def open_segmentation(uri: str) -> Segmentation:
     files = table_uris(join_uri(uri, "results"))
     if not files:
         raise InputError(f"{uri} has no segmented image: see its {_RECORD}")
-    with open_parquet(files[0]) as parquet:
-        names = parquet.schema_arrow.names
+    names: list[str] = read_parquet(files[0], lambda file: file.schema_arrow.names)
     classes = [name.removeprefix(_PIXELS) for name in names if name.startswith(_PIXELS)]
     missing = [name for name in _COLUMNS if name not in names]
     if missing or not classes:
@@ -151,8 +149,8 @@ def read_rows(uri: str, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         InputError: the file cannot be read, or lacks one of the rows.
     """
     missing = pa.array(ids, pa.int64())
-    with explain_errors(uri), file_system(uri).open(uri, "rb") as file:
-        batches = pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=_COLUMNS)
+    with open_parquet(uri) as file:
+        batches = file.iter_batches(_BATCH_ROWS, columns=_COLUMNS)
         while len(missing):
             batch = next(batches, None)
             if batch is None:

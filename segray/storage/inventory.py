@@ -8,12 +8,12 @@ from urllib.parse import unquote_plus
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.storage.files import read_bytes
 from segray.storage.listing import Entry
-from segray.storage.tables import check_text, table_uris
+from segray.storage.ranges import open_stream
+from segray.storage.tables import check_text, open_parquet, table_uris
 from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local
 
 # What a column may be called, in lower case: in a table of one's own, in the CSV and in the Parquet
@@ -110,13 +110,13 @@ def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> 
 
 def _read_tables(part: Part) -> Iterator[pa.Table]:
     """Tables with the columns of `_NAMES` that there are, of rows that count."""
-    files = file_system(part.uri)
-    with explain_errors(part.uri), files.open(part.uri, "rb") as raw:
-        if part.uri.endswith(".parquet"):
-            batches = pq.ParquetFile(raw).iter_batches(batch_size=10_000)
-        else:
-            batches = _read_csv(raw, part)
-        for batch in batches:
+    if part.uri.endswith(".parquet"):
+        with open_parquet(part.uri) as file:
+            for batch in file.iter_batches(batch_size=10_000):
+                yield _take_columns(pa.Table.from_batches([batch]), part.uri)
+        return
+    with explain_errors(part.uri), open_stream(part.uri) as raw:
+        for batch in _read_csv(raw, part):
             yield _take_columns(pa.Table.from_batches([batch]), part.uri)
 
 

@@ -76,12 +76,31 @@ def fetch(
         raise _too_large(size)
     if is_local(uri):
         return _read_file(uri, size, etag, on_length)
-    request = _Request(uri, size, etag, on_length)
+    return insist(uri, _Request(uri, size, etag, on_length).send, on_retry, stopped)
+
+
+def insist(
+    uri: str,
+    send: Callable[[Any], _Answer],
+    on_retry: Callable[[str], None] | None = None,
+    stopped: Event | None = None,
+) -> _Answer:
+    """Ask for something to read, and again after a while where the failure may pass.
+
+    Args:
+        uri: of what is asked for.
+        send: one attempt; it is called with an S3 client.
+        on_retry: called with the kind of each failure after which an attempt follows.
+        stopped: once it is set, no further attempt begins.
+
+    Raises:
+        FetchError: it cannot be had.
+    """
     stopped = stopped or Event()
     begun = time.monotonic()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return request.send(s3_client(CONNECT_SECONDS, READ_SECONDS))
+            return send(s3_client(CONNECT_SECONDS, READ_SECONDS))
         except FetchError as error:
             failure = error.with_traceback(None)  # its frames hold what came of the body
         except Exception as error:
@@ -169,8 +188,6 @@ class _Request:
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         etag = _bare(headers.get("etag"))
         length = headers.get("content-length", "")
-        # The stream beneath botocore's has read1. A read of many bytes waits for all of them, and
-        # a server that sends one before each time-out would keep it waiting for ever.
         with answer["Body"] as stream:
             if self.etag and etag and etag != self.etag:
                 raise self._changed(etag)
@@ -178,9 +195,7 @@ class _Request:
                 self._check_length(int(length), etag)
             if self.on_length:
                 self.on_length(int(length) if length.isdecimal() else MAX_FILE_BYTES)
-            content = _read_stream(stream, int(length) if length.isdecimal() else 0)
-        if length.isdecimal() and len(content) != int(length):
-            raise _truncated(len(content), int(length))
+            content = read_body(stream, headers)
         self._check_length(len(content), etag)
         self._check_digest(content, etag, headers)
         return content
@@ -230,12 +245,25 @@ def _bare(etag: str | None) -> str:
     return (etag or "").removeprefix("W/").strip('"')
 
 
-def _read_stream(stream: Any, length: int) -> bytes:
-    """All of a stream of this announced length, 0 if none was."""
+def read_body(stream: Any, headers: dict[str, str]) -> bytes:
+    """All of an answer's body.
+
+    Args:
+        stream: the one beneath botocore's, which a ``with`` block of that gives.
+        headers: of the answer, their names in lower case.
+
+    Raises:
+        FetchError: it is too long, too slow, or not as long as the headers say.
+        Exception: whatever botocore and urllib3 raise.
+    """
+    text = headers.get("content-length", "")
+    length = int(text) if text.isdecimal() else None
     # Into one piece of memory: what two dozen threads free of many, the allocator keeps for them.
-    content = bytearray(length)
+    content = bytearray(length or 0)
     received = checked = 0
     due = time.monotonic() + READ_SECONDS
+    # The stream beneath botocore's has read1. A read of many bytes waits for all of them, and a
+    # server that sends one before each time-out would keep it waiting for ever.
     while chunk := stream.read1(_CHUNK):
         content[received : received + len(chunk)] = chunk
         received += len(chunk)
@@ -248,6 +276,8 @@ def _read_stream(stream: Any, length: int) -> bytes:
                     "TimedOut", f"the store sends less than {SLOWEST} bytes a second"
                 )
             checked, due = received, now + READ_SECONDS
+    if length is not None and received != length:
+        raise _truncated(received, length)
     return bytes(memoryview(content)[:received])
 
 

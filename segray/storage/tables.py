@@ -5,9 +5,9 @@ import glob
 import io
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,8 +16,11 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import list_keys
+from segray.storage.ranges import open_ranges
 from segray.storage.s3 import split_uri
-from segray.storage.uri import explain_errors, file_system, is_local, join_uri
+from segray.storage.uri import explain_errors, is_local, join_uri
+
+_Content = TypeVar("_Content")
 
 MANIFEST_SCHEMA = pa.schema(
     [("id", pa.int64()), ("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())]
@@ -85,6 +88,7 @@ def write_table(uri: str, table: pa.Table) -> None:
         buffer,
         compression={name: "none" if name in _FILES else "zstd" for name in columns},
         use_dictionary=[name for name in columns if name not in _FILES],
+        write_page_checksum=True,
     )
     write_bytes(uri, buffer.getvalue())
 
@@ -114,20 +118,41 @@ def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
 
 
 @contextlib.contextmanager
-def open_parquet(uri: str, system: Any = None) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, of which only the columns asked for are fetched from the store.
-
-    Args:
-        uri: of the file.
-        system: its fsspec file system, where there is one already.
+def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to be read from its beginning to its end, in batches.
 
     Raises:
         InputError: it cannot be read or is no Parquet file.
     """
-    system = system or file_system(uri)
-    # Read ahead as files usually are, the masks would come along.
-    with explain_errors(uri), system.open(uri, "rb", cache_type="none") as opened:
-        yield pq.ParquetFile(opened, pre_buffer=True)
+    with explain_errors(uri), open_ranges(uri) as file:
+        yield _parquet(file)
+
+
+def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Content:
+    """What a function reads of a Parquet file; only what it asks for is fetched from a store.
+
+    Args:
+        uri: of the file.
+        read: may be called twice.
+
+    Raises:
+        InputError: it cannot be read or is no Parquet file.
+    """
+    try:
+        with explain_errors(uri), open_ranges(uri) as file:
+            return read(_parquet(file))
+    except InputError as error:
+        if is_local(uri) or not error.__cause__:
+            raise
+    # Before a store's failure counts, or a file of its for damaged: once more, whole, as patiently
+    # and as carefully as an image is fetched.
+    content = read_bytes(uri)
+    with explain_errors(uri):
+        return read(_parquet(io.BytesIO(content)))
+
+
+def _parquet(file: BinaryIO) -> pq.ParquetFile:
+    return pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
@@ -136,17 +161,7 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     Raises:
         InputError: it cannot be read, is no Parquet file, or lacks a column.
     """
-    try:
-        with open_parquet(uri) as file:
-            return _read(uri, file, columns)
-    except InputError as error:
-        if is_local(uri) or not error.__cause__:
-            raise
-    # Before a store's failure counts, or a file of its for damaged: once more, whole, as patiently
-    # and as carefully as an image is fetched.
-    content = read_bytes(uri)
-    with explain_errors(uri):
-        return _read(uri, pq.ParquetFile(io.BytesIO(content)), columns)
+    return read_parquet(uri, lambda file: _read(uri, file, columns))
 
 
 def _read(uri: str, file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3fs import S3FileSystem
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
 from segray.storage.files import read_bytes, write_bytes
+from segray.storage.s3 import forget_client
 from segray.storage.tables import (
     ERRORS_SCHEMA,
     MANIFEST_SCHEMA,
@@ -134,16 +134,17 @@ class _OneObject(Server):
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await read_head(reader):
-            body, status = self.content, b"HTTP/1.1 200 OK"
-            asked = re.fullmatch(rb"bytes=(\d+)-(\d+)", request.get(b"range"))
-            if asked:
-                body = body[int(asked[1]) : int(asked[2]) + 1]
-                status = b"HTTP/1.1 206 Partial Content"
-            fields = [(b"Content-Length", b"%d" % len(body)), (b"ETag", b'"x"')]
-            writer.write(Head(status, fields).to_bytes())
-            if not request.start.startswith(b"HEAD"):
-                self.sent += len(body)
-                writer.write(body)
+            asked = re.fullmatch(rb"bytes=(\d*)-(\d+)", request.get(b"range"))
+            assert asked
+            size = len(self.content)
+            first = int(asked[1]) if asked[1] else size - int(asked[2])
+            body = self.content[first : int(asked[2]) + 1 if asked[1] else size]
+            fields = [
+                (b"Content-Length", b"%d" % len(body)),
+                (b"Content-Range", b"bytes %d-%d/%d" % (first, first + len(body) - 1, size)),
+            ]
+            writer.write(Head(b"HTTP/1.1 206 Partial Content", fields).to_bytes() + body)
+            self.sent += len(body)
             await writer.drain()
 
 
@@ -155,14 +156,26 @@ def test_of_a_file_in_s3_only_the_columns_asked_for_are_fetched(
     write_table(str(tmp_path / "file.parquet"), table)
     with _OneObject((tmp_path / "file.parquet").read_bytes()) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        S3FileSystem.clear_instance_cache()
+        forget_client()
         try:
             ids = read_table("s3://bucket/file.parquet", ["id"])
         finally:
-            S3FileSystem.clear_instance_cache()
+            forget_client()
     assert ids.to_pydict() == {"id": list(range(500))}
     assert len(server.content) > 10_000_000
     assert server.sent < 200_000
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    """In what is not compressed Parquet itself would pass it on."""
+    uri = str(tmp_path / "file.parquet")
+    image = np.random.default_rng(0).bytes(20_000)
+    write_table(uri, pa.table({"image": [image]}))
+    content = bytearray(read_bytes(uri))
+    content[content.index(image) + 10_000] ^= 1
+    write_bytes(uri, bytes(content))
+    with pytest.raises(InputError, match=f"cannot read {uri}"):
+        read_table(uri)
 
 
 def test_a_column_that_is_not_there_is_named(folder: str) -> None:
