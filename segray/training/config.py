@@ -15,7 +15,7 @@ from segray.training.augmentation import Augmentation
 from segray.training.schedule import Schedule
 
 Recipe = Literal["segray", "tutorial"]
-Loss = Literal["ce", "ce+dice", "focal"]
+Loss = Literal["ce", "ce+dice", "ce+lovasz", "focal"]
 Precision = Literal["auto", "float32", "mixed_bfloat16"]
 Cache = Literal["auto", "memory", "none"]
 
@@ -86,9 +86,10 @@ class TrainConfig:
     """Of the running statistics that the decoder's batch normalisation keeps."""
 
     loss: Loss = "ce+dice"
-    """What is made small: cross-entropy, with the soft Dice loss, or focal loss."""
-    dice_weight: float = 1.0
-    """Of the Dice loss beside the cross-entropy."""
+    """What is made small: cross-entropy, alone or with the soft Dice loss or the Lovász loss, which
+    stand for the overlap of truth and prediction; or focal loss."""
+    overlap_weight: float = 1.0
+    """Of the Dice or Lovász loss beside the cross-entropy."""
     class_weights: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
     ] = ("none",)
@@ -146,7 +147,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"{_flag(name)} must not be below 0")
         for name in ("learning_rate", "stall_timeout"):
             _require(0 < getattr(self, name) < math.inf, f"{_flag(name)} must be a number above 0")
-        for name in ("encoder_learning_rate", "weight_decay", "dice_weight", "rotation"):
+        for name in ("encoder_learning_rate", "weight_decay", "overlap_weight", "rotation"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"{_flag(name)} must be a number, 0 or above")
         for name in ("warmup", "label_smoothing", "stretch", "colour", "batch_norm_momentum"):

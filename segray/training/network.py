@@ -184,7 +184,7 @@ class TrainableNetwork:
                 logits,
                 masks,
                 tf.constant(self._class_weights),
-                config.dice_weight,
+                config.overlap_weight,
                 config.label_smoothing,
             )
         gradients = tape.gradient(loss, sets)

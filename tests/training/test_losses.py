@@ -9,7 +9,7 @@ import pytest
 from segray.pixels.labels import IGNORED
 
 Array = npt.NDArray[np.float32]
-LOSSES = ("ce", "focal", "ce+dice")
+LOSSES = ("ce", "focal", "ce+dice", "ce+lovasz")
 CLASSES = 4
 EVEN = [1.0] * CLASSES
 
@@ -31,7 +31,7 @@ def compute(
     logits: Array,
     masks: npt.NDArray[np.uint8],
     class_weights: list[float] = EVEN,
-    dice_weight: float = 0.5,
+    overlap_weight: float = 0.5,
     label_smoothing: float = 0.0,
 ) -> tuple[float, Array]:
     """The loss and its gradient by the logits, in a graph as in training."""
@@ -43,7 +43,7 @@ def compute(
         with tf.GradientTape() as tape:
             tape.watch(logits)
             value = replica_loss(
-                loss, logits, masks, tf.constant(class_weights), dice_weight, label_smoothing
+                loss, logits, masks, tf.constant(class_weights), overlap_weight, label_smoothing
             )
         return value, tape.gradient(value, logits)
 
@@ -113,8 +113,8 @@ def test_focal_loss_plays_down_what_is_known(logits, masks) -> None:
     assert compute("focal", logits, masks)[0] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("dice_weight", [0.5, 2.0])
-def test_dice_is_the_mean_over_the_classes_that_occur(logits, masks, dice_weight) -> None:
+@pytest.mark.parametrize("overlap_weight", [0.5, 2.0])
+def test_dice_is_the_mean_over_the_classes_that_occur(logits, masks, overlap_weight) -> None:
     probabilities, truth = labelled(logits, masks)
     dice = []
     for index in np.unique(truth):
@@ -122,8 +122,35 @@ def test_dice_is_the_mean_over_the_classes_that_occur(logits, masks, dice_weight
         # One pixel is added to both sums, so that nothing is divided by nothing.
         dice.append((2 * guessed[is_class].sum() + 1) / (guessed.sum() + is_class.sum() + 1))
     assert len(dice) == CLASSES - 1
-    expected = -np.log(true_probabilities(logits, masks)).mean() + dice_weight * (1 - np.mean(dice))
-    value, _ = compute("ce+dice", logits, masks, dice_weight=dice_weight)
+    expected = -np.log(true_probabilities(logits, masks)).mean() + overlap_weight * (
+        1 - np.mean(dice)
+    )
+    value, _ = compute("ce+dice", logits, masks, overlap_weight=overlap_weight)
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_lovasz_is_the_mean_over_images_of_the_classes_that_occur(logits, masks) -> None:
+    """As Berman et al. 2018 have it: the errors, sorted, times what each adds to 1 - IoU."""
+    images = []
+    for image, mask in zip(logits, masks, strict=True):
+        probabilities, truth = labelled(image, mask)
+        classes = []
+        for index in np.unique(truth):
+            is_class = truth == index
+            errors = np.abs(is_class - probabilities[:, index])
+            order = np.argsort(-errors)
+            wrong, before = np.zeros(len(truth), bool), 0.0
+            value = 0.0
+            for pixel in order:
+                wrong[pixel] = True
+                guessed = is_class ^ wrong
+                loss = 1 - (is_class & guessed).sum() / (is_class | guessed).sum()
+                value += errors[pixel] * (loss - before)
+                before = loss
+            classes.append(value)
+        images.append(np.mean(classes))
+    expected = -np.log(true_probabilities(logits, masks)).mean() + 0.7 * np.mean(images)
+    value, _ = compute("ce+lovasz", logits, masks, overlap_weight=0.7)
     assert value == pytest.approx(expected, rel=1e-5)
 
 

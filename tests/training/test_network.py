@@ -26,6 +26,7 @@ import keras, numpy as np, tensorflow as tf
 from segray.training.augmentation import Augmentation
 from segray.training.batches import Batch
 from segray.training.config import TrainConfig
+from segray.training.losses import replica_loss, sum_replicas
 from segray.training.network import TrainableNetwork
 from segray.training.scoring import score_share
 
@@ -72,12 +73,30 @@ for step in range(20):
     share = slice(rank * 24 // workers, (rank + 1) * 24 // workers)
     batch = Batch(images[share], masks[share], warps[share], colours[share])
     losses.append(network.train(batch, (0.003, 0.0003)).numpy().tolist())
+
+# The same logits, dealt out: the parts of a loss have to add up to that of all of them.
+logits = rng.normal(0, 2, (24, 16, 16, 3)).astype(np.float32)
+masks = rng.integers(0, 3, (24, 16, 16), dtype=np.uint8)
+masks[:3], masks[3:5, 2:] = 255, 255
+share = slice(rank * 24 // workers, (rank + 1) * 24 // workers)
+sums = {}
+for name in ("ce", "focal", "ce+dice", "ce+lovasz"):
+
+    def part(logits, masks):
+        value = replica_loss(name, logits, masks, tf.constant([1.0, 2.0, 3.0]), 0.7, 0.1)
+        return sum_replicas(value)
+
+    @tf.function
+    def run(logits, masks):
+        return strategy.run(part, args=(logits, masks))
+
+    sums[name] = float(run(tf.constant(logits[share]), tf.constant(masks[share])))
 confusion, loss = network.sum_scores(np.full((3, 3), 2**40 + rank), 0.5)
 total = network.sum_over_replicas(7 if rank == 0 else 0)
 np.savez(output, *network.model.get_weights())
 print(json.dumps(
     {"losses": losses, "confusion": confusion.tolist(), "loss": loss, "total": total,
-     "scores": scores}
+     "scores": scores, "sums": sums}
 ))
 """
 
@@ -169,6 +188,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory, settled_encoder: str, validat
     folder = tmp_path_factory.mktemp("workers")
     files = (settled_encoder, str(validation))
     return {workers: run_workers(folder, workers, *files) for workers in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("loss", ["ce", "focal", "ce+dice", "ce+lovasz"])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_parts_of_a_loss_add_up(runs, workers: int, loss: str) -> None:
+    expected = runs[1][0][0]["sums"][loss]
+    assert expected > 0.1
+    for worker in runs[workers][0]:
+        assert worker["sums"][loss] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", VALIDATION)

@@ -99,6 +99,15 @@ def test_a_half_of_the_side_is_enlarged_bilinearly(images: Pictures, masks: Pict
     np.testing.assert_array_equal(truth, masks[:, nearest][:, :, nearest])
 
 
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_larger_image_is_averaged_and_not_skipped_through(times: int) -> None:
+    images = np.stack([draw_picture(times * SIZE, times * SIZE, seed) for seed in range(4)])
+    warps = Augmentation(flip=False).draw_warps(np.random.default_rng(0), 4, SIZE, times * SIZE)
+    moved, _ = warp(images, images[..., 0], warps)
+    blocks = images.reshape(4, SIZE, times, SIZE, times, 3)
+    np.testing.assert_allclose(moved, blocks.mean(axis=(2, 4)), atol=0.01)
+
+
 @pytest.mark.parametrize("box", [1, IGNORED])
 def test_image_and_mask_move_together(box: int) -> None:
     """A bright box stays what the mask says that it is, up to the pixels on its outline."""
