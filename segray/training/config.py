@@ -54,7 +54,7 @@ class TrainConfig:
     """Side of the square that the network sees, in pixels; a multiple of 32."""
     epochs: int = 20
     """How often the training part is gone through."""
-    batch_size: int = 16
+    batch_size: int = 8
     """Images in a step, over all workers together."""
     seed: int = 0
     """Of the split, the order of the images, their augmentation and the first weights. On CPUs the
@@ -85,7 +85,7 @@ class TrainConfig:
     batch_norm_momentum: float = 0.9
     """Of the running statistics that the decoder's batch normalisation keeps."""
 
-    loss: Loss = "ce+dice"
+    loss: Loss = "ce+lovasz"
     """What is made small: cross-entropy, alone or with the soft Dice loss or the Lovász loss, which
     stand for the overlap of truth and prediction; or focal loss."""
     overlap_weight: float = 1.0
@@ -102,7 +102,7 @@ class TrainConfig:
     """Mirror half of the examples left to right, each time anew."""
     zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
     """Share of the image's side that is cut out at random; 1 1 switches it off."""
-    detail: float = 1.5
+    detail: float = 2.0
     """How many times larger than --image-size the examples are kept that are cut out of by --zoom,
     so that what is cut out stays sharp."""
     stretch: float = 0.1

@@ -57,7 +57,7 @@ TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encode
         ([*TRAIN, "--classes", "box", "ground=2"], ["'box' is not name=value"]),
         ([*TRAIN, "--image-size", "100"], ["--image-size 100", "multiple of 32"]),
         ([*TRAIN, "--output", "other"], ["no training run", "different.png"]),
-        ([*TRAIN, "--workers", "3"], ["--batch-size 16", "--workers 3"]),
+        ([*TRAIN, "--workers", "3"], ["--batch-size 8", "--workers 3"]),
         ([*TRAIN, "--encoder-weights", "lost.h5"], ["lost.h5", "no such file"]),
         (["--images", "gs://bucket/i", "--masks", "m"], ["gs://", "s3://bucket/key"]),
     ],
