@@ -1,0 +1,159 @@
+"""The other sides of benchmarks/bulk.py: what people do without segray, a process for each.
+
+python benchmarks/bulk_sides.py SIDE MODEL IMAGES OUTPUT
+"""
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segray.job import quiet_native_logs
+from segray.model.bundle import ONNX, WEIGHTS, open_bundle
+
+_BATCH = 32
+_ROWS = 64  # in a file of tf.data's side, and fewer where there are few images
+
+
+def make_model(folder: str) -> None:
+    with quiet_native_logs():
+        import keras
+
+        from segray.model.bundle import write_bundle
+        from segray.model.unet import build_unet
+        from segray.pixels.labels import Labels
+
+    keras.utils.set_random_seed(0)
+    labels = Labels.parse(("pet=1", "background=2", "border=3"))
+    write_bundle(folder, build_unet(3, 128), labels, {})
+
+
+def _load_keras(model: str) -> Any:
+    """The network, as a function from uint8 [B, S, S, 3] to logits, and its size."""
+    with quiet_native_logs():
+        import tensorflow as tf
+
+        from segray.model.unet import build_unet, load_weights_content
+
+    bundle = open_bundle(model, [WEIGHTS])
+    network = build_unet(len(bundle.labels), bundle.image_size, input_range=bundle.input_range)
+    load_weights_content(network, bundle.files[WEIGHTS])
+    return tf.function(lambda images: network(images, training=False)), bundle.image_size
+
+
+def ray_data(model: str, images: str, output: str) -> None:
+    """https://docs.ray.io/en/latest/data/batch_inference.html"""
+    import ray
+
+    class Predictor:
+        def __init__(self) -> None:
+            self.network, self.size = _load_keras(model)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            import tensorflow as tf
+
+            small = [tf.image.resize(image, (self.size, self.size)) for image in batch["image"]]
+            logits = self.network(tf.cast(tf.stack(small), tf.uint8))
+            masks, counts = [], []
+            for image, values in zip(batch["image"], logits, strict=True):
+                mask = tf.argmax(tf.image.resize(values, image.shape[:2]), -1).numpy()
+                masks.append(_encode(mask))
+                counts.append(np.bincount(mask.ravel(), minlength=values.shape[-1]))
+            return {
+                "path": batch["path"],
+                "mask": np.array(masks, object),
+                "pixels": np.stack(counts),
+            }
+
+    ray.init(log_to_driver=False)
+    ray.data.read_images(images, mode="RGB", include_paths=True).map_batches(
+        Predictor, batch_size=_BATCH, compute=ray.data.ActorPoolStrategy(size=1)
+    ).write_parquet(f"{output}/results")
+
+
+def tf_data(model: str, images: str, output: str) -> None:
+    import pandas as pd
+    import tensorflow as tf
+
+    network, size = _load_keras(model)
+
+    def read(path: Any) -> Any:
+        image = tf.io.decode_image(tf.io.read_file(path), channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        small = tf.cast(tf.round(tf.image.resize(image, (size, size), antialias=True)), tf.uint8)
+        return path, small, tf.shape(image)[:2]
+
+    paths = sorted(str(path) for path in Path(images).iterdir())
+    batches = (
+        tf.data.Dataset.from_tensor_slices(paths)
+        .map(read, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(_BATCH)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    Path(output, "results").mkdir()
+    rows: list[dict[str, Any]] = []
+    files = 0
+
+    def write() -> None:
+        nonlocal files
+        pd.DataFrame(rows).to_parquet(f"{output}/results/{files:05}.parquet")
+        files += 1
+        rows.clear()
+
+    for names, smalls, sizes in batches:
+        for name, values, own in zip(names, network(smalls), sizes, strict=True):
+            mask = tf.argmax(tf.image.resize(values, own), -1).numpy()
+            counts = np.bincount(mask.ravel(), minlength=values.shape[-1])
+            rows.append({"path": name.numpy().decode(), "mask": _encode(mask), "pixels": counts})
+        if len(rows) >= min(_ROWS, len(paths) // 4):
+            write()
+    if rows:
+        write()
+
+
+def _encode(mask: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def bare_onnx(model: str, *_: str) -> None:
+    from segray.model.predictor import load_predictor
+
+    bundle = open_bundle(model, [ONNX])
+    predictor = load_predictor(bundle, "onnx", os.cpu_count() or 1)
+    print(_time_forward(predictor.predict, bundle.image_size))
+
+
+def bare_tensorflow(model: str, *_: str) -> None:
+    network, size = _load_keras(model)
+    print(_time_forward(lambda images: network(images).numpy(), size))
+
+
+def _time_forward(predict: Any, size: int) -> float:
+    """Images/s over ten seconds."""
+    images = np.random.default_rng(0).integers(0, 256, (_BATCH, size, size, 3), dtype=np.uint8)
+    predict(images)
+    done, begun = 0, time.monotonic()
+    while time.monotonic() - begun < 10:
+        predict(images)
+        done += _BATCH
+    return done / (time.monotonic() - begun)
+
+
+SIDES: dict[str, Callable[..., None]] = {
+    "model": make_model,
+    "raydata": ray_data,
+    "tfdata": tf_data,
+    "onnx": bare_onnx,
+    "tf": bare_tensorflow,
+}
+
+if __name__ == "__main__":
+    SIDES[sys.argv[1]](*sys.argv[2:])
