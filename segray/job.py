@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segray.errors import InputError
 
-_told_to_end = threading.Event()
+_told_to_end = False
 
 
 def run_job(main: Callable[[], int]) -> None:
@@ -33,18 +33,21 @@ def run_job(main: Callable[[], int]) -> None:
         status = 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
-        status = 143 if _told_to_end.is_set() else 130
+        status = 143 if _told_to_end else 130
     sys.stdout.flush()
     sys.exit(status)
 
 
 def _heed_the_signal_to_end() -> None:
-    """Take SIGTERM as an interruption: locks are given back, and what was started ends too."""
+    """Take SIGTERM as an interruption from the keyboard, so that locks are given back."""
 
     def interrupt(*_: object) -> None:
-        # Ray would make a plain interruption of an exception that says more.
-        _told_to_end.set()
-        raise KeyboardInterrupt
+        global _told_to_end
+        # A second one must not interrupt the clearing up after the first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _told_to_end = True
+        # Ray Train has a handler of its own for the keyboard, which ends its workers first.
+        signal.raise_signal(signal.SIGINT)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)

@@ -268,7 +268,7 @@ class _Chunk:
             for id, picture in self._candidates.pictures.items()
         ]
         self._gallery.flush()
-        self._reporter.done(self._name, self._predictor, self._counts)
+        self._reporter.done(self._name, self._predictor, self._counts, last=True)
 
     def _count(self, kind: str, image: int, bytes: int) -> None:
         self._counts[kind] += 1

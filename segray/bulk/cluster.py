@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.run import chunk_images, in_chunks, make_orders, most_chunks
-from segray.bulk.search import Search
-from segray.bulk.tally import RemoteReporter, Tally
+from segray.bulk.search import Found, Search
+from segray.bulk.tally import Counts, Tally
 from segray.errors import InputError
 from segray.storage.listing import Entry
 
@@ -35,6 +36,9 @@ _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
     "max_tasks_in_flight_per_actor": CHUNKS_AT_ONCE + 1,
 }
 
+# Seconds that an answer of the tally may take.
+_PATIENCE = 30.0
+
 _IMAGE = pa.struct([("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())])
 _CHUNKS = pa.schema(
     [
@@ -44,6 +48,23 @@ _CHUNKS = pa.schema(
     ]
 )
 _WRITTEN = pa.schema([("problem", pa.string())])
+
+
+class _RemoteReporter:
+    """Sends reports to a tally in another process; only for a chunk's last one it waits."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def found(self, part: int, found: Found) -> None:
+        self._actor.found.remote(part, found)
+
+    def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
+        arrives = self._actor.done.remote(chunk, predictor, counts)
+        if last:
+            # A tally that was lost with its node is begun anew: its counts are for people only.
+            with contextlib.suppress(RayError):
+                ray.get(arrives, timeout=_PATIENCE)
 
 
 def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
@@ -61,20 +82,28 @@ def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
     context.execution_no_progress_timeout_s = -1
     context.target_max_block_size = _BLOCK_BYTES
     tally = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
-    progress = Progress(lambda: ray.get(tally.totals.remote(), timeout=30), plan.missing, tell)
+    progress = Progress(
+        lambda: ray.get(tally.totals.remote(), timeout=_PATIENCE), plan.missing, tell
+    )
     with progress.running():
-        written = _pipeline(plan, RemoteReporter(tally))
+        written = _pipeline(plan, _RemoteReporter(tally))
         for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
             plan.check()
             for problem in batch["problem"].to_pylist():
                 if problem:
                     raise InputError(problem)
-    with contextlib.suppress(Exception):  # a tally that was lost with its node ends no run
-        progress.predictors = ray.get(tally.predictors.remote(), timeout=30)
+    with contextlib.suppress(RayError):  # a tally that was lost with its node ends no run
+        progress.predictors = _ask(tally.predictors)
     return progress
 
 
-def _pipeline(plan: Plan, reporter: RemoteReporter) -> ray.data.Dataset:
+def _ask(method: Any) -> dict[str, int]:
+    """What a method of the tally answers."""
+    answer: dict[str, int] = ray.get(method.remote(), timeout=_PATIENCE)
+    return answer
+
+
+def _pipeline(plan: Plan, reporter: _RemoteReporter) -> ray.data.Dataset:
     """The whole job: parts of a listing in, files written, one row out for each chunk."""
     predictors, pool = _predictors(plan)
     gpus = 1 if plan.config.use_gpu else 0
@@ -103,7 +132,7 @@ class _SearchTask:
     search: Search
     done: Any  # a reference to the ids that have a row
     size: int  # of a chunk
-    reporter: RemoteReporter
+    reporter: _RemoteReporter
 
     def __call__(self, parts: dict[str, Any]) -> Iterator[pa.Table]:
         done, [part] = ray.get(self.done), parts["part"].tolist()
@@ -120,7 +149,7 @@ class _SearchTask:
 class _Predictor:
     """A chunk of images -> their files, written."""
 
-    def __init__(self, orders: Orders, reporter: RemoteReporter) -> None:
+    def __init__(self, orders: Orders, reporter: _RemoteReporter) -> None:
         self._segmenter = ChunkSegmenter(orders, reporter)
 
     def __call__(self, chunks: pa.Table) -> pa.Table:

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from segray.bulk.search import Found
 
@@ -18,8 +18,11 @@ class Reporter(Protocol):
         """What a part of the search has met so far."""
         ...
 
-    def done(self, chunk: str, predictor: str, counts: Counts) -> None:
-        """What has become of a chunk's images so far, and the name of the process that says so."""
+    def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
+        """What has become of a chunk's images so far, and the name of the process that says so.
+
+        The last report of a chunk has arrived when this returns.
+        """
         ...
 
 
@@ -35,7 +38,7 @@ class Tally:
         with self._lock:
             self._found[part] = dict(vars(found))
 
-    def done(self, chunk: str, predictor: str, counts: Counts) -> None:
+    def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
         with self._lock:
             self._done[chunk] = predictor, dict(counts)
 
@@ -49,25 +52,15 @@ class Tally:
         return totals
 
     def predictors(self) -> dict[str, int]:
-        """How many images each process has segmented or refused, by the names of the processes."""
+        """How many images each process has segmented or refused, by the names of the processes.
+
+        A chunk counts for the one that finished it, whoever began it.
+        """
         images: Counter[str] = Counter()
         with self._lock:
             for predictor, counts in self._done.values():
                 images[predictor] += counts["segmented"] + counts["failed"]
         return dict(images)
-
-
-class RemoteReporter:
-    """Sends reports to a tally in another process, without waiting."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def found(self, part: int, found: Found) -> None:
-        self._actor.found.remote(part, found)
-
-    def done(self, chunk: str, predictor: str, counts: Counts) -> None:
-        self._actor.done.remote(chunk, predictor, counts)
 
 
 Totals = Callable[[], dict[str, int]]

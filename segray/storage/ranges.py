@@ -2,9 +2,10 @@
 
 import io
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
@@ -16,8 +17,15 @@ from segray.storage.uri import is_local
 
 # What comes with the size: the footer of a Parquet file, and all of a small one.
 _TAIL_BYTES = 1 << 16
+#: The kind of failure where an object is replaced while it is read.
+CHANGED = "Changed"
+
 # What a program that reads from the beginning to the end asks for at once.
 _STREAM_BYTES = 1 << 22
+
+_NOT_THE_PART = PassingError("Truncated", "the store's answer is not the part that was asked for")
+
+_Answer = TypeVar("_Answer")
 
 
 def open_ranges(uri: str) -> BinaryIO:
@@ -55,7 +63,7 @@ class ObjectFile(io.RawIOBase):
     def __init__(self, uri: str) -> None:
         self._uri, self._place = uri, split_uri(uri)
         self._at = 0
-        self._tail, self._size = self._ask(None)
+        self._tail, self._size, self._etag = self._ask(_send_tail)
 
     def readable(self) -> bool:
         return True
@@ -77,34 +85,67 @@ class ObjectFile(io.RawIOBase):
         if start >= stop:
             return 0
         kept = start - (self._size - len(self._tail))
-        content = self._tail[kept:] if kept >= 0 else self._ask((start, stop))[0]
+        if kept >= 0:
+            content = self._tail[kept:]
+        else:
+            content = self._ask(partial(_send_part, start, stop, self._size, self._etag))
         view[: stop - start] = content[: stop - start]
         self._at = stop
         return stop - start
 
-    def _ask(self, part: tuple[int, int] | None) -> tuple[bytes, int]:
-        """A part of the object, or its tail, and the size of all of it, in bytes."""
+    def readall(self) -> bytes:
+        pieces = iter(lambda: self.read(_STREAM_BYTES) or b"", b"")
+        return b"".join(pieces)
+
+    def _ask(self, send: Callable[[str, str, Any], _Answer]) -> _Answer:
+        bucket, key = self._place
         try:
-            return insist(self._uri, partial(_send, *self._place, part))
+            return insist(self._uri, partial(send, bucket, key))
         except FetchError as error:
             raise InputError(f"cannot read {self._uri}: {error}") from error
 
 
-def _send(bucket: str, key: str, part: tuple[int, int] | None, client: Any) -> tuple[bytes, int]:
-    """One attempt."""
-    asked = f"{part[0]}-{part[1] - 1}" if part else f"-{_TAIL_BYTES}"
+def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
+    """One attempt to get the last bytes of an object, its size and its ETag."""
     try:
-        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={asked}")
+        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes=-{_TAIL_BYTES}")
     except ClientError as error:
-        if part is None and error.response["Error"]["Code"] == "InvalidRange":
-            return b"", 0  # an object without a byte has no last ones
+        if error.response["Error"]["Code"] == "InvalidRange":
+            return b"", 0, ""  # as S3 has it of an object without a byte; others send all of it
         raise
-    headers = answer["ResponseMetadata"]["HTTPHeaders"]
     with answer["Body"] as stream:
-        content = read_body(stream, headers)
-    given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("content-range", ""))
-    first, last, size = map(int, given.groups()) if given else (0, -1, 0)
-    begin, end = part or (max(0, size - _TAIL_BYTES), size)
-    if (first, last + 1) != (begin, end) or len(content) != end - begin:
-        raise PassingError("Truncated", "the store's answer is not the part that was asked for")
-    return content, size
+        if not answer["ContentLength"] and "ContentRange" not in answer:
+            return b"", 0, ""
+        first, last, size = _given(answer)
+        if (first, last + 1) != (max(0, size - _TAIL_BYTES), size):
+            raise _NOT_THE_PART
+        return _read(stream, answer, last + 1 - first), size, answer.get("ETag", "")
+
+
+def _send_part(
+    start: int, stop: int, size: int, etag: str, bucket: str, key: str, client: Any
+) -> bytes:
+    """One attempt to get some bytes of an object that is still of that size and ETag."""
+    answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}")
+    with answer["Body"] as stream:
+        first, last, now = _given(answer)
+        if (now, answer.get("ETag", "")) != (size, etag):
+            raise PassingError(CHANGED, "has changed while it was read: run again")
+        if (first, last + 1) != (start, stop):
+            raise _NOT_THE_PART
+        return _read(stream, answer, stop - start)
+
+
+def _given(answer: dict[str, Any]) -> tuple[int, int, int]:
+    """The first and the last byte of an answer, and how many the object has."""
+    given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("ContentRange", ""))
+    if not given:
+        raise FetchError("Unsupported", "the store does not send a part of an object")
+    first, last, size = map(int, given.groups())
+    return first, last, size
+
+
+def _read(stream: Any, answer: dict[str, Any], length: int) -> bytes:
+    if answer["ContentLength"] != length:
+        raise _NOT_THE_PART
+    return read_body(stream, answer["ResponseMetadata"]["HTTPHeaders"])

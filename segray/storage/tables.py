@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.storage.failures import FetchError
 from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import list_keys
-from segray.storage.ranges import open_ranges
+from segray.storage.ranges import CHANGED, open_ranges
 from segray.storage.s3 import split_uri
 from segray.storage.uri import explain_errors, is_local, join_uri
 
@@ -125,7 +126,8 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
         InputError: it cannot be read or is no Parquet file.
     """
     with explain_errors(uri), open_ranges(uri) as file:
-        yield _parquet(file)
+        # Not buffered ahead: what was read of the file would stay in memory until its end.
+        yield pq.ParquetFile(file, page_checksum_verification=True)
 
 
 def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Content:
@@ -142,10 +144,11 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Conte
         with explain_errors(uri), open_ranges(uri) as file:
             return read(_parquet(file))
     except InputError as error:
-        if is_local(uri) or not error.__cause__:
+        cause = error.__cause__
+        failed = isinstance(cause, FetchError) and cause.kind != CHANGED
+        if is_local(uri) or not cause or failed:
             raise
-    # Before a store's failure counts, or a file of its for damaged: once more, whole, as patiently
-    # and as carefully as an image is fetched.
+    # Before an object counts for damaged: once more, whole, and compared with its ETag.
     content = read_bytes(uri)
     with explain_errors(uri):
         return read(_parquet(io.BytesIO(content)))

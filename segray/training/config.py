@@ -256,7 +256,6 @@ class TrainConfig:
 SAMPLE_SETTINGS: dict[str, Any] = {
     "image_size": 96,
     "epochs": 7,
-    "batch_size": 8,
     "learning_rate": 2e-3,
     "encoder_weights": "none",
 }

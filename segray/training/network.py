@@ -135,7 +135,7 @@ class TrainableNetwork:
     def _set_encoder_trainable(self, trainable: bool) -> None:
         self._encoder.trainable = trainable
         if self._pretrained:
-            # ImageNet's statistics are of a million images, and a batch's are of sixteen.
+            # ImageNet's statistics are of a million images, and a batch's are of eight.
             for layer in self._encoder.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False

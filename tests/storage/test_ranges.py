@@ -75,7 +75,7 @@ def test_a_store_that_fails_is_asked_again(
 ) -> None:
     monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(objects, "READ_SECONDS", 1.0)
-    # Flipped bits are found by the checksums of what is read.
+    # A flipped bit is found by the checksums of a Parquet file's pages, and not here.
     kinds = ("slow_down", "internal_error", "expired_token", "reset", "truncated", "short")
     with FaultyProxy(s3_endpoint, 0.4, seed=1, kinds=kinds) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -86,6 +86,18 @@ def test_a_store_that_fails_is_asked_again(
                 assert file.read(100) == CONTENT[start : start + 100]
         assert sum(proxy.faults.values()) > 5
     forget_client()
+
+
+def test_an_object_that_is_replaced_while_it_is_read_is_noticed(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
+    write_bytes("s3://ranges/changing", CONTENT)
+    with ObjectFile("s3://ranges/changing") as file:
+        assert file.read(10) == CONTENT[:10]
+        write_bytes("s3://ranges/changing", CONTENT[::-1])
+        with pytest.raises(InputError, match=r"changing: has changed while it was read: run again"):
+            file.read(10)
 
 
 def test_what_is_not_there_is_named(uri: str) -> None:

@@ -154,6 +154,17 @@ def test_lovasz_is_the_mean_over_images_of_the_classes_that_occur(logits, masks)
     assert value == pytest.approx(expected, rel=1e-5)
 
 
+def test_lovasz_takes_every_other_pixel_of_a_large_image(
+    logits, masks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segray.training.losses._LOVASZ_SIDE", 8)
+    few = compute("ce+lovasz", logits[:, ::2, ::2], masks[:, ::2, ::2])[0]
+    few -= compute("ce", logits[:, ::2, ::2], masks[:, ::2, ::2])[0]
+    monkeypatch.setattr("segray.training.losses._LOVASZ_SIDE", 4)
+    value = compute("ce+lovasz", logits, masks)[0] - compute("ce", logits, masks)[0]
+    assert value == pytest.approx(few, rel=1e-5)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_truth_costs_nothing_and_its_opposite_a_lot(loss: str, masks) -> None:
     truth = 30 * np.eye(CLASSES, dtype=np.float32)[np.where(masks == IGNORED, 0, masks)]

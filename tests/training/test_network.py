@@ -49,7 +49,7 @@ strategy = tf.distribute.get_strategy()
 if workers > 1:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
 keras.utils.set_random_seed(0)
-config = TrainConfig(image_size=32, detail=1.5, loss="ce+dice", label_smoothing=0.1)
+config = TrainConfig(image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1)
 content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
 sgd = lambda config: keras.optimizers.SGD()
