@@ -13,8 +13,8 @@ from segray.training.config import Loss
 _FOCUS = 2.0
 # Pixels, so that a class that is not in the batch has a loss of about zero.
 _DICE_SMOOTHING = 1.0
-# Pixels a side of an image that the Lovász loss takes, about.
-_LOVASZ_SIDE = 128
+# Of the errors, 0 to 1, in the Lovász loss.
+_BINS = 512
 
 
 def replica_loss(
@@ -86,30 +86,57 @@ def _dice_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor
 
 
 def _lovasz_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
-    # A regular choice of the pixels is enough, as augmentation moves others there each time, and
-    # to sort all pixels of a large image by the error in each class would take as long as the
-    # network does.
-    step = max(1, labelled.shape[1] // _LOVASZ_SIDE)
-    counted = tf.cast(labelled, tf.float32)[:, ::step, ::step, None]
-    truth = targets[:, ::step, ::step] * counted
-    errors = tf.abs(truth - probabilities[:, ::step, ::step]) * counted
+    counted = tf.cast(labelled, tf.float32)[..., None]
+    truth = targets * counted
+    errors = tf.abs(truth - probabilities) * counted
     counted = tf.broadcast_to(counted, tf.shape(truth))
     errors, truth, counted = (_by_class(array) for array in (errors, truth, counted))
-    errors, order = tf.nn.top_k(errors, tf.shape(errors)[2])
-    truth = tf.gather(truth, order, batch_dims=2)
-    counted = tf.gather(counted, order, batch_dims=2)
-    # 1 - IoU if this pixel and those of greater errors were wrong, and the others right.
     total = tf.reduce_sum(truth, axis=2, keepdims=True)
-    intersection = total - tf.cumsum(truth, axis=2)
-    union = total + tf.cumsum(counted - truth, axis=2)
-    loss = 1 - tf.math.divide_no_nan(intersection, union)
-    growth = loss - tf.pad(loss[:, :, :-1], [[0, 0], [0, 0], [1, 0]])
-    losses = tf.reduce_sum(errors * tf.stop_gradient(growth), axis=2)
+    weights = tf.stop_gradient(_jaccard_growth(errors, truth, counted, total))
+    losses = tf.reduce_sum(errors * weights, axis=2)
     present = tf.cast(total[:, :, 0] > 0, tf.float32)
     classes = tf.reduce_sum(present, axis=1)
     images = sum_replicas(tf.reduce_sum(tf.cast(classes > 0, tf.float32)))
     means = tf.math.divide_no_nan(tf.reduce_sum(losses * present, axis=1), classes)
     return tf.math.divide_no_nan(tf.reduce_sum(means), images)
+
+
+def _jaccard_growth(
+    errors: tf.Tensor, truth: tf.Tensor, counted: tf.Tensor, total: tf.Tensor
+) -> tf.Tensor:
+    """What each pixel adds to 1 - IoU if it is wrong, as are all of greater errors.
+
+    The pixels are counted by the bin of their error and not sorted, which would take a sixth of a
+    training step on CPUs. With U the union and I the intersection at a pixel's error, one of the
+    class takes 1 / U, and another one, whose addition to U counts, I / U².
+
+    Args:
+        errors: float32 [B, C, P] in [0, 1].
+        truth: float32 [B, C, P], 1 for a pixel of the class.
+        counted: float32 [B, C, P], 0 for a pixel to ignore.
+        total: float32 [B, C, 1], the sum of `truth`.
+
+    Returns:
+        float32 [B, C, P].
+    """
+    batch, classes, pixels = tf.unstack(tf.shape(errors))
+    rows = tf.reshape(tf.range(batch * classes) * _BINS, [batch, classes, 1])
+    bins = tf.cast(tf.minimum((1 - errors) * _BINS, _BINS - 1), tf.int32)
+    places = tf.reshape(bins + rows, [-1])
+    # Sums of ones are whole numbers, and so the same in whatever order they are added up.
+    ones = tf.stack([tf.reshape(truth, [-1]), tf.reshape(counted, [-1])], axis=1)
+    sums = tf.math.unsorted_segment_sum(ones, places, batch * classes * _BINS)
+    sums = tf.reshape(sums, [batch, classes, _BINS, 2])
+    table = tf.concat([tf.cumsum(sums, axis=2, exclusive=True), sums], axis=3)
+    found = tf.gather(tf.reshape(table, [-1, 4]), places)
+    before_class, before, in_class, in_bin = tf.unstack(
+        tf.reshape(found, [batch, classes, pixels, 4]), axis=3
+    )
+    # Within a bin the errors are taken to lie evenly, so that nothing jumps at its ends.
+    share = (1 - errors) * _BINS - tf.cast(bins, tf.float32)
+    of_class, of_all = before_class + share * in_class, before + share * in_bin
+    union = tf.maximum(total + of_all - of_class, 1.0)
+    return truth / union + (counted - truth) * (total - of_class) / union**2
 
 
 def _by_class(array: tf.Tensor) -> tf.Tensor:

@@ -72,7 +72,7 @@ for step in range(20):
     warps, colours = augmentation.draw_warps(rng, 24, 32, 48), augmentation.draw_colours(rng, 24)
     share = slice(rank * 24 // workers, (rank + 1) * 24 // workers)
     batch = Batch(images[share], masks[share], warps[share], colours[share])
-    losses.append(network.train(batch, (0.003, 0.0003)).numpy().tolist())
+    losses.append(network.train(batch, (0.001, 0.0001)).numpy().tolist())
 
 # The same logits, dealt out: the parts of a loss have to add up to that of all of them.
 logits = rng.normal(0, 2, (24, 16, 16, 3)).astype(np.float32)
