@@ -46,8 +46,11 @@ def _heed_the_signal_to_end() -> None:
         # A second one must not interrupt the clearing up after the first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _told_to_end = True
-        # Ray Train has a handler of its own for the keyboard, which ends its workers first.
-        signal.raise_signal(signal.SIGINT)
+        if callable(signal.getsignal(signal.SIGINT)):
+            # Ray Train has a handler of its own for the keyboard, which ends its workers first.
+            signal.raise_signal(signal.SIGINT)
+        # A shell lets what it starts in the background ignore the keyboard.
+        raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, interrupt)

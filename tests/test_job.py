@@ -94,7 +94,7 @@ def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path) -> None:
 
 
 WAITING = """
-import time
+import signal, time
 from segray.job import run_job, start_ray, tell
 
 def main():
@@ -110,16 +110,21 @@ def main_on_ray():
     ray.get(waits)
     return 0
 
-run_job({})
+if {in_background}:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+run_job({name})
 """
 
 
+@pytest.mark.parametrize("in_background", [False, True])
 @pytest.mark.parametrize("name", ["main", "main_on_ray"])
-def test_a_job_that_is_told_to_end_says_how_to_go_on(name: str, ray_folder: Path) -> None:
+def test_a_job_that_is_told_to_end_says_how_to_go_on(
+    name: str, in_background: bool, ray_folder: Path
+) -> None:
     """As `ray job stop` and the end of a spot instance do."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     with subprocess.Popen(
-        [sys.executable, "-c", WAITING.format(name)],
+        [sys.executable, "-c", WAITING.format(name=name, in_background=in_background)],
         env={**clean, "RAY_TMPDIR": str(ray_folder)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
