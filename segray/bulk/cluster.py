@@ -82,9 +82,7 @@ def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
     context.execution_no_progress_timeout_s = -1
     context.target_max_block_size = _BLOCK_BYTES
     tally = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
-    progress = Progress(
-        lambda: ray.get(tally.totals.remote(), timeout=_PATIENCE), plan.missing, tell
-    )
+    progress = Progress(lambda: _ask(tally.totals), plan.missing, tell)
     with progress.running():
         written = _pipeline(plan, _RemoteReporter(tally))
         for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):

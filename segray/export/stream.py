@@ -1,13 +1,11 @@
 """Streams: a file too large for memory, written whole or not at all."""
 
 import contextlib
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from segray.storage.files import PARTIAL
+from segray.storage.files import new_file
 from segray.storage.uri import explain_errors, file_system, is_local
 
 # Of a part of an upload. S3 takes ten thousand of them.
@@ -24,24 +22,9 @@ def write_stream(uri: str) -> Iterator[BinaryIO]:
     Raises:
         InputError: it cannot be written.
     """
-    with explain_errors(uri, "write"), _open_file(uri) if is_local(uri) else _open_object(uri) as f:
-        yield f
-
-
-@contextlib.contextmanager
-def _open_file(uri: str) -> Iterator[BinaryIO]:
-    path = Path(uri)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    opened = new_file(Path(uri)) if is_local(uri) else _open_object(uri)
+    with explain_errors(uri, "write"), opened as file:
+        yield file
 
 
 @contextlib.contextmanager

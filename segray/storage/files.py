@@ -1,8 +1,11 @@
 """Files: whole ones, read and written, on a local disk and in S3."""
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from segray.errors import InputError
 from segray.storage.failures import FetchError
@@ -52,20 +55,30 @@ def write_bytes(uri: str, content: bytes) -> None:
 
             persist(uri, put)
             return
-        path = Path(uri)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened as any new file is, so that it gets the permissions of one: a process can ask for
-        # its umask only by changing it, which concerns all of its threads.
-        temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with new_file(Path(uri)) as file:
+            file.write(content)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a local file that has its name once the block has ended, and not by an exception.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened as any new file is, so that it gets the permissions of one: a process can ask for its
+    # umask only by changing it, which concerns all of its threads.
+    temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_partial(folder: str, deep: bool = False) -> None:

@@ -23,8 +23,6 @@ CHANGED = "Changed"
 # What a program that reads from the beginning to the end asks for at once.
 _STREAM_BYTES = 1 << 22
 
-_NOT_THE_PART = PassingError("Truncated", "the store's answer is not the part that was asked for")
-
 _Answer = TypeVar("_Answer")
 
 
@@ -118,7 +116,7 @@ def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
             return b"", 0, ""
         first, last, size = _given(answer)
         if (first, last + 1) != (max(0, size - _TAIL_BYTES), size):
-            raise _NOT_THE_PART
+            raise _not_the_part()
         return _read(stream, answer, last + 1 - first), size, answer.get("ETag", "")
 
 
@@ -132,7 +130,7 @@ def _send_part(
         if (now, answer.get("ETag", "")) != (size, etag):
             raise PassingError(CHANGED, "has changed while it was read: run again")
         if (first, last + 1) != (start, stop):
-            raise _NOT_THE_PART
+            raise _not_the_part()
         return _read(stream, answer, stop - start)
 
 
@@ -147,5 +145,9 @@ def _given(answer: dict[str, Any]) -> tuple[int, int, int]:
 
 def _read(stream: Any, answer: dict[str, Any], length: int) -> bytes:
     if answer["ContentLength"] != length:
-        raise _NOT_THE_PART
+        raise _not_the_part()
     return read_body(stream, answer["ResponseMetadata"]["HTTPHeaders"])
+
+
+def _not_the_part() -> PassingError:
+    return PassingError("Truncated", "the store's answer is not the part that was asked for")
