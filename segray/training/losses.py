@@ -50,8 +50,10 @@ def replica_loss(
     truth = tf.where(labelled, tf.cast(masks, tf.int32), 0)
     targets = tf.one_hot(truth, classes)
     smooth = targets * (1 - label_smoothing) + label_smoothing / classes
-    losses = tf.nn.softmax_cross_entropy_with_logits(labels=smooth, logits=logits)
-    probabilities = tf.nn.softmax(logits)
+    # The softmax is computed once, for all that follows: on CPUs it is a good part of a loss.
+    logarithms = tf.nn.log_softmax(logits)
+    probabilities = tf.exp(logarithms)
+    losses = -tf.reduce_sum(smooth * logarithms, axis=-1)
     if loss == "focal":
         losses *= (1 - tf.reduce_sum(targets * probabilities, axis=-1)) ** _FOCUS
     weights = tf.where(labelled, tf.gather(class_weights, truth), 0.0)
@@ -86,63 +88,57 @@ def _dice_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor
 
 
 def _lovasz_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
-    counted = tf.cast(labelled, tf.float32)[..., None]
-    truth = targets * counted
-    errors = tf.abs(truth - probabilities) * counted
-    counted = tf.broadcast_to(counted, tf.shape(truth))
-    errors, truth, counted = (_by_class(array) for array in (errors, truth, counted))
-    total = tf.reduce_sum(truth, axis=2, keepdims=True)
-    weights = tf.stop_gradient(_jaccard_growth(errors, truth, counted, total))
-    losses = tf.reduce_sum(errors * weights, axis=2)
-    present = tf.cast(total[:, :, 0] > 0, tf.float32)
-    classes = tf.reduce_sum(present, axis=1)
-    images = sum_replicas(tf.reduce_sum(tf.cast(classes > 0, tf.float32)))
-    means = tf.math.divide_no_nan(tf.reduce_sum(losses * present, axis=1), classes)
-    return tf.math.divide_no_nan(tf.reduce_sum(means), images)
-
-
-def _jaccard_growth(
-    errors: tf.Tensor, truth: tf.Tensor, counted: tf.Tensor, total: tf.Tensor
-) -> tf.Tensor:
-    """What each pixel adds to 1 - IoU if it is wrong, as are all of greater errors.
+    """The sum over all pixels of their errors, each times what `_jaccard_growth` has for it.
 
     The pixels are counted by the bin of their error and not sorted, which would take a sixth of a
-    training step on CPUs. With U the union and I the intersection at a pixel's error, one of the
-    class takes 1 / U, and another one, whose addition to U counts, I / U².
+    training step on CPUs.
+    """
+    batch, _, _, classes = tf.unstack(tf.shape(probabilities))
+    of_class = targets > 0
+    right = tf.where(of_class, probabilities, 1 - probabilities)
+    # A row of bins, the greatest errors first, for each image and class, once for the pixels of
+    # other classes and once for its own; what is to be ignored goes into a bin behind them all.
+    length = 2 * batch * classes * _BINS
+    rows = tf.reshape(tf.range(batch * classes), [batch, 1, 1, classes]) * 2
+    bins = tf.cast(tf.minimum(right * _BINS, _BINS - 1), tf.int32)
+    places = (rows + tf.cast(of_class, tf.int32)) * _BINS + bins
+    places = tf.where(labelled[..., None], places, length)
+    counts = tf.math.bincount(tf.reshape(places, [-1]), minlength=length + 1, maxlength=length + 1)
+    counts = tf.reshape(counts[:length], [batch, classes, 2, _BINS])
+    growth = _jaccard_growth(tf.cast(counts, tf.float32))
+
+    present = tf.cast(tf.reduce_sum(counts[:, :, 1], axis=-1) > 0, tf.float32)
+    occurring = tf.reduce_sum(present, axis=1, keepdims=True)
+    images = sum_replicas(tf.reduce_sum(tf.cast(occurring > 0, tf.float32)))
+    growth *= tf.math.divide_no_nan(present, occurring * images)[:, :, None, None]
+
+    # The error is p for a pixel of another class, and 1 - p for one of the class.
+    slopes = tf.concat([tf.reshape(growth * [[1.0], [-1.0]], [-1]), [0.0]], axis=0)
+    ones = tf.reduce_sum(growth[:, :, 1] * tf.cast(counts[:, :, 1], tf.float32))
+    return ones + tf.reduce_sum(tf.stop_gradient(tf.gather(slopes, places)) * probabilities)
+
+
+def _jaccard_growth(counts: tf.Tensor) -> tf.Tensor:
+    """What a pixel adds to 1 - IoU if it is wrong, as are all of greater errors.
+
+    With U the union and I the intersection so far, a pixel of the class takes 1 / U, and another
+    one, by which the union grows, I / U². Within a bin U² is the product of the unions before and
+    after it: so the pixels of a bin together add what they add one by one if they are all of one
+    kind, however many there are.
 
     Args:
-        errors: float32 [B, C, P] in [0, 1].
-        truth: float32 [B, C, P], 1 for a pixel of the class.
-        counted: float32 [B, C, P], 0 for a pixel to ignore.
-        total: float32 [B, C, 1], the sum of `truth`.
+        counts: float32 [B, C, 2, bins], how many pixels of other classes, and of the class, have
+            errors in each bin, the greatest errors first.
 
     Returns:
-        float32 [B, C, P].
+        float32 [B, C, 2, bins], in the same order.
     """
-    batch, classes, pixels = tf.unstack(tf.shape(errors))
-    rows = tf.reshape(tf.range(batch * classes) * _BINS, [batch, classes, 1])
-    bins = tf.cast(tf.minimum((1 - errors) * _BINS, _BINS - 1), tf.int32)
-    places = tf.reshape(bins + rows, [-1])
-    # Sums of ones are whole numbers, and so the same in whatever order they are added up.
-    ones = tf.stack([tf.reshape(truth, [-1]), tf.reshape(counted, [-1])], axis=1)
-    sums = tf.math.unsorted_segment_sum(ones, places, batch * classes * _BINS)
-    sums = tf.reshape(sums, [batch, classes, _BINS, 2])
-    table = tf.concat([tf.cumsum(sums, axis=2, exclusive=True), sums], axis=3)
-    found = tf.gather(tf.reshape(table, [-1, 4]), places)
-    before_class, before, in_class, in_bin = tf.unstack(
-        tf.reshape(found, [batch, classes, pixels, 4]), axis=3
-    )
-    # Within a bin the errors are taken to lie evenly, so that nothing jumps at its ends.
-    share = (1 - errors) * _BINS - tf.cast(bins, tf.float32)
-    of_class, of_all = before_class + share * in_class, before + share * in_bin
-    union = tf.maximum(total + of_all - of_class, 1.0)
-    return truth / union + (counted - truth) * (total - of_class) / union**2
-
-
-def _by_class(array: tf.Tensor) -> tf.Tensor:
-    """From [B, S, S, C] to [B, C, S * S]."""
-    _, height, width, classes = array.shape
-    return tf.transpose(tf.reshape(array, [-1, height * width, classes]), [0, 2, 1])
+    after = tf.cumsum(counts, axis=-1)
+    before = after - counts
+    total = after[:, :, 1, -1:]
+    unions = tf.maximum((total + before[:, :, 0]) * (total + after[:, :, 0]), 1.0)
+    intersection = total - (before[:, :, 1] + after[:, :, 1]) / 2
+    return tf.stack([intersection / unions, tf.math.rsqrt(unions)], axis=2)
 
 
 def summed_cross_entropy(logits: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
