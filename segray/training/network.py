@@ -14,15 +14,8 @@ from segray.pixels.metrics import Confusion
 from segray.training.batches import Batch
 from segray.training.config import TrainConfig
 from segray.training.losses import replica_loss, sum_replicas, summed_cross_entropy
+from segray.training.optimizers import make_optimizers
 from segray.training.transforms import recolour, warp
-
-
-def make_optimizer(config: TrainConfig) -> keras.Optimizer:
-    """AdamW (https://arxiv.org/abs/1711.05101); its learning rate is set at each step."""
-    optimizer = keras.optimizers.AdamW(weight_decay=config.weight_decay)
-    # Decay pulls at what multiplies features, and not at what centres and scales them.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
 
 
 class TrainableNetwork:
@@ -36,11 +29,11 @@ class TrainableNetwork:
         config: of the run.
         encoder_weights: see `segray.model.unet.build_unet`.
         class_weights: float32 [C], of the cross-entropy.
-        optimizer: makes the optimizers.
+        make: makes the optimizers, in the order of `segray.training.optimizers.make_optimizers`.
 
     Attributes:
         model: the U-Net.
-        optimizers: of the decoder and of the encoder.
+        optimizers: of the decoder's kernels, of the rest of the decoder, and of the encoder.
     """
 
     def __init__(
@@ -49,7 +42,7 @@ class TrainableNetwork:
         config: TrainConfig,
         encoder_weights: bytes | None,
         class_weights: npt.NDArray[np.float32],
-        optimizer: Callable[[TrainConfig], keras.Optimizer] = make_optimizer,
+        make: Callable[[TrainConfig], list[keras.Optimizer]] = make_optimizers,
     ) -> None:
         self._strategy, self._config = strategy, config
         self._class_weights = class_weights
@@ -61,12 +54,12 @@ class TrainableNetwork:
             self._encoder = self.model.get_layer("encoder")
             self._pretrained = encoder_weights is not None
             self._set_encoder_trainable(False)
-            self._decoder_variables = self.model.trainable_variables
+            self._variables = _split(self.model.trainable_variables)
             self._set_encoder_trainable(True)
-            self._encoder_variables = self._encoder.trainable_variables
-            self.optimizers = [optimizer(config), optimizer(config)]
-            self.optimizers[0].build(self._decoder_variables)
-            self.optimizers[1].build(self._encoder_variables)
+            self._variables.append(self._encoder.trainable_variables)
+            self.optimizers = make(config)
+            for optimizer, variables in zip(self.optimizers, self._variables, strict=True):
+                optimizer.build(variables)
         self._steps: dict[bool, Any] = {}
         self._score = self._compile(
             self._score_replica,
@@ -104,7 +97,7 @@ class TrainableNetwork:
         """
         fine = rates[1] > 0
         self.compile(fine)
-        for optimizer, rate in zip(self.optimizers, rates, strict=True):
+        for optimizer, rate in zip(self.optimizers, (rates[0], *rates), strict=True):
             optimizer.learning_rate.assign(rate)
         return self._steps[fine](batch.images, batch.masks, batch.warps, batch.colours)
 
@@ -176,7 +169,7 @@ class TrainableNetwork:
             images = recolour(tf.cast(images, tf.float32), colours)
         # The network takes whole numbers, and Keras would cut the fractions off.
         images = tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8)
-        sets = [self._decoder_variables, self._encoder_variables if fine else []]
+        sets = self._variables if fine else self._variables[:-1]
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
             loss = replica_loss(
@@ -188,10 +181,9 @@ class TrainableNetwork:
                 config.label_smoothing,
             )
         gradients = tape.gradient(loss, sets)
-        for optimizer, gradient, variables in zip(self.optimizers, gradients, sets, strict=True):
-            if variables:
-                # `apply` sums the gradients over the replicas before it takes the step.
-                optimizer.apply(gradient, variables)
+        for optimizer, gradient, variables in zip(self.optimizers, gradients, sets, strict=False):
+            # `apply` sums the gradients over the replicas before it takes the step.
+            optimizer.apply(gradient, variables)
         labelled = tf.math.count_nonzero(masks != IGNORED, dtype=tf.float32)
         return sum_replicas(tf.stack([summed_cross_entropy(logits, masks), labelled]))
 
@@ -199,3 +191,11 @@ class TrainableNetwork:
         logits = self.model(images, training=False)
         predicted = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
         return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64)
+
+
+def _split(decoder: list[keras.Variable]) -> list[list[keras.Variable]]:
+    """The kernels inside of the decoder, and the rest of it: its output is a kernel, too, but of
+    the classes, each of which stands for itself.
+    """
+    inner = [v for v in decoder if len(v.shape) == 4 and not v.path.startswith("logits/")]
+    return [inner, [v for v in decoder if not any(v is kernel for kernel in inner)]]

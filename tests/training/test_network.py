@@ -52,7 +52,7 @@ keras.utils.set_random_seed(0)
 config = TrainConfig(image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1)
 content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
-sgd = lambda config: keras.optimizers.SGD()
+sgd = lambda config: [keras.optimizers.SGD() for _ in range(3)]
 network = TrainableNetwork(strategy, config, content, class_weights, sgd)
 scores = {}
 for name in ("few", "many"):

@@ -1,0 +1,102 @@
+"""The optimizers: Muon for the kernels that start at random, AdamW for everything else."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from segray.training.config import TrainConfig
+
+# Jordan's polynomial: where a x + b x³ + c x⁵ is applied again and again, every x in (0, 1] comes
+# near 1, and small ones grow by `a` each time.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+_ROUNDS = 5
+# The root mean square of AdamW's steps in practice, so that one learning rate serves both
+# (https://arxiv.org/abs/2502.16982, section 2.2).
+_STEP = 0.2
+
+
+def make_optimizers(config: TrainConfig) -> list[keras.Optimizer]:
+    """Of the decoder's kernels, of the rest of the decoder, and of the encoder.
+
+    Their learning rates are set at each step.
+    """
+    kernels = Muon if config.optimizer == "muon" else keras.optimizers.AdamW
+    makers = (kernels, keras.optimizers.AdamW, keras.optimizers.AdamW)
+    optimizers = [make(weight_decay=config.weight_decay) for make in makers]
+    for optimizer in optimizers:
+        # Decay pulls at what multiplies features, and not at what centres and scales them.
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizers
+
+
+class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes no types
+    """Momentum whose every step is made orthogonal: it goes as far in each direction that it has.
+
+    For the kernels of convolutions, [..., n, m]: each matrix n by m for itself. Adam's steps lie in
+    the few directions in which gradients are large; a network that starts at random and has a few
+    hundred steps learns more of these (https://kellerjordan.github.io/posts/muon/). Weight decay
+    is decoupled.
+
+    Args:
+        learning_rate: on the scale of Adam's.
+        weight_decay: see `keras.optimizers.AdamW`.
+        momentum: the share of the last step's sum of gradients in the next one's, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        weight_decay: float | None = None,
+        momentum: float = 0.95,
+        **settings: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **settings)
+        self.momentum = momentum
+
+    def build(self, variables: list[keras.Variable]) -> None:
+        """Make room for the sums of gradients."""
+        if not self.built:
+            super().build(variables)
+            self._sums = [self.add_variable_from_reference(v, "momentum") for v in variables]
+
+    def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
+        """Take a step for one variable."""
+        gathered = self._sums[self._get_variable_index(variable)]
+        self.assign(gathered, self.momentum * gathered + gradient)
+        # As of the next step: Nesterov's momentum.
+        step = orthogonalise(self.momentum * tf.convert_to_tensor(gathered) + gradient)
+        scale = _STEP * max(variable.shape[-2:]) ** 0.5
+        self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * scale * step)
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, as Keras keeps them."""
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+def orthogonalise(matrices: tf.Tensor) -> tf.Tensor:
+    """Bring all singular values near 1 and keep the singular vectors, with matrix products alone.
+
+    Newton and Schulz' iteration, with coefficients that reach 0.7 to 1.2 quickly and go no further
+    (https://kellerjordan.github.io/posts/muon/). It is done on the product of a matrix with its
+    transpose, which is small and square, and the result multiplied once.
+
+    Args:
+        matrices: float32 [..., n, m]. One of zeros stays as it is.
+
+    Returns:
+        float32 [..., n, m].
+    """
+    rows, columns = matrices.shape[-2:]
+    tall = rows > columns
+    square = tf.matmul(matrices, matrices, transpose_a=tall, transpose_b=not tall)
+    # The sum of the squares of all singular values: dividing by it brings them below 1.
+    size = tf.linalg.trace(square)[..., None, None] + 1e-14
+    square /= size
+    one = tf.eye(min(rows, columns))
+    product = one
+    for _ in range(_ROUNDS):
+        factor = _A * one + _B * square + _C * square @ square
+        product = factor @ product
+        square = factor @ square @ factor
+    return (matrices @ product if tall else product @ matrices) / tf.sqrt(size)
