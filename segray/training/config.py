@@ -116,6 +116,9 @@ class TrainConfig:
     colour: float = 0.2
     """Greatest relative change of brightness, contrast and saturation; 0 switches it off."""
 
+    calibrate: bool = True
+    """Divide the logits of the finished model by the temperature that makes its confidence come
+    true on the validation part; masks do not change."""
     patience: int = 0
     """Stop after so many epochs without a better mean IoU; 0: never before --epochs."""
     validation_fraction: float = 0.1
@@ -284,6 +287,7 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
         "stretch": 0.0,
         "rotation": 0.0,
         "colour": 0.0,
+        "calibrate": False,
     },
 }
 

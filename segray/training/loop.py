@@ -19,6 +19,7 @@ from segray.model.unet import build_unet
 from segray.pixels.metrics import class_iou, mean_iou, pixel_accuracy
 from segray.storage.uri import join_uri
 from segray.training.batches import Batch, draw_epoch, steps_per_epoch
+from segray.training.calibration import calibrate
 from segray.training.checkpoint import Checkpoints, Progress
 from segray.training.config import TrainConfig
 from segray.training.examples import Examples
@@ -285,7 +286,10 @@ class TrainingLoop:
         best = build_unet(len(config.labels), config.image_size, input_range=config.input_range)
         self._checkpoints.load_model(progress.best_epoch, best)
         self._tell(f"writing the model of the best epoch, {progress.best_epoch}")
-        record = {**self._assignment.record, "metrics": progress.history[progress.best_epoch - 1]}
+        metrics = progress.history[progress.best_epoch - 1]
+        record = {**self._assignment.record, "metrics": metrics}
+        if config.calibrate:
+            record["temperature"] = calibrate(best, self._validation, config.seed)
         write_bundle(join_uri(self._assignment.output, "model"), best, config.labels, record)
         keras.config.set_dtype_policy(policy)
 
