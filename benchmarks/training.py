@@ -5,12 +5,14 @@
     python benchmarks/training.py --image-size 32 --images 16 --rounds 1 --sides 0 bare
 
 Every side fine-tunes the same network (encoder from a file and trained, its batch normalisation
-frozen) in batches of the same size, with AdamW and all the cores of the machine. segray's sides
-are jobs/train.py as it stands: its augmentation, its loss, its examples in Ray's object store. The
-bare side mirrors images in the map and learns from plain cross-entropy. Each run is a process of
-its own, one after the other; rounds go through all sides, so that what changes about the machine
-concerns each. Rates count from the end of an epoch's first step to the end of its last one, in all
-epochs but the first, which compiles; checkpoints, scores and pictures are in none.
+frozen) in batches of the same size, with all the cores of the machine. segray's sides are
+jobs/train.py as it stands: its augmentation, loss and optimizers, its examples in Ray's object
+store. The bare side mirrors images in the map and learns from plain cross-entropy with AdamW; one
+of segray's sides learns with these, too, to tell what the loop costs from what the recipe does.
+Each run is a process of its own, one after the other; rounds go through all sides, so that what
+changes about the machine concerns each. Rates count from the end of an epoch's first step to the
+end of its last one, in all epochs but the first, which compiles; checkpoints, scores and pictures
+are in none.
 
 The encoder's weights are random numbers: nothing is learned here that is of use.
 """
@@ -43,12 +45,13 @@ from segray.pixels.sample import draw_sample
 from segray.storage.labelled import read_pair
 from segray.storage.manifest import read_manifest
 
-Side = Literal["1", "2", "0", "bare"]
+Side = Literal["1", "same", "2", "0", "bare"]
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("pet=1", "background=2", "border=3")
 NAMES: dict[Side, str] = {
     "1": "segray, 1 worker",
+    "same": "the same, AdamW, ce",
     "2": "segray, 2 workers",
     "0": "segray, --workers 0",
     "bare": "bare model.fit",
@@ -72,8 +75,9 @@ class TrainingBenchmark:
     """Of each run; the first one is not counted."""
     rounds: int = 3
     """How often each side runs."""
-    sides: tuple[Side, ...] = ("1", "2", "0", "bare")
-    """Which sides: segray with so many workers, and the bare fit."""
+    sides: tuple[Side, ...] = ("1", "same", "2", "0", "bare")
+    """Which sides: segray with so many workers; one worker with the bare fit's optimizer and loss;
+    and the bare fit."""
     segray_flags: tuple[str, ...] = ()
     """More flags for jobs/train.py, in one word each: --segray-flags=--loss=ce."""
     json: str | None = None
@@ -162,10 +166,14 @@ def run_side(side: Side, folder: Path, config: TrainingBenchmark) -> Figures:
     if side == "bare":
         rates = in_new_process(fit_bare, folder, config)
         return Figures(statistics.median(rates), None)
+    if side == "same":
+        return run_segray("1", folder, config, ("--optimizer=adamw", "--loss=ce"))
     return run_segray(side, folder, config)
 
 
-def run_segray(workers: str, folder: Path, config: TrainingBenchmark) -> Figures:
+def run_segray(
+    workers: str, folder: Path, config: TrainingBenchmark, more: tuple[str, ...] = ()
+) -> Figures:
     """One run of jobs/train.py."""
     with tempfile.TemporaryDirectory() as output:
         flags = {
@@ -180,7 +188,7 @@ def run_segray(workers: str, folder: Path, config: TrainingBenchmark) -> Figures
         }
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         done = subprocess.run(
-            [sys.executable, str(ROOT / "jobs" / "train.py"), *words, *config.segray_flags],
+            [sys.executable, str(ROOT / "jobs" / "train.py"), *words, *more, *config.segray_flags],
             env={**os.environ, "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
