@@ -92,7 +92,7 @@ class TrainConfig:
     loss: Loss = "ce+lovasz"
     """What is made small: cross-entropy, alone or with the soft Dice loss or the Lovász loss, which
     stand for the overlap of truth and prediction; or focal loss."""
-    overlap_weight: float = 1.0
+    overlap_weight: float = 0.5
     """Of the Dice or Lovász loss beside the cross-entropy."""
     class_weights: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
