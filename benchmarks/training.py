@@ -1,6 +1,6 @@
 """How fast training goes, beside a bare Keras `model.fit` over the same arrays in memory.
 
-    python benchmarks/training.py                               # three rounds, some 20 minutes
+    python benchmarks/training.py                               # three rounds, some 25 minutes
     python benchmarks/training.py --rounds 1 --json one.json
     python benchmarks/training.py --image-size 32 --images 16 --rounds 1 --sides 0 bare
 
@@ -8,11 +8,10 @@ Every side fine-tunes the same network (encoder from a file and trained, its bat
 frozen) in batches of the same size, with all the cores of the machine. segray's sides are
 jobs/train.py as it stands: its augmentation, loss and optimizers, its examples in Ray's object
 store. The bare side mirrors images in the map and learns from plain cross-entropy with AdamW; one
-of segray's sides learns with these, too, to tell what the loop costs from what the recipe does.
-Each run is a process of its own, one after the other; rounds go through all sides, so that what
-changes about the machine concerns each. Rates count from the end of an epoch's first step to the
-end of its last one, in all epochs but the first, which compiles; checkpoints, scores and pictures
-are in none.
+of segray's sides has these, too, to tell what the loop costs from what loss and optimizer do. Each
+run is a process of its own, one after the other; rounds go through all sides, so that what changes
+about the machine concerns each. Rates count from the end of an epoch's first step to the end of its
+last one, in all epochs but the first, which compiles; checkpoints, scores and pictures are in none.
 
 The encoder's weights are random numbers: nothing is learned here that is of use.
 """
@@ -51,7 +50,7 @@ ROOT = Path(__file__).parent.parent
 CLASSES = ("pet=1", "background=2", "border=3")
 NAMES: dict[Side, str] = {
     "1": "segray, 1 worker",
-    "same": "the same, AdamW, ce",
+    "same": "segray, AdamW and ce",
     "2": "segray, 2 workers",
     "0": "segray, --workers 0",
     "bare": "bare model.fit",
@@ -137,7 +136,7 @@ def describe(config: TrainingBenchmark) -> str:
     return (
         f"{os.cpu_count()} cores; {versions}; {config.image_size}x{config.image_size}, batch "
         f"{config.batch_size}, {config.images} images, {config.epochs} epochs, {config.rounds} "
-        f"round(s), fine-tuning, AdamW; segray: its recipe{flags}; bare fit: cross-entropy, flips"
+        f"round(s), fine-tuning; segray: its recipe{flags}; bare fit: AdamW, cross-entropy, flips"
     )
 
 

@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from segray.pixels.labels import IGNORED
 from segray.training.examples import DecodedExamples, StreamedExamples
-from segray.training.scoring import block_length
+from segray.training.prefetch import Prefetched
+from segray.training.scoring import block_length, fill_block
 
-# Where the temperature is looked for; a network that is always right has none.
+# Where the temperature is looked for.
 _LEAST, _MOST = 0.25, 4.0
 _HALVINGS = 30
-# So many fix one number to the third digit.
-_IMAGES, _PIXELS = 1024, 1 << 16
+# Enough for one number; and too few, as pixels of an image are much alike.
+_IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
 
 
 def calibrate(model: keras.Model, examples: DecodedExamples | StreamedExamples, seed: int) -> float:
@@ -29,9 +30,12 @@ def calibrate(model: keras.Model, examples: DecodedExamples | StreamedExamples, 
         seed: of what is drawn.
 
     Returns:
-        The temperature, 0.25 to 4.
+        The temperature, 0.25 to 4; 1 where fewer than 4,096 pixels are labelled.
     """
-    temperature = fit_temperature(*_draw_pixels(model, examples, seed))
+    logits, truth = _draw_pixels(model, examples, seed)
+    if len(truth) < _TOO_FEW:
+        return 1.0
+    temperature = fit_temperature(logits, truth)
     last = model.get_layer("logits")
     last.set_weights([weights / temperature for weights in last.get_weights()])
     return temperature
@@ -45,9 +49,9 @@ def fit_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8
         truth: uint8 [N] of class ids.
 
     Returns:
-        0.25 to 4; 1 if N is 0.
+        0.25 to 4; 1 where nothing is wrong, and so no confidence too high.
     """
-    if not len(truth):
+    if (logits.argmax(axis=1) == truth).all():
         return 1.0
     # The slope by 1 / temperature only rises: the mean is convex in it.
     low, high = np.log(1 / _MOST), np.log(1 / _LEAST)
@@ -70,19 +74,19 @@ def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor
 def _draw_pixels(
     model: keras.Model, examples: DecodedExamples | StreamedExamples, seed: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Logits float32 [N, C] and class ids uint8 [N] of labelled pixels."""
+    """Logits float32 [N, C] and class ids uint8 [N] of labelled pixels, equally many an image."""
     rng = np.random.default_rng(seed)
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
-    size, classes = model.output_shape[1], model.output_shape[-1]
-    share = _PIXELS / (len(images) * size**2)
-    block = block_length(size)
-    chunks = [images[i : i + block] for i in range(0, len(images), block)]
-    # Every block is as long as the others: the network is compiled for one length.
-    drawn = examples.read(np.resize(chunk, block) for chunk in chunks)
-    logits, truth = [np.empty((0, classes), np.float32)], [np.empty(0, np.uint8)]
-    for chunk, (pictures, masks) in zip(chunks, drawn, strict=True):
-        chosen = (masks != IGNORED) & (rng.random(masks.shape) < share)
-        chosen[len(chunk) :] = False
-        logits.append(model.predict_on_batch(pictures)[chosen])
-        truth.append(masks[chosen])
+    quota = -(-_PIXELS // len(images))
+    block = block_length(model.output_shape[1])
+    chunks = (images[i : i + block] for i in range(0, len(images), block))
+    logits, truth = [], []
+    for pictures, masks in Prefetched(examples.read(chunks)):
+        # Every block is as long as the others: the network is compiled for one length.
+        predicted = model.predict_on_batch(fill_block(pictures, block, 0))
+        for pixels, mask in zip(predicted, masks, strict=False):
+            labelled = np.flatnonzero(mask != IGNORED)
+            chosen = rng.permutation(labelled)[:quota]
+            logits.append(pixels.reshape(-1, pixels.shape[-1])[chosen])
+            truth.append(mask.ravel()[chosen])
     return np.concatenate(logits), np.concatenate(truth)

@@ -100,7 +100,8 @@ def _lovasz_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tens
     # other classes and once for its own; what is to be ignored goes into a bin behind them all.
     length = 2 * batch * classes * _BINS
     rows = tf.reshape(tf.range(batch * classes), [batch, 1, 1, classes]) * 2
-    bins = tf.cast(tf.minimum(right * _BINS, _BINS - 1), tf.int32)
+    # What is no number goes into the last bin; the cross-entropy will tell of it.
+    bins = tf.cast(tf.where(right < 1, right * _BINS, _BINS - 1.0), tf.int32)
     places = (rows + tf.cast(of_class, tf.int32)) * _BINS + bins
     places = tf.where(labelled[..., None], places, length)
     counts = tf.math.bincount(tf.reshape(places, [-1]), minlength=length + 1, maxlength=length + 1)

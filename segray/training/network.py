@@ -29,11 +29,11 @@ class TrainableNetwork:
         config: of the run.
         encoder_weights: see `segray.model.unet.build_unet`.
         class_weights: float32 [C], of the cross-entropy.
-        make: makes the optimizers, in the order of `segray.training.optimizers.make_optimizers`.
+        make: makes the optimizers, as `segray.training.optimizers.make_optimizers` does.
 
     Attributes:
         model: the U-Net.
-        optimizers: of the decoder's kernels, of the rest of the decoder, and of the encoder.
+        optimizers: of the kernels inside of the decoder, of the rest of it, and of the encoder.
     """
 
     def __init__(
@@ -181,7 +181,8 @@ class TrainableNetwork:
                 config.label_smoothing,
             )
         gradients = tape.gradient(loss, sets)
-        for optimizer, gradient, variables in zip(self.optimizers, gradients, sets, strict=False):
+        used = self.optimizers[: len(sets)]
+        for optimizer, gradient, variables in zip(used, gradients, sets, strict=True):
             # `apply` sums the gradients over the replicas before it takes the step.
             optimizer.apply(gradient, variables)
         labelled = tf.math.count_nonzero(masks != IGNORED, dtype=tf.float32)

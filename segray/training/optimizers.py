@@ -1,4 +1,4 @@
-"""The optimizers: Muon for the kernels that start at random, AdamW for everything else."""
+"""The optimizers: Muon for the kernels inside of the decoder, AdamW for everything else."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from segray.training.config import TrainConfig
 # Jordan's polynomial: where a x + b x³ + c x⁵ is applied again and again, every x in (0, 1] comes
 # near 1, and small ones grow by `a` each time.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
-_ROUNDS = 5
+_ITERATIONS = 5
 # The root mean square of AdamW's steps in practice, so that one learning rate serves both
 # (https://arxiv.org/abs/2502.16982, section 2.2).
 _STEP = 0.2
 
 
 def make_optimizers(config: TrainConfig) -> list[keras.Optimizer]:
-    """Of the decoder's kernels, of the rest of the decoder, and of the encoder.
+    """Of the kernels inside of the decoder, of the rest of it with its output, and of the encoder.
 
     Their learning rates are set at each step.
     """
@@ -41,7 +41,7 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
     Args:
         learning_rate: on the scale of Adam's.
         weight_decay: see `keras.optimizers.AdamW`.
-        momentum: the share of the last step's sum of gradients in the next one's, 0 to 1.
+        momentum: the share of the last step's momentum in the next one's, 0 to 1.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
         self.momentum = momentum
 
     def build(self, variables: list[keras.Variable]) -> None:
-        """Make room for the sums of gradients."""
+        """Make room for the momentum of each variable."""
         if not self.built:
             super().build(variables)
-            self._sums = [self.add_variable_from_reference(v, "momentum") for v in variables]
+            self._momentums = [self.add_variable_from_reference(v, "momentum") for v in variables]
 
     def update_step(self, gradient: tf.Tensor, variable: Any, learning_rate: Any) -> None:
         """Take a step for one variable."""
-        gathered = self._sums[self._get_variable_index(variable)]
-        self.assign(gathered, self.momentum * gathered + gradient)
+        momentum = self._momentums[self._get_variable_index(variable)]
+        self.assign(momentum, self.momentum * momentum + gradient)
         # As of the next step: Nesterov's momentum.
-        step = orthogonalise(self.momentum * tf.convert_to_tensor(gathered) + gradient)
+        step = orthogonalise(self.momentum * tf.convert_to_tensor(momentum) + gradient)
         scale = _STEP * max(variable.shape[-2:]) ** 0.5
         self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * scale * step)
 
@@ -77,9 +77,9 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
 def orthogonalise(matrices: tf.Tensor) -> tf.Tensor:
     """Bring all singular values near 1 and keep the singular vectors, with matrix products alone.
 
-    Newton and Schulz' iteration, with coefficients that reach 0.7 to 1.2 quickly and go no further
-    (https://kellerjordan.github.io/posts/muon/). It is done on the product of a matrix with its
-    transpose, which is small and square, and the result multiplied once.
+    The Newton-Schulz iteration, with coefficients that reach 0.7 to 1.2 quickly and go no further
+    (https://kellerjordan.github.io/posts/muon/). It bears the rounding of TF32, in which GPUs
+    multiply; iterating on the product of the matrix with its transpose, which is smaller, does not.
 
     Args:
         matrices: float32 [..., n, m]. One of zeros stays as it is.
@@ -87,16 +87,11 @@ def orthogonalise(matrices: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [..., n, m].
     """
-    rows, columns = matrices.shape[-2:]
-    tall = rows > columns
-    square = tf.matmul(matrices, matrices, transpose_a=tall, transpose_b=not tall)
-    # The sum of the squares of all singular values: dividing by it brings them below 1.
-    size = tf.linalg.trace(square)[..., None, None] + 1e-14
-    square /= size
-    one = tf.eye(min(rows, columns))
-    product = one
-    for _ in range(_ROUNDS):
-        factor = _A * one + _B * square + _C * square @ square
-        product = factor @ product
-        square = factor @ square @ factor
-    return (matrices @ product if tall else product @ matrices) / tf.sqrt(size)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    result = tf.linalg.matrix_transpose(matrices) if tall else matrices
+    # By the root of the sum of the squares of all singular values: none is above 1 then.
+    result /= tf.norm(result, axis=(-2, -1), keepdims=True) + 1e-7
+    for _ in range(_ITERATIONS):
+        square = tf.matmul(result, result, transpose_b=True)
+        result = _A * result + (_B * square + _C * square @ square) @ result
+    return tf.linalg.matrix_transpose(result) if tall else result

@@ -233,8 +233,15 @@ def _check_output(output: str, resumed: bool, config: TrainConfig) -> None:
         return
     before = read_marker(output)["configuration"]
     for name, value in json.loads(json.dumps(config.to_json())).items():
-        if name not in _FREE_SETTINGS and before.get(name) != value:
+        if name in _FREE_SETTINGS:
+            continue
+        if name not in before:
             raise InputError(
-                f"{output} holds a run with --{name.replace('_', '-')} {before.get(name)}, and "
+                f"{output} holds a run of another version of segray, which knew no "
+                f"--{name.replace('_', '-')}: give another --output, or delete that folder"
+            )
+        if before[name] != value:
+            raise InputError(
+                f"{output} holds a run with --{name.replace('_', '-')} {before[name]}, and "
                 f"this one has {value}: give another --output, or delete that folder"
             )

@@ -47,14 +47,14 @@ def score_share(
     starts = range(rank * block, len(examples), workers * block)
     indices = (np.arange(start, min(start + block, len(examples))) for start in starts)
     for images, masks in Prefetched(examples.read(indices)):
-        images, masks = _fill(images, block, 0), _fill(masks, block, IGNORED)
+        images, masks = fill_block(images, block, 0), fill_block(masks, block, IGNORED)
         predicted, block_loss = network.score(images, masks)
         confusion += confusion_matrix(masks, predicted, classes)
         loss += block_loss
     return confusion, loss
 
 
-def _fill(array: npt.NDArray[np.uint8], block: int, value: int) -> npt.NDArray[np.uint8]:
-    """A block of the full length, uint8 [block, ...]."""
+def fill_block(array: npt.NDArray[np.uint8], block: int, value: int) -> npt.NDArray[np.uint8]:
+    """A block of the full length, uint8 [block, ...], with a value in what is missing."""
     missing = [(0, block - len(array)), *[(0, 0)] * (array.ndim - 1)]
     return np.pad(array, missing, constant_values=value)

@@ -27,15 +27,18 @@ def test_the_temperature_undoes_what_logits_were_multiplied_by(temperature: floa
     assert fit_temperature(far, truth) == pytest.approx(temperature, rel=0.03)
 
 
-def test_without_any_mistake_or_any_pixel_the_temperature_is_bounded() -> None:
+def test_the_temperature_is_bounded_and_left_alone_where_nothing_is_wrong() -> None:
     from segray.training.calibration import fit_temperature
 
     logits = np.random.default_rng(0).normal(0, 3, (100, 4)).astype(np.float32)
     right = logits.argmax(axis=1).astype(np.uint8)
     wrong = logits.argmin(axis=1).astype(np.uint8)
-    assert fit_temperature(logits, right) == pytest.approx(0.25)
     assert fit_temperature(logits, wrong) == pytest.approx(4.0)
+    assert fit_temperature(logits, right) == 1.0
     assert fit_temperature(logits[:0], right[:0]) == 1.0
+    # One that is all but always right has been too modest.
+    right[0] = wrong[0]
+    assert 0.25 <= fit_temperature(0.01 * logits, right) < 0.5
 
 
 class Validation:
@@ -77,3 +80,9 @@ def test_a_calibrated_network_draws_the_same_masks_and_is_as_sure_as_it_should_b
     assert (after.argmax(axis=-1) == before.argmax(axis=-1)).mean() > 0.9999
     assert summed_cross_entropy(after, masks)[0] < 0.9 * summed_cross_entropy(before, masks)[0]
     assert calibrate(model, Validation(images, masks), seed=0) == pytest.approx(1, rel=0.01)
+
+    # Where next to nothing is labelled, nothing is known.
+    masks[:, 12:] = IGNORED
+    masks[:, :, 8:] = IGNORED
+    assert calibrate(model, Validation(images, masks), seed=0) == 1
+    np.testing.assert_array_equal(model.predict_on_batch(images), after)

@@ -126,6 +126,22 @@ def test_output_holds_what_the_contract_names(finished) -> None:
             assert image.width > 96
 
 
+def test_the_model_is_the_best_epoch_calibrated(finished) -> None:
+    folder, *_ = finished
+    document = json.loads((folder / "out/model/model.json").read_text())
+    temperature, metrics = document["temperature"], document["metrics"]
+    assert 0.25 <= temperature <= 4
+    assert temperature != 1
+    with h5py.File(folder / "out/model/model.weights.h5") as file:
+        kernel = file["layers/conv2d_transpose_4/vars/0"][()]
+    with np.load(folder / f"out/checkpoints/epoch_{metrics['epoch']:04}.npz") as arrays:
+        kernels = [arrays[name] for name in arrays.files if arrays[name].shape == kernel.shape]
+    assert any(np.allclose(other / temperature, kernel, rtol=1e-5) for other in kernels)
+    scores = json.loads((folder / "out/evaluation/metrics.json").read_text())["model_size"]
+    assert scores["mean_iou"] == pytest.approx(metrics["mean_iou"], abs=1e-3)
+    assert scores["loss"] < metrics["loss"]
+
+
 def test_metrics_have_a_line_per_epoch(finished) -> None:
     folder, *_ = finished
     records = [json.loads(line) for line in (folder / "out/metrics.jsonl").read_text().splitlines()]
@@ -377,6 +393,7 @@ def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
     assert len([line for line in lines if f"{nobody} does not answer" in line]) == 1
     document = json.loads((tmp_path / "out/model/model.json").read_text())
     assert document["architecture"]["input_range"] == [0, 1]
+    assert "temperature" not in document
     segmenter = segray.load(str(tmp_path / "out/model"))
     assert segmenter.segment(tmp_path / "images" / "shape_0.jpg").max() <= 1
 
@@ -612,7 +629,8 @@ def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
-    write_shapes(str(tmp_path), 10)
+    # Three steps: the first one's loss is still a number.
+    write_shapes(str(tmp_path), 30)
     config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30)
     lines: list[str] = []
     with pytest.raises(InputError, match="no number any more in epoch 1: lower --learning-rate"):
