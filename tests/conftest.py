@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # No test may look for credentials on the network.
 os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+# Ray's workers would run at nice 15, and be starved by whatever else the tests have running.
+os.environ.setdefault("RAY_worker_niceness", "0")
 # TensorFlow's own notes would drown a failing test's output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

@@ -161,7 +161,7 @@ def test_workers_that_cannot_connect_are_started_again(
         train_worker(settings)
 
     monkeypatch.setattr(fit_module, "train_worker", train_unreachable)
-    assignment = assign(data, tmp_path / "out", workers=2, stall_timeout=45.0)
+    assignment = assign(data, tmp_path / "out", workers=2, stall_timeout=60.0)
     lines: list[str] = []
     fit(assignment, lines.append, lambda history: None)
     assert (tmp_path / "unreachable").exists()
