@@ -8,6 +8,7 @@ every mask stays as it is, and the probabilities come true.
 import keras
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 
 from segray.pixels.labels import IGNORED
 from segray.training.examples import DecodedExamples, StreamedExamples
@@ -80,10 +81,11 @@ def _draw_pixels(
     quota = -(-_PIXELS // len(images))
     block = block_length(model.output_shape[1])
     chunks = (images[i : i + block] for i in range(0, len(images), block))
+    predict = tf.function(lambda pictures: model(pictures, training=False))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):
         # Every block is as long as the others: the network is compiled for one length.
-        predicted = model.predict_on_batch(fill_block(pictures, block, 0))
+        predicted = predict(fill_block(pictures, block, 0)).numpy()
         for pixels, mask in zip(predicted, masks, strict=False):
             labelled = np.flatnonzero(mask != IGNORED)
             chosen = rng.permutation(labelled)[:quota]

@@ -82,6 +82,7 @@ def test_a_calibrated_network_draws_the_same_masks_and_is_as_sure_as_it_should_b
     assert calibrate(model, Validation(images, masks), seed=0) == pytest.approx(1, rel=0.01)
 
     # Where next to nothing is labelled, nothing is known.
+    after = model.predict_on_batch(images)
     masks[:, 12:] = IGNORED
     masks[:, :, 8:] = IGNORED
     assert calibrate(model, Validation(images, masks), seed=0) == 1
