@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -166,13 +166,12 @@ def run_side(side: Side, folder: Path, config: TrainingBenchmark) -> Figures:
         rates = in_new_process(fit_bare, folder, config)
         return Figures(statistics.median(rates), None)
     if side == "same":
-        return run_segray("1", folder, config, ("--optimizer=adamw", "--loss=ce"))
+        flags = ("--optimizer=adamw", "--loss=ce", *config.segray_flags)
+        return run_segray("1", folder, replace(config, segray_flags=flags))
     return run_segray(side, folder, config)
 
 
-def run_segray(
-    workers: str, folder: Path, config: TrainingBenchmark, more: tuple[str, ...] = ()
-) -> Figures:
+def run_segray(workers: str, folder: Path, config: TrainingBenchmark) -> Figures:
     """One run of jobs/train.py."""
     with tempfile.TemporaryDirectory() as output:
         flags = {
@@ -187,7 +186,7 @@ def run_segray(
         }
         words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
         done = subprocess.run(
-            [sys.executable, str(ROOT / "jobs" / "train.py"), *words, *more, *config.segray_flags],
+            [sys.executable, str(ROOT / "jobs" / "train.py"), *words, *config.segray_flags],
             env={**os.environ, "RAY_ADDRESS": "local"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -198,5 +198,8 @@ def _split(decoder: list[keras.Variable]) -> list[list[keras.Variable]]:
     """The kernels inside of the decoder, and the rest of it: its output is a kernel, too, but of
     the classes, each of which stands for itself.
     """
-    inner = [v for v in decoder if len(v.shape) == 4 and not v.path.startswith("logits/")]
-    return [inner, [v for v in decoder if not any(v is kernel for kernel in inner)]]
+
+    def is_inner(variable: keras.Variable) -> bool:
+        return len(variable.shape) == 4 and not variable.path.startswith("logits/")
+
+    return [[v for v in decoder if is_inner(v)], [v for v in decoder if not is_inner(v)]]

@@ -69,10 +69,6 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
         scale = _STEP * max(variable.shape[-2:]) ** 0.5
         self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * scale * step)
 
-    def get_config(self) -> dict[str, Any]:
-        """The settings, as Keras keeps them."""
-        return {**super().get_config(), "momentum": self.momentum}
-
 
 def orthogonalise(matrices: tf.Tensor) -> tf.Tensor:
     """Bring all singular values near 1 and keep the singular vectors, with matrix products alone.
