@@ -24,7 +24,7 @@ def replica_loss(
     class_weights: tf.Tensor,
     overlap_weight: float,
     label_smoothing: float,
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """This replica's part of the loss of the global batch; all replicas have to call it.
 
     Args:
@@ -43,17 +43,20 @@ def replica_loss(
         label_smoothing: share of the target that all classes get equally, 0 to 1.
 
     Returns:
-        float32 [].
+        The part, float32 []; and, for the record, the plain cross-entropy summed over this
+        replica's labelled pixels, float32 [].
     """
     classes = logits.shape[-1]
     labelled = masks != IGNORED
     truth = tf.where(labelled, tf.cast(masks, tf.int32), 0)
     targets = tf.one_hot(truth, classes)
-    smooth = targets * (1 - label_smoothing) + label_smoothing / classes
     # The softmax is computed once, for all that follows: on CPUs it is a good part of a loss.
     logarithms = tf.nn.log_softmax(logits)
     probabilities = tf.exp(logarithms)
-    losses = -tf.reduce_sum(smooth * logarithms, axis=-1)
+    losses = plain = -tf.reduce_sum(targets * logarithms, axis=-1)
+    if label_smoothing:
+        even = -tf.reduce_mean(logarithms, axis=-1)
+        losses = (1 - label_smoothing) * plain + label_smoothing * even
     if loss == "focal":
         losses *= (1 - tf.reduce_sum(targets * probabilities, axis=-1)) ** _FOCUS
     weights = tf.where(labelled, tf.gather(class_weights, truth), 0.0)
@@ -64,7 +67,7 @@ def replica_loss(
         part += overlap_weight * _dice_part(probabilities, targets, labelled)
     if loss == "ce+lovasz":
         part += overlap_weight * _lovasz_part(probabilities, targets, labelled)
-    return part
+    return part, tf.reduce_sum(tf.where(labelled, plain, 0.0))
 
 
 def _dice_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:

@@ -172,7 +172,7 @@ class TrainableNetwork:
         sets = self._variables if fine else self._variables[:-1]
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            loss = replica_loss(
+            loss, summed = replica_loss(
                 config.loss,
                 logits,
                 masks,
@@ -186,7 +186,7 @@ class TrainableNetwork:
             # `apply` sums the gradients over the replicas before it takes the step.
             optimizer.apply(gradient, variables)
         labelled = tf.math.count_nonzero(masks != IGNORED, dtype=tf.float32)
-        return sum_replicas(tf.stack([summed_cross_entropy(logits, masks), labelled]))
+        return sum_replicas(tf.stack([summed, labelled]))
 
     def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = self.model(images, training=False)

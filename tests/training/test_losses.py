@@ -42,7 +42,7 @@ def compute(
     def replica(logits: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             tape.watch(logits)
-            value = replica_loss(
+            value, _ = replica_loss(
                 loss, logits, masks, tf.constant(class_weights), overlap_weight, label_smoothing
             )
         return value, tape.gradient(value, logits)
@@ -200,9 +200,14 @@ def test_a_batch_without_labels_costs_nothing(loss: str, logits) -> None:
 
 
 def test_the_reported_loss_is_the_plain_sum_over_the_labelled_pixels(logits, masks) -> None:
-    from segray.training.losses import summed_cross_entropy
+    from segray.training.losses import replica_loss, summed_cross_entropy
 
     expected = -np.log(true_probabilities(logits, masks)).sum()
     assert float(summed_cross_entropy(logits, masks)) == pytest.approx(expected, rel=1e-5)
     nothing = np.full((2, 8, 8), IGNORED, np.uint8)
     assert float(summed_cross_entropy(logits, nothing)) == 0
+    # As training reports it, whatever it makes small.
+    for loss in LOSSES:
+        weights = np.array([1, 2, 3, 4], np.float32)
+        _, summed = replica_loss(loss, logits, masks, weights, 0.7, 0.1)
+        assert float(summed) == pytest.approx(expected, rel=1e-5)

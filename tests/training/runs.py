@@ -1,0 +1,57 @@
+"""Training runs for tests: their settings, the run itself, and what it comes to."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import h5py
+
+from segray.storage.uri import join_uri
+from segray.training.config import TrainConfig
+from segray.training.prepare import prepare_training
+
+
+def settings(data: str, output: str, encoder: str, **others: object) -> TrainConfig:
+    defaults: dict[str, object] = {
+        "classes": ("box=10", "ground=20"),
+        "image_size": 32,
+        "epochs": 2,
+        "batch_size": 8,
+        "encoder_weights": encoder,
+        "validation_fraction": 0.2,
+    }
+    return TrainConfig(
+        images=join_uri(data, "images"),
+        masks=join_uri(data, "masks"),
+        output=output,
+        **{**defaults, **others},  # type: ignore[arg-type]
+    )
+
+
+def run(config: TrainConfig, lines: list[str] | None = None):
+    """What jobs/train.py does, and the lines that it would print."""
+    from segray.training.run import train
+
+    lines = [] if lines is None else lines
+    summary = train(prepare_training(config, lines.append), lines.append)
+    return summary, lines
+
+
+def scores(output: Path) -> list[dict]:
+    """The records of the epochs, without what says how fast they went."""
+    records = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    timing = ("images_per_second", "waiting", "seconds")
+    return [{k: v for k, v in record.items() if k not in timing} for record in records]
+
+
+def weights(output: Path) -> str:
+    """The digest of the weights of the bundle."""
+    with h5py.File(output / "model" / "model.weights.h5") as file:
+        digest = hashlib.sha256()
+        # A file's bytes hold times, too.
+        file.visititems(
+            lambda _, item: (
+                digest.update(item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return digest.hexdigest()

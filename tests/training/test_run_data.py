@@ -1,0 +1,300 @@
+"""Training runs on a real Ray: their data, and how they end."""
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import segray
+from segray.errors import InputError
+from segray.storage.files import child_names
+from segray.storage.lock import hold_lock
+from segray.storage.manifest import read_manifest
+from segray.storage.pairs import find_pairs
+from segray.training.config import RECIPES
+from segray.training.prepare import prepare_training
+from tests.support import free_port, write_shapes
+from tests.training.runs import run, scores, settings, weights
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
+    """Its settings: pixels in [0, 1], a frozen encoder, a constant rate."""
+    write_shapes(str(tmp_path), 12)
+    recipe = {**RECIPES["tutorial"], "batch_size": 8, "epochs": 1, "workers": 0}
+    nobody = f"http://127.0.0.1:{free_port()}"
+    summary, lines = run(
+        settings(str(tmp_path), str(tmp_path / "out"), encoder_file, mlflow=nobody, **recipe)
+    )
+    assert summary.epochs == 1
+    # That the tracking server does not answer is a line, and no more.
+    assert len([line for line in lines if f"{nobody} does not answer" in line]) == 1
+    document = json.loads((tmp_path / "out/model/model.json").read_text())
+    assert document["architecture"]["input_range"] == [0, 1]
+    assert "temperature" not in document
+    segmenter = segray.load(str(tmp_path / "out/model"))
+    assert segmenter.segment(tmp_path / "images" / "shape_0.jpg").max() <= 1
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encoder_file: str):
+    """A run that learns nothing, and so ends two epochs after its best one."""
+    folder = tmp_path_factory.mktemp("stopped")
+    write_shapes(str(folder), 12)
+    config = settings(
+        *(str(folder), str(folder / "out"), encoder_file),
+        **{"workers": 0, "epochs": 9, "patience": 2, "learning_rate": 1e-12, "warmup": 0.0},
+        encoder_learning_rate=0.0,
+        batch_norm_momentum=0.999999,
+    )
+    summary, _ = run(config)
+    return folder, config, summary
+
+
+def test_training_stops_where_nothing_gets_better(stopped) -> None:
+    _, _, summary = stopped
+    assert summary.epochs < 9
+    assert summary.best["epoch"] == summary.epochs - 2
+
+
+def test_a_run_outlives_the_loss_of_its_best_checkpoint(stopped, tmp_path: Path) -> None:
+    """The bundle is of the best epoch of those that are left."""
+    folder, config, summary = stopped
+    shutil.copytree(folder / "out", tmp_path / "out")
+    best = summary.best["epoch"]
+    (tmp_path / "out" / "checkpoints" / f"epoch_{best:04d}.npz").write_bytes(b"damaged")
+    for name in ("model", "evaluation"):
+        shutil.rmtree(tmp_path / "out" / name)
+    again, lines = run(dataclasses.replace(config, output=str(tmp_path / "out")))
+    [told] = [line for line in lines if "damaged or gone" in line]
+    assert told.startswith(f"the checkpoint of the best epoch, {best}, is damaged or gone")
+    assert f"the best of those that are left is epoch {again.best['epoch']}" in told
+    assert again.best["epoch"] == again.epochs - 2 > best
+    assert segray.load(str(tmp_path / "out" / "model")).labels.names == ("box", "ground")
+
+
+def test_files_that_are_not_as_they_were_are_named(stopped, tmp_path: Path) -> None:
+    """A run goes on only with the data that it was started on, wherever that lies."""
+    before, config, summary = stopped
+    folder = shutil.copytree(before, tmp_path / "elsewhere")
+    for name in ("model", "evaluation"):
+        shutil.rmtree(folder / "out" / name)
+    (folder / "out" / "skipped.jsonl").write_text("the list of the start")
+    moved = dataclasses.replace(
+        config, images=f"{folder}/images", masks=f"{folder}/masks", output=f"{folder}/out"
+    )
+    spoilt = folder / "images" / "shape_3.jpg"
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(b"no image")
+    with pytest.raises(InputError) as one:
+        run(moved)
+    assert re.fullmatch(
+        rf"{folder}/out holds a run on other data \(1 pair\(s\) gone or unreadable, the first: "
+        rf"{spoilt}: not an image [^\n]*\): put the data back as it was, or give another "
+        r"--output to train anew",
+        str(one.value),
+    )
+
+    for name in ("shape_2", "shape_5"):
+        (folder / "images" / f"{name}.jpg").unlink()
+    (folder / "masks" / "shape_2.png").unlink()
+    for suffix, kind in (("jpg", "images"), ("png", "masks")):
+        shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"shape_7.{suffix}")
+        shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"added.{suffix}")
+    with pytest.raises(InputError) as several:
+        run(moved)
+    assert "3 pair(s) gone or unreadable, the first: " in str(several.value)
+    assert f"{before}/images/shape_2.jpg" in str(several.value)  # where it lay
+    assert f"1 pair(s) changed, the first: {folder}/images/shape_7.jpg" in str(several.value)
+
+    shutil.copytree(before / "images", folder / "images", dirs_exist_ok=True)
+    shutil.copytree(before / "masks", folder / "masks", dirs_exist_ok=True)
+    assert spoilt.read_bytes() == content
+    table = folder / "out" / "pairs.csv"
+    rows = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(rows[:-1]))
+    with pytest.raises(InputError, match=r"on other data \(pairs.csv is not as that run wrote it"):
+        run(moved)
+    table.unlink()
+    with pytest.raises(InputError, match=r"on other data \(pairs.csv, which says on what, is gone"):
+        run(moved)
+
+    # A run that was refused has changed nothing.
+    assert (folder / "out" / "skipped.jsonl").read_text() == "the list of the start"
+    table.write_text("".join(rows))
+    again, lines = run(moved)
+    assert again.best == summary.best
+    assert [line for line in lines if line.startswith("1 pair(s) are left out: the run in")]
+
+
+def test_a_file_that_was_skipped_and_repaired_stays_left_out(
+    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on with the pairs it was started on, and in the same parts.
+
+    It goes on without the encoder's file as well: the checkpoint has those weights.
+    """
+    from segray.training.loop import TrainingLoop
+
+    folder = tmp_path / "data"
+    write_shapes(str(folder), 30)
+    spoilt = folder / "images" / "shape_11.jpg"
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(content[:-300])
+    mine = tmp_path / "encoder.h5"
+    shutil.copy(encoder_file, mine)
+    config = settings(str(folder), str(tmp_path / "out"), str(mine), workers=0)
+    straight = dataclasses.replace(config, output=str(tmp_path / "straight"))
+    run(straight)
+
+    def fall(loop: TrainingLoop, epoch: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoop, "_write_preview", fall)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    table = (tmp_path / "out" / "pairs.csv").read_bytes()
+    skipped = (tmp_path / "out" / "skipped.jsonl").read_bytes()
+    assert b"truncated" in skipped
+
+    spoilt.write_bytes(content)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"added.{suffix}")
+    mine.unlink()
+    summary, lines = run(config)
+    assert "going on after epoch 1, the last one saved" in lines
+    [told] = [line for line in lines if "left out" in line]
+    assert told.startswith("2 pair(s) are left out: the run in")
+    assert summary.epochs == 2
+    assert scores(tmp_path / "out") == scores(tmp_path / "straight")
+    assert weights(tmp_path / "out") == weights(tmp_path / "straight")
+    assert (tmp_path / "out" / "pairs.csv").read_bytes() == table
+    assert (tmp_path / "out" / "skipped.jsonl").read_bytes() == skipped
+
+    # Begun anew, it would need that file.
+    for name in ("model", "evaluation"):
+        shutil.rmtree(tmp_path / "out" / name)
+    for checkpoint in (tmp_path / "out" / "checkpoints").glob("*.npz"):
+        checkpoint.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=rf"^cannot read {mine}: no such file"):
+        run(config)
+
+
+def test_the_pairs_of_a_run_are_a_manifest(stopped) -> None:
+    """Of what was learned from, and of what was not."""
+    folder, *_ = stopped
+    parts = read_manifest(str(folder / "out" / "pairs.csv"))
+    assert (len(parts["train"]), len(parts["validation"])) == (10, 2)
+    everything = find_pairs(str(folder / "images"), str(folder / "masks")).pairs
+    listed = {(pair.image, pair.mask) for part in parts.values() for pair in part}
+    assert listed == {(pair.image, pair.mask) for pair in everything}
+
+
+def test_unreadable_and_lone_files_are_listed_and_left_out(
+    tmp_path: Path, encoder_file: str
+) -> None:
+    write_shapes(str(tmp_path), 12)
+    (tmp_path / "images" / "shape_3.jpg").write_bytes(b"no image")
+    (tmp_path / "masks" / "shape_4.png").unlink()
+    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, workers=0, epochs=1)
+    with pytest.raises(InputError, match=r"2 of 12 pairs \(16\.67%\) cannot be used"):
+        run(config)
+    skipped = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
+    assert [Path(json.loads(line)["image"]).name for line in skipped] == [
+        "shape_3.jpg",
+        "shape_4.jpg",
+    ]
+    summary, lines = run(dataclasses.replace(config, max_error_rate=0.2))
+    assert summary.epochs == 1
+    assert "decoded 11 pairs" in "\n".join(lines)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_a_part_without_a_label_is_refused_before_it_is_learned(tmp_path: Path, part: str) -> None:
+    for name in ("labelled", "ignored"):
+        write_shapes(str(tmp_path / name), 6)
+    for mask in (tmp_path / "ignored" / "masks").iterdir():
+        with Image.open(mask) as opened:
+            Image.new("L", opened.size, 255).save(mask)
+    train, other = ("ignored", "labelled") if part == "training" else ("labelled", "ignored")
+    config = settings(
+        *(str(tmp_path / train), str(tmp_path / "out"), "none"),
+        ignore_values=("255",),
+        validation_images=str(tmp_path / other / "images"),
+        validation_masks=str(tmp_path / other / "masks"),
+        workers=0,
+    )
+    lines: list[str] = []
+    with pytest.raises(InputError, match=f"no pixel of the {part} part is labelled: every value"):
+        run(config, lines)
+    assert not [line for line in lines if "compiling" in line]
+    # The folder is free for a run with better masks.
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_class_that_is_nowhere_is_named(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 6)
+    classes = ("box=10", "ground=20", "sky=30", "sea=40")
+    config = settings(
+        *(str(tmp_path), str(tmp_path / "out"), "none"), classes=classes, workers=0, epochs=1
+    )
+    _, lines = run(config)
+    for part in ("training", "validation"):
+        assert f"no pixel of the {part} part is of the class sky or sea" in lines
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
+    tmp_path: Path, place: str, s3: Callable[[str], str]
+) -> None:
+    write_shapes(str(tmp_path), 6)
+    output = s3("locked-run") if place == "s3" else str(tmp_path / "out")
+    config = settings(str(tmp_path), output, "none", workers=0, epochs=1)
+    with (
+        hold_lock(output, print),
+        pytest.raises(InputError, match="another run is at work on this output"),
+    ):
+        run(config)
+    assert child_names(output) == []
+    preparation = prepare_training(config, print)
+    run(config)
+    # One that was prepared before the other began takes the place of none.
+    from segray.training.run import train
+
+    with pytest.raises(InputError, match=r"has begun .* just now: run again"):
+        train(preparation, print)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
+    # Three steps: the first one's loss is still a number.
+    write_shapes(str(tmp_path), 30)
+    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30)
+    lines: list[str] = []
+    with pytest.raises(InputError, match="no number any more in epoch 1: lower --learning-rate"):
+        run(config, lines)
+    # The error says it, and no line before it.
+    assert not [line for line in lines if "no number" in line]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"configuration": null, "data_fingerprint": "x"}'])
+def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, content: str) -> None:
+    write_shapes(str(tmp_path), 4)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json is no record of a training run"):
+        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"), print)
+
+
+def test_an_output_with_something_else_is_refused(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 4)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"holds something that is no training run \(thesis\.tex"):
+        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"), print)
