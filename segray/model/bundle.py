@@ -22,7 +22,7 @@ from segray.storage.uri import absolute_uri, exists, join_uri
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ARCHITECTURE = "mobilenetv2-unet"
 DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"

@@ -1,10 +1,11 @@
 """The U-Net: a MobileNetV2 encoder, pix2pix up-sampling blocks, and one logit per class.
 
 The architecture is that of TensorFlow's "Image segmentation" tutorial
-(https://www.tensorflow.org/tutorials/images/segmentation), with two differences: the network takes
-images as they are, uint8 in [0, 255], and scales them itself, to the [-1, 1] that ImageNet
-encoders expect unless it is told otherwise, and the decoder's batch normalisation is synchronised
-over the replicas of a training run.
+(https://www.tensorflow.org/tutorials/images/segmentation), with as many weights and three
+differences: the network takes images as they are, uint8 in [0, 255], and scales them itself, to the
+[-1, 1] that ImageNet encoders expect unless it is told otherwise; what is doubled in size is
+evened out (`_even_out`); and the decoder's batch normalisation is synchronised over the replicas of
+a training run.
 """
 
 import io
@@ -63,7 +64,7 @@ def build_unet(
     logits = keras.layers.Conv2DTranspose(
         classes, 3, strides=2, padding="same", dtype="float32", name="logits"
     )(x)
-    return keras.Model(images, logits, name="unet")
+    return keras.Model(images, _even_out(logits, "float32"), name="unet")
 
 
 def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> keras.Model:
@@ -120,8 +121,19 @@ def _upsample(filters: int, x: keras.KerasTensor, momentum: float) -> keras.Kera
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
         use_bias=False,
     )(x)
+    x = _even_out(x)
     x = keras.layers.BatchNormalization(momentum=momentum, synchronized=True)(x)
     return keras.layers.ReLU()(x)
+
+
+def _even_out(x: keras.KerasTensor, dtype: str | None = None) -> keras.KerasTensor:
+    """Let the kernel of the transposed convolution before it reach each pixel alike.
+
+    Of its three rows at stride 2, two meet every second row of pixels and one meets those between,
+    and so for columns: the result is a checkerboard (https://distill.pub/2016/deconv-checkerboard).
+    In the means of two by two pixels each of its nine weights counts once everywhere.
+    """
+    return keras.layers.AveragePooling2D(2, strides=1, padding="same", dtype=dtype)(x)
 
 
 def input_range(model: keras.Model) -> tuple[float, float]:

@@ -168,7 +168,7 @@ def test_refuses_what_is_no_description(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("format_version", 2),
+        ("format_version", 3),
         ("format_version", "1\n2"),
         ("architecture.name", "deeplab"),
         ("architecture.name", ["mobilenetv2-unet\n"]),

@@ -54,6 +54,23 @@ def test_gives_float32_logits_in_mixed_precision_too() -> None:
     assert np.isfinite(logits).all()
 
 
+def test_what_is_doubled_in_size_has_no_checkerboard() -> None:
+    """Where all that goes into an up-sampling is the same, so is what comes out of it."""
+    network = build_unet(2, 128)
+    doubled = [x for x in network.layers if isinstance(x, keras.layers.Conv2DTranspose)]
+    evened = [x for x in network.layers if isinstance(x, keras.layers.AveragePooling2D)]
+    assert len(doubled) == len(evened) == 5
+    for before, after in zip(doubled, evened, strict=True):
+        part = keras.Model(before.input, after.output)
+        size, channels = before.input.shape[2:]
+        row = np.random.default_rng(0).normal(size=channels).astype(np.float32)
+        values = part(np.tile(row, (1, size, size, 1))).numpy()
+        # At the edges there are fewer neighbours.
+        inner = values[:, 1:-1, 1:-1]
+        np.testing.assert_allclose(inner, np.broadcast_to(inner[:, :1, :1], inner.shape), atol=1e-4)
+        assert np.ptp(inner[0, 0, 0]) > 0.01
+
+
 @pytest.mark.parametrize("size", [-32, 0, 31, 33, 100])
 def test_refuses_an_image_size_that_is_no_multiple_of_32(size: int) -> None:
     with pytest.raises(InputError, match=rf"^--image-size {size} is no multiple of 32: take 96"):
