@@ -42,7 +42,12 @@ def _load_keras(model: str) -> Any:
         from segray.model.unet import build_unet, load_weights_content
 
     bundle = open_bundle(model, [WEIGHTS])
-    network = build_unet(len(bundle.labels), bundle.image_size, input_range=bundle.input_range)
+    network = build_unet(
+        len(bundle.labels),
+        bundle.image_size,
+        input_range=bundle.input_range,
+        even_upsampling=bundle.even_upsampling,
+    )
     load_weights_content(network, bundle.files[WEIGHTS])
     return tf.function(lambda images: network(images, training=False)), bundle.image_size
 

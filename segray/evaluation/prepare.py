@@ -5,15 +5,16 @@ from dataclasses import dataclass
 
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
-from segray.evaluation.write import NAMES, SKIPPED
+from segray.evaluation.write import METRICS, NAMES, SKIPPED
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
-from segray.storage.files import child_names
+from segray.storage.files import child_names, remove
+from segray.storage.lock import LOCK
 from segray.storage.manifest import SPLITS, read_manifest
 from segray.storage.pairs import Pair, Pairing, find_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import check_error_rate, write_skipped
-from segray.storage.uri import absolute_uri, join_uri
+from segray.storage.uri import absolute_uri, exists, join_uri
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     _check_output(output)
     pairing = _find_pairs(config, tell)
     if pairing.skipped:
-        uri = join_uri(output, SKIPPED)
+        uri, metrics = join_uri(output, SKIPPED), join_uri(output, METRICS)
+        if exists(metrics):
+            remove(metrics)  # it says that what is beside it belongs to it
         write_skipped(uri, pairing.skipped)
         tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
         total = len(pairing.pairs) + len(pairing.skipped)
@@ -78,7 +81,7 @@ def _read_split(uri: str, split: str) -> list[Pair]:
 
 
 def _check_output(output: str) -> None:
-    foreign = [name for name in child_names(output) if name not in NAMES]
+    foreign = [name for name in child_names(output) if name not in (*NAMES, LOCK)]
     if foreign:
         raise InputError(
             f"{output} holds something that is no evaluation ({', '.join(foreign[:3])}): "

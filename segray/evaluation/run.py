@@ -21,6 +21,7 @@ from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file
 from segray.pixels.labels import Labels
 from segray.progress import ProgressLine
+from segray.storage.lock import hold_lock
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri
@@ -42,21 +43,22 @@ def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluatio
         tell: is called with lines for the user's terminal.
 
     Raises:
-        InputError: see `evaluate_pairs`.
+        InputError: see `evaluate_pairs`; or another run is at work on the output.
     """
     config, pairing = preparation.config, preparation.pairing
-    return evaluate_pairs(
-        preparation.bundle,
-        pairing.pairs,
-        preparation.output,
-        tell,
-        engine=config.engine,
-        workers=config.workers,
-        use_gpu=config.use_gpu,
-        batch_size=config.batch_size,
-        skipped=pairing.skipped,
-        configuration=config.to_json(),
-    )
+    with hold_lock(preparation.output, tell):
+        return evaluate_pairs(
+            preparation.bundle,
+            pairing.pairs,
+            preparation.output,
+            tell,
+            engine=config.engine,
+            workers=config.workers,
+            use_gpu=config.use_gpu,
+            batch_size=config.batch_size,
+            skipped=pairing.skipped,
+            configuration=config.to_json(),
+        )
 
 
 def evaluate_pairs(

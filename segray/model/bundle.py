@@ -44,6 +44,7 @@ class Bundle:
         labels: the model's classes.
         image_size: the side of the square that the network takes, in pixels.
         input_range: what the network scales pixel values to.
+        even_upsampling: see `segray.model.unet.build_unet`.
         files: the content of the files that were asked for, each checked against its sha256.
     """
 
@@ -52,6 +53,7 @@ class Bundle:
     labels: Labels
     image_size: int
     input_range: tuple[float, float]
+    even_upsampling: bool
     files: dict[str, bytes]
 
 
@@ -90,6 +92,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         labels = _parse_labels(document["labels"], document["architecture"]["classes"])
         image_size = _parse_image_size(document["architecture"]["image_size"])
         low, high = map(float, document["architecture"]["input_range"])
+        even = _parse_switch(document["architecture"]["even_upsampling"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{description} is no model description ({type(error).__name__}: {error}): "
@@ -97,7 +100,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         ) from error
     content = {name: _read_checked(join_uri(uri, name), expected[name]) for name in files}
     digest = hashlib.sha256(text).hexdigest()[:16]
-    return Bundle(uri, digest, labels, image_size, (low, high), content)
+    return Bundle(uri, digest, labels, image_size, (low, high), even, content)
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -116,6 +119,12 @@ def _parse_image_size(image_size: Any) -> int:
     if not isinstance(image_size, int) or image_size not in _IMAGE_SIZES:
         raise ValueError(f"the image size {image_size!r}")
     return image_size
+
+
+def _parse_switch(switch: Any) -> bool:
+    if not isinstance(switch, bool):
+        raise ValueError(f"{switch!r} is not true or false")
+    return switch
 
 
 def _read_checked(uri: str, expected: str) -> bytes:
@@ -142,7 +151,7 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
         InputError: the folder cannot be written.
     """
     from segray import __version__
-    from segray.model.unet import input_range, weights_content
+    from segray.model.unet import has_even_upsampling, input_range, weights_content
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
     for name, content in files.items():
@@ -154,6 +163,7 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
             "image_size": model.input_shape[1],
             "classes": model.output_shape[-1],
             "input_range": input_range(model),
+            "even_upsampling": has_even_upsampling(model),
         },
         "labels": labels.to_json(),
         "palette": labels.palette,

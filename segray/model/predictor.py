@@ -81,7 +81,10 @@ class TensorflowPredictor:
         keras.config.set_dtype_policy("mixed_float16" if gpu else "float32")
         try:
             model = build_unet(
-                len(bundle.labels), bundle.image_size, input_range=bundle.input_range
+                len(bundle.labels),
+                bundle.image_size,
+                input_range=bundle.input_range,
+                even_upsampling=bundle.even_upsampling,
             )
         finally:
             keras.config.set_dtype_policy(before)

@@ -4,8 +4,8 @@ The architecture is that of TensorFlow's "Image segmentation" tutorial
 (https://www.tensorflow.org/tutorials/images/segmentation), with as many weights and three
 differences: the network takes images as they are, uint8 in [0, 255], and scales them itself, to the
 [-1, 1] that ImageNet encoders expect unless it is told otherwise; what is doubled in size is
-evened out (`_even_out`); and the decoder's batch normalisation is synchronised over the replicas of
-a training run.
+evened out (`_even_out`), unless it is told otherwise; and the decoder's batch normalisation is
+synchronised over the replicas of a training run.
 """
 
 import io
@@ -38,6 +38,7 @@ def build_unet(
     encoder_weights: bytes | None = None,
     input_range: tuple[float, float] = (-1.0, 1.0),
     momentum: float = MOMENTUM,
+    even_upsampling: bool = True,
 ) -> keras.Model:
     """Build the network: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C].
 
@@ -49,6 +50,7 @@ def build_unet(
             frozen, and waits for the weights of a checkpoint.
         input_range: what the pixel values 0 and 255 are scaled to before the encoder.
         momentum: of the running statistics of batch normalisation that is trained.
+        even_upsampling: even out what the transposed convolutions make; the tutorial does not.
 
     Raises:
         InputError: `image_size` does not fit the encoder, or the weights do not.
@@ -59,12 +61,14 @@ def build_unet(
     scaled = keras.layers.Rescaling((high - low) / 255, offset=low, name="scale")(images)
     *skips, x = _build_encoder(image_size, encoder_weights, momentum)(scaled)
     for filters, skip in zip(_DECODER_FILTERS, reversed(skips), strict=True):
-        x = _upsample(filters, x, momentum)
+        x = _upsample(filters, x, momentum, even_upsampling)
         x = keras.layers.Concatenate()([x, skip])
     logits = keras.layers.Conv2DTranspose(
         classes, 3, strides=2, padding="same", dtype="float32", name="logits"
     )(x)
-    return keras.Model(images, _even_out(logits, "float32"), name="unet")
+    if even_upsampling:
+        logits = _even_out(logits, "float32")
+    return keras.Model(images, logits, name="unet")
 
 
 def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> keras.Model:
@@ -111,7 +115,7 @@ def _file_name(content: bytes) -> str:
     return "encoder.h5" if legacy else "encoder.weights.h5"
 
 
-def _upsample(filters: int, x: keras.KerasTensor, momentum: float) -> keras.KerasTensor:
+def _upsample(filters: int, x: keras.KerasTensor, momentum: float, even: bool) -> keras.KerasTensor:
     """Double the resolution: the pix2pix block, https://arxiv.org/abs/1611.07004."""
     x = keras.layers.Conv2DTranspose(
         filters,
@@ -121,7 +125,8 @@ def _upsample(filters: int, x: keras.KerasTensor, momentum: float) -> keras.Kera
         kernel_initializer=keras.initializers.RandomNormal(0.0, 0.02),
         use_bias=False,
     )(x)
-    x = _even_out(x)
+    if even:
+        x = _even_out(x)
     x = keras.layers.BatchNormalization(momentum=momentum, synchronized=True)(x)
     return keras.layers.ReLU()(x)
 
@@ -131,7 +136,7 @@ def _even_out(x: keras.KerasTensor, dtype: str | None = None) -> keras.KerasTens
 
     Of its three rows at stride 2, two meet every second row of pixels and one meets those between,
     and so for columns: the result is a checkerboard (https://distill.pub/2016/deconv-checkerboard).
-    In the means of two by two pixels each of its nine weights counts once everywhere.
+    In the means of two by two pixels each of its nine weights counts once, but at the edges.
     """
     return keras.layers.AveragePooling2D(2, strides=1, padding="same", dtype=dtype)(x)
 
@@ -140,6 +145,11 @@ def input_range(model: keras.Model) -> tuple[float, float]:
     """What a network scales the pixel values 0 and 255 to."""
     scale = model.get_layer("scale")
     return (scale.offset, scale.offset + 255 * scale.scale)
+
+
+def has_even_upsampling(model: keras.Model) -> bool:
+    """Whether a network evens out what its transposed convolutions make."""
+    return any(isinstance(layer, keras.layers.AveragePooling2D) for layer in model.layers)
 
 
 def weights_content(model: keras.Model) -> bytes:

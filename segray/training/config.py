@@ -69,6 +69,9 @@ class TrainConfig:
     Keras weights file for MobileNetV2 without its top."""
     input_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH")] = (-1.0, 1.0)
     """What pixel values are scaled to inside the network; ImageNet's weights expect -1 to 1."""
+    even_upsampling: bool = True
+    """Even out what the decoder's transposed convolutions make: their three by three weights at
+    stride two leave a checkerboard, which costs accuracy."""
     frozen_epochs: int = 2
     """For so many epochs an encoder with given weights stays as it is; its batch-normalisation
     statistics always do. An encoder that starts from none is trained from the first epoch."""
@@ -249,8 +252,13 @@ class TrainConfig:
                     f"--class-weights: {word!r} is no NAME=WEIGHT of the classes "
                     f"{' '.join(self.labels.names)}, and not none or balanced alone"
                 ) from error
-            _require(0 <= weight < math.inf, f"--class-weights: {word!r} must not be below 0")
-            weights[index] = weight
+            # As float32, in which the loss is computed: 1e39 is infinite there.
+            with np.errstate(over="ignore"):
+                weights[index] = weight
+            _require(
+                0 <= weights[index] < math.inf,
+                f"--class-weights: {word!r} must be a number, 0 or above",
+            )
         _require(bool(weights.any()), "--class-weights: one must be above 0")
         return weights
 
@@ -275,6 +283,7 @@ RECIPES: dict[Recipe, dict[str, Any]] = {
     "tutorial": {
         "batch_size": 64,
         "input_range": (0.0, 1.0),
+        "even_upsampling": False,
         "optimizer": "adamw",
         "encoder_learning_rate": 0.0,
         "schedule": "constant",

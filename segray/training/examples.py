@@ -120,7 +120,7 @@ class Decoded:
         skipped: the other pairs, and why.
         digests: of the content of both files of each example.
         class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
-            network's size.
+            size that it is kept in.
     """
 
     examples: Examples

@@ -1,5 +1,6 @@
 """Fitting: the training loop in processes of Ray Train, or in this one."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import ray
 import ray.train
 from ray._private.state import available_resources_per_node
+from ray.exceptions import RayError
 from ray.train.tensorflow import TensorflowTrainer
 
 from segray.errors import InputError
@@ -57,15 +59,17 @@ def _free_cpus() -> list[float]:
 def _report_waiting(workers: int, resources: dict[str, float], tell: Callable[[str], None]) -> None:
     """Where Ray has no room for the workers, say what they ask for."""
     asked = [resources] * workers
-    groups = ray.util.placement_group_table().values()
-    waiting = [group for group in groups if group["state"] == "PENDING"]
-    if any([*group["bundles"].values()] == asked for group in waiting):
-        free = ray.available_resources()
-        tell(
-            f"waiting for room for {workers} worker(s) on {_name(resources)} each: "
-            f"{_name({kind: free.get(kind, 0.0) for kind in resources})} are free, on all "
-            "nodes together"
-        )
+    # What cannot be told now is told the next time.
+    with contextlib.suppress(RayError):
+        groups = ray.util.placement_group_table().values()
+        waiting = [group for group in groups if group["state"] == "PENDING"]
+        if any([*group["bundles"].values()] == asked for group in waiting):
+            free = ray.available_resources()
+            tell(
+                f"waiting for room for {workers} worker(s) on {_name(resources)} each: "
+                f"{_name({kind: free.get(kind, 0.0) for kind in resources})} are free, on all "
+                "nodes together"
+            )
 
 
 def _name(resources: dict[str, float]) -> str:

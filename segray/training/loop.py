@@ -283,7 +283,15 @@ class TrainingLoop:
         policy = keras.config.dtype_policy()
         # The bundle is float32 whatever was trained with: each engine chooses its own precision.
         keras.config.set_dtype_policy("float32")
-        best = build_unet(len(config.labels), config.image_size, input_range=config.input_range)
+        try:
+            best = build_unet(
+                len(config.labels),
+                config.image_size,
+                input_range=config.input_range,
+                even_upsampling=config.even_upsampling,
+            )
+        finally:
+            keras.config.set_dtype_policy(policy)
         self._checkpoints.load_model(progress.best_epoch, best)
         self._tell(f"writing the model of the best epoch, {progress.best_epoch}")
         metrics = progress.history[progress.best_epoch - 1]
@@ -291,7 +299,6 @@ class TrainingLoop:
         if config.calibrate:
             record["temperature"] = calibrate(best, self._validation, config.seed)
         write_bundle(join_uri(self._assignment.output, "model"), best, config.labels, record)
-        keras.config.set_dtype_policy(policy)
 
 
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:

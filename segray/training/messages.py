@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segray.ticker import ticking
@@ -185,11 +186,13 @@ def relay_messages(
     messages = Messages()
 
     def pass_on() -> None:
-        lines, history = messages.take()
-        for line in lines:
-            tell(line)
-        if history is not None:
-            track(history)
+        # The next call takes what this one could not.
+        with contextlib.suppress(RayError):
+            lines, history = messages.take()
+            for line in lines:
+                tell(line)
+            if history is not None:
+                track(history)
 
     try:
         with ticking(_POLL_SECONDS, pass_on):

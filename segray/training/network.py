@@ -49,7 +49,12 @@ class TrainableNetwork:
         classes, size = len(config.labels), config.image_size
         with strategy.scope():
             self.model = build_unet(
-                classes, size, encoder_weights, config.input_range, config.batch_norm_momentum
+                classes,
+                size,
+                encoder_weights,
+                config.input_range,
+                config.batch_norm_momentum,
+                config.even_upsampling,
             )
             self._encoder = self.model.get_layer("encoder")
             self._pretrained = encoder_weights is not None

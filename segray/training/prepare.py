@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segray.errors import InputError
+from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.storage.files import child_names, read_bytes
@@ -22,6 +23,8 @@ from segray.training.tracking import check_tracking
 
 #: What a run's folder is known by; it holds what the run was started with.
 MARKER = "config.json"
+#: The folder, in a run's folder, of the best model's scores on the validation part.
+EVALUATION = "evaluation"
 #: The list of the files that are not used, and why.
 SKIPPED = "skipped.jsonl"
 #: The list of the pairs that are used, as --pairs takes it.
@@ -61,6 +64,7 @@ class Preparation:
         config: with the sample data set filled in where no data was named.
         output: the absolute URI of the run's folder.
         resumed: whether that folder holds this run already.
+        finished: whether nothing is left to do, whatever has become of the data.
         train: the pairs to learn from; of a resumed run those it was started on, as far as they
             are still there.
         validation: the pairs to score on; likewise.
@@ -72,6 +76,7 @@ class Preparation:
     config: TrainConfig
     output: str
     resumed: bool
+    finished: bool
     train: list[Pair]
     validation: list[Pair]
     skipped: list[Skipped]
@@ -96,6 +101,8 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     resumed = exists(join_uri(output, MARKER))
     _check_output(output, resumed, config)
     config = _with_data(config, tell)
+    if resumed and is_finished(output):
+        return Preparation(config, output, True, True, [], [], [], b"")
     train, validation, skipped = _find_pairs(config)
     rows = read_dataset(output) if resumed else []
     if rows:
@@ -123,7 +130,19 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     # What a checkpoint or the model itself holds is not read again: the file may be gone by now.
     known = config.encoder_weights != "none" and _has_learned(output)
     weights = b"" if known else read_encoder_weights(config.encoder_weights)
-    return Preparation(config, output, resumed, train, validation, skipped, weights)
+    return Preparation(config, output, resumed, False, train, validation, skipped, weights)
+
+
+def is_finished(output: str) -> bool:
+    """Whether a run's folder has its model and the scores of it.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    return all(
+        exists(join_uri(output, *names))
+        for names in (("model", DESCRIPTION), (EVALUATION, METRICS))
+    )
 
 
 def _has_learned(output: str) -> bool:
@@ -159,6 +178,12 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
         other = find_pairs(config.validation_images, config.validation_masks)
         skipped = skipped + other.skipped
         validation = other.pairs
+        learned = {pair.image for pair in pairs}
+        if both := [pair.image for pair in validation if pair.image in learned]:
+            raise InputError(
+                f"{len(both)} image(s) are in both --images and --validation-images, such as "
+                f"{both[0]}: scores on what was learned say nothing; give folders apart"
+            )
     return pairs, validation, skipped
 
 
@@ -232,16 +257,17 @@ def _check_output(output: str, resumed: bool, config: TrainConfig) -> None:
             )
         return
     before = read_marker(output)["configuration"]
-    for name, value in json.loads(json.dumps(config.to_json())).items():
-        if name in _FREE_SETTINGS:
-            continue
-        if name not in before:
-            raise InputError(
-                f"{output} holds a run of another version of segray, which knew no "
-                f"--{name.replace('_', '-')}: give another --output, or delete that folder"
-            )
-        if before[name] != value:
-            raise InputError(
-                f"{output} holds a run with --{name.replace('_', '-')} {before[name]}, and "
-                f"this one has {value}: give another --output, or delete that folder"
-            )
+    now = json.loads(json.dumps(config.to_json()))
+    for name in sorted((now.keys() | before.keys()) - set(_FREE_SETTINGS)):
+        flag = f"--{name.replace('_', '-')}"
+        if name in now and name in before:
+            difference = f"with {flag} {before[name]}, and this one has {now[name]}"
+            if before[name] == now[name]:
+                continue
+        elif name in now:
+            difference = f"of another version of segray, which knew no {flag}"
+        else:
+            difference = f"of another version of segray, with {flag}, which this one does not know"
+        raise InputError(
+            f"{output} holds a run {difference}: give another --output, or delete that folder"
+        )

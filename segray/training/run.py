@@ -15,7 +15,7 @@ from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION
 from segray.model.encoder import read_encoder_weights
 from segray.progress import ProgressLine
-from segray.storage.files import read_bytes, write_bytes
+from segray.storage.files import read_bytes, remove, remove_partial, write_bytes
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import check_error_rate, write_skipped
 from segray.storage.uri import exists, join_uri
@@ -24,11 +24,15 @@ from segray.training.dataset import DataSet
 from segray.training.examples import decode_pairs
 from segray.training.fit import fit
 from segray.training.loop import Assignment
-from segray.training.prepare import MARKER, SKIPPED, Preparation, read_marker
+from segray.training.prepare import (
+    EVALUATION,
+    MARKER,
+    SKIPPED,
+    Preparation,
+    is_finished,
+    read_marker,
+)
 from segray.training.tracking import History, tracking
-
-#: The folder, in a run's folder, of the best model's scores on the validation part.
-EVALUATION = "evaluation"
 
 # The part of a node's object store that decoded examples may take.
 _STORE_SHARE = 0.5
@@ -68,7 +72,8 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         if exists(join_uri(output, MARKER)) != preparation.resumed:
             raise InputError(f"another run has begun or removed {output} just now: run again")
         # A finished run needs its data no more.
-        data = None if _is_finished(output) else _claim_data(preparation, tell)
+        finished = preparation.finished or is_finished(output)
+        data = None if finished else _claim_data(preparation, tell)
         record = {
             "configuration": config.to_json(),
             "command": sys.argv,
@@ -81,18 +86,13 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
                 _learn(preparation, data, record, tell, track)
                 check_lock()
                 _evaluate(preparation, data, tell)
+                # Of processes that were killed as they wrote.
+                remove_partial(output, deep=True)
             history = _read_history(output)
             track(history)
         document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
         evaluation = json.loads(read_bytes(join_uri(output, EVALUATION, METRICS)))
         return TrainSummary(output, len(history), document["metrics"], evaluation)
-
-
-def _is_finished(output: str) -> bool:
-    return all(
-        exists(join_uri(output, *names))
-        for names in (("model", DESCRIPTION), (EVALUATION, METRICS))
-    )
 
 
 def _learn(
@@ -123,9 +123,9 @@ def _learn(
 
 
 def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
-    """Score the model on the validation part."""
+    """Score the model on the validation part, all of it."""
     config, output = preparation.config, preparation.output
-    evaluate_pairs(
+    evaluation = evaluate_pairs(
         join_uri(output, "model"),
         data.validation.examples.pairs,
         join_uri(output, EVALUATION),
@@ -134,6 +134,14 @@ def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], Non
         use_gpu=config.use_gpu and config.workers > 0,
         configuration=config.to_json(),
     )
+    if evaluation.skipped:
+        # What says that the run is finished.
+        remove(join_uri(output, EVALUATION, METRICS))
+        raise InputError(
+            f"{len(evaluation.skipped)} pair(s) of the validation part cannot be read any more, "
+            f"the first: {evaluation.skipped[0].reason}; the model is trained: put the data back "
+            "and run the same command again to score it"
+        )
 
 
 def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:

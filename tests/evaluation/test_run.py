@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from segray.evaluation.stages import figures_schema
 from segray.model.bundle import ONNX, open_bundle
 from segray.pixels.labels import IGNORED, Labels
 from segray.storage.files import read_bytes, write_bytes
+from segray.storage.lock import hold_lock
 from segray.storage.pairs import Pair
 from segray.storage.uri import join_uri
 from tests.support import IMAGE_SIZE, draw_picture, encode
@@ -250,6 +252,31 @@ def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(
     assert rows(str(tmp_path)) == []
     assert not (tmp_path / "worst.png").exists()
     assert "gone.jpg" in (tmp_path / "skipped.jsonl").read_text()
+
+
+def test_two_evaluations_of_one_output_at_once_are_refused(finished) -> None:
+    config, _ = finished
+    with (
+        hold_lock(config.output, print),
+        pytest.raises(InputError, match="another run is at work on this output"),
+    ):
+        run(config)
+
+
+def test_an_evaluation_that_is_refused_leaves_no_figures_of_another(
+    finished, tmp_path: Path
+) -> None:
+    config, _ = finished
+    shutil.copytree(config.output, tmp_path / "out")
+    shutil.copytree(config.images, tmp_path / "images")
+    shutil.copy(next((tmp_path / "images").iterdir()), tmp_path / "images" / "lone.png")
+    again = dataclasses.replace(
+        config, images=str(tmp_path / "images"), output=str(tmp_path / "out"), max_error_rate=0.0
+    )
+    with pytest.raises(InputError, match="over --max-error-rate"):
+        run(again)
+    assert "lone.png" in (tmp_path / "out" / "skipped.jsonl").read_text()
+    assert not (tmp_path / "out" / "metrics.json").exists()
 
 
 def test_no_pair_is_refused(bundle_uri: str, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segray.storage.files import PARTIAL
 from tests.support import write_shapes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -170,3 +171,4 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(
     names = {path.name for path in (output / "checkpoints").iterdir() if path.is_file()}
     names -= {".validate_storage_marker"}  # Ray Train's own
     assert all(re.fullmatch(r"epoch_\d{4}\.npz", name) for name in names), names
+    assert not list(output.rglob(f"{PARTIAL}*"))

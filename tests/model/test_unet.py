@@ -71,6 +71,17 @@ def test_what_is_doubled_in_size_has_no_checkerboard() -> None:
         assert np.ptp(inner[0, 0, 0]) > 0.01
 
 
+def test_the_tutorials_decoder_is_not_evened_out() -> None:
+    """It has the same weights, and gives other logits."""
+    even, plain = build_unet(2, 64), build_unet(2, 64, even_upsampling=False)
+    assert not [x for x in plain.layers if isinstance(x, keras.layers.AveragePooling2D)]
+    assert [x.shape for x in plain.weights] == [x.shape for x in even.weights]
+    plain.set_weights(even.get_weights())
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    difference = np.abs(plain(images).numpy() - even(images).numpy()).max()
+    assert difference > 0.1 * np.abs(plain(images)).max()
+
+
 @pytest.mark.parametrize("size", [-32, 0, 31, 33, 100])
 def test_refuses_an_image_size_that_is_no_multiple_of_32(size: int) -> None:
     with pytest.raises(InputError, match=rf"^--image-size {size} is no multiple of 32: take 96"):

@@ -60,7 +60,8 @@ PIXELS = np.array([600, 300, 100])
         ({"class_weights": ("pet",)}, "'pet' is no NAME=WEIGHT"),
         ({"class_weights": ("balanced", "pet=2")}, "not none or balanced alone"),
         ({"class_weights": ("pet=1", "border=3", "pet=2")}, "--class-weights names pet twice: "),
-        ({"class_weights": ("pet=-1",)}, "'pet=-1' must not be below 0"),
+        ({"class_weights": ("pet=-1",)}, "'pet=-1' must be a number, 0 or above"),
+        ({"class_weights": ("pet=1e39",)}, "'pet=1e39' must be a number"),
         ({"class_weights": ("pet=nan",)}, "'pet=nan'"),
         ({"class_weights": ("pet=inf",)}, "'pet=inf'"),
         ({"class_weights": ("pet=0", "background=0", "border=0")}, "one must be above 0"),
@@ -103,6 +104,7 @@ def test_the_tutorials_recipe_is_the_tutorials() -> None:
     config = TrainConfig(**RECIPES["tutorial"])
     assert config.batch_size == 64
     assert config.input_range == (0.0, 1.0)
+    assert not config.even_upsampling
     assert config.encoder_learning_rate == config.weight_decay == config.warmup == 0
     assert (config.schedule, config.loss) == ("constant", "ce")
     assert (config.class_weights, config.label_smoothing) == (("none",), 0)

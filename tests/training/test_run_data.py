@@ -7,12 +7,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import segray
 from segray.errors import InputError
-from segray.storage.files import child_names
+from segray.storage.files import PARTIAL, child_names
 from segray.storage.lock import hold_lock
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import find_pairs
@@ -38,8 +39,15 @@ def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
     document = json.loads((tmp_path / "out/model/model.json").read_text())
     assert document["architecture"]["input_range"] == [0, 1]
     assert "temperature" not in document
-    segmenter = segray.load(str(tmp_path / "out/model"))
-    assert segmenter.segment(tmp_path / "images" / "shape_0.jpg").max() <= 1
+    assert document["architecture"]["even_upsampling"] is False
+    image = tmp_path / "images" / "shape_0.jpg"
+    mask, other = (
+        segray.load(str(tmp_path / "out/model"), engine=engine).segment(image)
+        for engine in ("onnx", "tensorflow")
+    )
+    assert mask.max() <= 1
+    # Both build the tutorial's decoder: with another one, masks part along every border.
+    assert np.count_nonzero(mask != other) <= 2
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +289,64 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str
         run(config, lines)
     # The error says it, and no line before it.
     assert not [line for line in lines if "no number" in line]
+
+
+def test_a_validation_set_that_is_learned_from_is_refused(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 4)
+    config = settings(
+        *(str(tmp_path), str(tmp_path / "out"), "none"),
+        validation_images=str(tmp_path / "images"),
+        validation_masks=str(tmp_path / "masks"),
+    )
+    with pytest.raises(InputError, match=r"^4 image\(s\) are in both --images and --validation-im"):
+        prepare_training(config, print)
+
+
+@pytest.mark.parametrize(("setting", "message"), [("seed", "knew no --seed"), ("", "with --ema, ")])
+def test_a_run_of_a_version_with_other_settings_is_refused(
+    stopped, tmp_path: Path, setting: str, message: str
+) -> None:
+    folder, config, _ = stopped
+    document = json.loads((folder / "out" / "config.json").read_text())
+    if setting:
+        del document["configuration"][setting]
+    else:
+        document["configuration"]["ema"] = 0.99
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"a run of another version of segray, (which )?{message}"):
+        prepare_training(dataclasses.replace(config, output=str(tmp_path)), print)
+
+
+def test_a_validation_part_that_is_gone_in_the_end_is_scored_when_it_is_back(
+    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segray.training import run as run_module
+
+    data, away = tmp_path / "data", tmp_path / "away"
+    write_shapes(str(data), 12)
+    config = settings(str(data), str(tmp_path / "out"), encoder_file, workers=0, epochs=1)
+    fit = run_module.fit
+
+    def fit_and_lose(*arguments) -> None:
+        fit(*arguments)
+        data.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "fit", fit_and_lose)
+        with pytest.raises(InputError, match=r"^2 pair\(s\) of the validation part cannot be read"):
+            run(config)
+    assert not (tmp_path / "out" / "evaluation" / "metrics.json").exists()
+    # As a process leaves it that is killed while it writes.
+    half = tmp_path / "out" / "previews" / f"{PARTIAL}0123"
+    half.write_bytes(b"half")
+
+    away.rename(data)
+    summary, lines = run(config)
+    assert not [line for line in lines if line.startswith("epoch")]
+    record = json.loads((tmp_path / "out" / "evaluation" / "metrics.json").read_text())
+    assert summary.evaluation == record
+    assert record["counts"]["evaluated"] == 2
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"configuration": null, "data_fingerprint": "x"}'])

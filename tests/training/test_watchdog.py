@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import ray
 
 from segray.training.messages import Messages, Position, relay_messages
 from segray.training.tracking import History
@@ -263,3 +264,14 @@ def test_lines_reach_the_terminal_in_their_order() -> None:
         assert messages.problem() == "the end"
     assert lines == ["line 0", "line 1", "line 2", "the end"]
     assert histories[-1] == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_what_ends_a_run_is_not_hidden_by_a_mailbox_that_is_gone() -> None:
+    def lose() -> None:
+        with relay_messages(print, lambda history: None) as messages:
+            ray.kill(messages._mailbox)
+            time.sleep(1.5)  # the thread that passes messages on has asked a few times
+            raise ValueError("the first to happen")
+
+    with pytest.raises(ValueError, match="the first to happen"):
+        lose()
