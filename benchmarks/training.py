@@ -1,6 +1,6 @@
 """How fast training goes, beside a bare Keras `model.fit` over the same arrays in memory.
 
-    python benchmarks/training.py                               # three rounds, some 25 minutes
+    python benchmarks/training.py                               # three rounds, some 20 minutes
     python benchmarks/training.py --rounds 1 --json one.json
     python benchmarks/training.py --image-size 32 --images 16 --rounds 1 --sides 0 bare
 
@@ -70,8 +70,8 @@ class TrainingBenchmark:
     """Side of the square that the network sees, in pixels."""
     batch_size: int = 16
     """Images in a step, over all workers together."""
-    epochs: int = 4
-    """Of each run; the first one is not counted."""
+    epochs: int = 8
+    """Of each run; the first one is not counted. Ray's own processes start during the next two."""
     rounds: int = 3
     """How often each side runs."""
     sides: tuple[Side, ...] = ("1", "same", "2", "0", "bare")

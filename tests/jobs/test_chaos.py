@@ -1,7 +1,7 @@
 """Kill -9 at random moments: the job that trains, and one of its workers.
 
-Reduced here to one run in which both are killed; in full, five runs for each:
-`SEGRAY_CHAOS=5 pytest tests/jobs/test_chaos.py`.
+Reduced here to one run of two workers in which both are killed; in full, five runs for each, of two
+workers and of one by turns: `SEGRAY_CHAOS=5 pytest tests/jobs/test_chaos.py`.
 """
 
 import contextlib
@@ -37,7 +37,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(data: Path, output: Path, encoder_file: str) -> subprocess.Popen[bytes]:
+def workers_of(turn: int) -> int:
+    return 2 - turn % 2
+
+
+def start(data: Path, output: Path, encoder_file: str, workers: int) -> subprocess.Popen[bytes]:
     flags = {
         "images": data / "images",
         "masks": data / "masks",
@@ -47,6 +51,7 @@ def start(data: Path, output: Path, encoder_file: str) -> subprocess.Popen[bytes
         "batch-size": 8,
         "epochs": EPOCHS,
         "frozen-epochs": 1,
+        "workers": workers,
     }
     command = [sys.executable, "jobs/train.py", "--classes", "box=10", "ground=20"]
     command += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
@@ -61,11 +66,16 @@ def finish(process: subprocess.Popen[bytes], output: Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory, encoder_file: str):
-    """The scores of each epoch, the weights, and the seconds that a whole run takes."""
-    output = tmp_path_factory.mktemp("straight") / "out"
-    started = time.monotonic()
-    finish(start(data, output, encoder_file), output)
-    return scores(output), weights(output), time.monotonic() - started
+    """By the number of workers: the scores of each epoch, the weights, and the seconds that a whole
+    run takes.
+    """
+    runs = {}
+    for workers in {workers_of(turn) for turn in range(ROUNDS)}:
+        output = tmp_path_factory.mktemp("straight") / "out"
+        started = time.monotonic()
+        finish(start(data, output, encoder_file, workers), output)
+        runs[workers] = (scores(output), weights(output), time.monotonic() - started)
+    return runs
 
 
 def scores(output: Path) -> list[dict[str, object]]:
@@ -114,13 +124,12 @@ def kill_driver(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def kill_worker(process: subprocess.Popen[bytes]) -> bool:
+def kill_worker(process: subprocess.Popen[bytes], chance: random.Random) -> bool:
     """Whether there was one."""
-    for pid, command in descendants(process.pid).items():
-        if "RayTrainWorker" in command:
-            kill(pid)
-            return True
-    return False
+    workers = [p for p, name in descendants(process.pid).items() if "RayTrainWorker" in name]
+    if workers:
+        kill(chance.choice(sorted(workers)))
+    return bool(workers)
 
 
 def wait_for_epochs(process: subprocess.Popen[bytes], output: Path, epochs: int) -> None:
@@ -141,10 +150,10 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(
     victims: tuple[str, ...],
     turn: int,
 ) -> None:
-    expected, expected_weights, seconds = uninterrupted
+    expected, expected_weights, seconds = uninterrupted[workers_of(turn)]
     output = tmp_path / "out"
     chance = random.Random(f"{' and '.join(victims)}{turn}")
-    process = start(data, output, encoder_file)
+    process = start(data, output, encoder_file, workers_of(turn))
     # How many epochs are saved by then: each is killed between two, inside of one, or before all.
     moments = sorted(chance.sample(range(EPOCHS), len(victims)))
     for victim, saved in zip(victims, moments, strict=True):
@@ -156,10 +165,10 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(
         if victim == "driver":
             assert process.poll() is None, "the run was over before it was killed"
             kill_driver(process)
-            process = start(data, output, encoder_file)
+            process = start(data, output, encoder_file, workers_of(turn))
         else:
             killed = False
-            while process.poll() is None and not (killed := kill_worker(process)):
+            while process.poll() is None and not (killed := kill_worker(process, chance)):
                 time.sleep(0.1)
             assert killed, "the run was over before a worker was found"
     finish(process, output)
