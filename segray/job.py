@@ -93,7 +93,8 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
         workers: how many are going to hold a GPU each, all at the same time.
 
     Raises:
-        InputError: nothing answers at RAY_ADDRESS, or this machine has too few GPUs.
+        InputError: nothing answers at RAY_ADDRESS, Ray does not start, or this machine has too few
+            GPUs.
     """
     # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -118,6 +119,13 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
             f"{error}: it has to run the same version of Ray ({ray.__version__}), and if it asks "
             "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too, or submit this "
             "command with `ray job submit`"
+        ) from error
+    # What keeps Ray from starting is of many kinds, a bare Exception among them.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"Ray did not start: {reason}: mend that, or end other work on this machine, and run "
+            "again"
         ) from error
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)

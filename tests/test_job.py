@@ -93,6 +93,24 @@ def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path) -> None:
     assert (tmp_path / "result").read_text() == "done"
 
 
+def test_that_ray_does_not_start_is_a_line(tmp_path: Path) -> None:
+    """Its sockets lie below its folder, and a socket's path may not be long."""
+    program = "from segray.job import run_job, start_ray; run_job(lambda: start_ray(False))"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**clean, "RAY_TMPDIR": str(tmp_path / ("long" * 30))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: Ray did not start: ")
+    assert "path length" in line
+    assert line.endswith("run again")
+
+
 WAITING = """
 import signal, time
 from segray.job import run_job, start_ray, tell
