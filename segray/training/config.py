@@ -257,7 +257,7 @@ class TrainConfig:
                 weights[index] = weight
             _require(
                 0 <= weights[index] < math.inf,
-                f"--class-weights: {word!r} must be a number, 0 or above",
+                f"--class-weights: {word!r} must be in 0 to 3e38",
             )
         _require(bool(weights.any()), "--class-weights: one must be above 0")
         return weights

@@ -1,5 +1,6 @@
 """A training run: from two folders to a model bundle."""
 
+import contextlib
 import json
 import sys
 import time
@@ -81,7 +82,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         }
         with tracking(config.mlflow, output, record, tell) as track:
             if data is None:
-                tell("this run is trained to its end")
+                tell("this run is trained to its end; for other data give another --output")
             else:
                 _learn(preparation, data, record, tell, track)
                 check_lock()
@@ -90,8 +91,9 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
                 remove_partial(output, deep=True)
             history = _read_history(output)
             track(history)
-        document = json.loads(read_bytes(join_uri(output, "model", DESCRIPTION)))
-        evaluation = json.loads(read_bytes(join_uri(output, EVALUATION, METRICS)))
+        uris = join_uri(output, "model", DESCRIPTION), join_uri(output, EVALUATION, METRICS)
+        document = _parse(uris[0], read_bytes(uris[0]), "metrics")
+        evaluation = _parse(uris[1], read_bytes(uris[1]), "model_size")
         return TrainSummary(output, len(history), document["metrics"], evaluation)
 
 
@@ -152,6 +154,12 @@ def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
     else:
         _report_skipped(preparation, data, tell)
     _check_labels(preparation, data, tell)
+    copies = set(data.train.digests) & set(data.validation.digests)
+    if copies:
+        tell(
+            f"{len(copies)} pair(s) of the validation part are learned from as well, as copies: "
+            "scores on them say nothing"
+        )
     if not preparation.resumed:
         data.write(preparation.output)
         document = {
@@ -235,5 +243,17 @@ def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str],
 
 
 def _read_history(output: str) -> list[dict[str, Any]]:
-    lines = read_bytes(join_uri(output, "metrics.jsonl")).splitlines()
-    return [json.loads(line) for line in lines]
+    uri = join_uri(output, "metrics.jsonl")
+    return [_parse(uri, line, "epoch") for line in read_bytes(uri).splitlines()]
+
+
+def _parse(uri: str, text: bytes, key: str) -> dict[str, Any]:
+    """A JSON object that has a key."""
+    with contextlib.suppress(ValueError):
+        document = json.loads(text)
+        if isinstance(document, dict) and key in document:
+            return document
+    raise InputError(
+        f"{uri} is damaged: delete it with the folder model/, and run again; both are made anew "
+        "from the checkpoints"
+    )

@@ -302,6 +302,39 @@ def test_a_validation_set_that_is_learned_from_is_refused(tmp_path: Path) -> Non
         prepare_training(config, print)
 
 
+def test_copies_of_what_is_learned_from_are_told(tmp_path: Path, encoder_file: str) -> None:
+    write_shapes(str(tmp_path / "data"), 5)
+    write_shapes(str(tmp_path / "copies"), 3)
+    config = settings(
+        *(str(tmp_path / "data"), str(tmp_path / "out"), encoder_file),
+        validation_images=str(tmp_path / "copies" / "images"),
+        validation_masks=str(tmp_path / "copies" / "masks"),
+        **{"workers": 0, "epochs": 1},
+    )
+    _, lines = run(config)
+    [told] = [line for line in lines if "copies" in line]
+    assert told.startswith("3 pair(s) of the validation part are learned from as well")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model/model.json", "{"),
+        ("model/model.json", "{}"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"x'),
+        ("evaluation/metrics.json", "[]"),
+    ],
+)
+def test_a_finished_run_with_a_damaged_file_says_so(
+    stopped, tmp_path: Path, name: str, content: str
+) -> None:
+    folder, config, _ = stopped
+    output = shutil.copytree(folder / "out", tmp_path / "out")
+    (output / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name} is damaged: delete it with the folder model/"):
+        run(dataclasses.replace(config, output=str(output)))
+
+
 @pytest.mark.parametrize(("setting", "message"), [("seed", "knew no --seed"), ("", "with --ema, ")])
 def test_a_run_of_a_version_with_other_settings_is_refused(
     stopped, tmp_path: Path, setting: str, message: str
