@@ -10,7 +10,7 @@ from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
 from segray.storage.files import child_names, remove
 from segray.storage.lock import LOCK
-from segray.storage.manifest import SPLITS, read_manifest
+from segray.storage.manifest import DATASET, SPLITS, read_manifest
 from segray.storage.pairs import Pair, Pairing, find_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import check_error_rate, write_skipped
@@ -49,6 +49,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     bundle = open_bundle(config.model, [engine_file(engine)])
     _check_output(output)
     pairing = _find_pairs(config, tell)
+    _tell_what_was_learned(bundle, pairing.pairs, tell)
     if pairing.skipped:
         uri, metrics = join_uri(output, SKIPPED), join_uri(output, METRICS)
         if exists(metrics):
@@ -66,7 +67,7 @@ def _find_pairs(config: EvaluateConfig, tell: Callable[[str], None]) -> Pairing:
     if config.images is not None and config.masks is not None:
         return find_pairs(config.images, config.masks)
     write_sample(SAMPLE_FOLDER, tell)
-    tell("scoring the labelled sample images, which jobs/train.py learns from without --images")
+    tell("scoring the labelled sample images")
     folder = absolute_uri(SAMPLE_FOLDER)
     return find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
 
@@ -78,6 +79,21 @@ def _read_split(uri: str, split: str) -> list[Pair]:
         filled = " or ".join(f"--split {name}" for name, found in parts.items() if found)
         raise InputError(f"{uri} has no pair in the split {split}: give {filled}")
     return pairs
+
+
+def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
+    """Say how many images the model has learned from, where its run's folder is around it still."""
+    uri = join_uri(bundle.uri.rpartition("/")[0], DATASET)
+    try:
+        learned = {pair.image for pair in read_manifest(uri)["train"]} if exists(uri) else set()
+    except InputError:
+        return  # some other file of that name, or a folder that one may not read
+    count = sum(pair.image in learned for pair in pairs)
+    if count:
+        tell(
+            f"{count} of these {len(pairs)} images are among those that the model has learned from "
+            f"({uri}): on new images it does worse"
+        )
 
 
 def _check_output(output: str) -> None:

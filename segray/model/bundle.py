@@ -57,6 +57,15 @@ class Bundle:
     files: dict[str, bytes]
 
 
+def has_bundle(uri: str) -> bool:
+    """Whether all files of a bundle are in a folder; whether they are whole, `open_bundle` tells.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    return all(exists(join_uri(uri, name)) for name in (DESCRIPTION, WEIGHTS, ONNX))
+
+
 def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
     """Read a bundle.
 

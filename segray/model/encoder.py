@@ -29,8 +29,9 @@ def check_image_size(image_size: int) -> None:
         InputError: the size is no positive multiple of 32.
     """
     if image_size < _STRIDE or image_size % _STRIDE:
+        nearest = max(1, round(image_size / _STRIDE)) * _STRIDE
         raise InputError(
-            f"--image-size {image_size} is no multiple of {_STRIDE}: take 96, 128, 224, ..."
+            f"--image-size {image_size} is no multiple of {_STRIDE}: take {nearest}, which is near"
         )
 
 
@@ -52,7 +53,10 @@ def read_encoder_weights(source: str) -> bytes | None:
         return None
     if source == "imagenet":
         return _read_imagenet()
-    content = read_bytes(absolute_uri(source))
+    try:
+        content = read_bytes(absolute_uri(source))
+    except InputError as error:
+        raise InputError(f"--encoder-weights: {error}") from error
     if not content:
         raise InputError(f"--encoder-weights {source} is an empty file: copy it again")
     return content

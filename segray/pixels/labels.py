@@ -18,6 +18,9 @@ MAX_CLASSES = 255
 MAX_VALUE = 65535
 MAX_COLOUR = 0xFFFFFF
 
+# Of the values that no class claims, how many a refusal names.
+_NAMED_VALUES = 5
+
 # The colour-blind-safe qualitative palette of Okabe and Ito (https://jfly.uni-koeln.de/color/),
 # without its black, strongest contrasts first.
 _OKABE_ITO = (
@@ -158,8 +161,8 @@ class Labels:
             uint8 [H, W], class ids, `IGNORED` where the value is one to ignore.
 
         Raises:
-            InputError: a value that no class claims; the message has the most frequent one and
-                how many pixels hold it, and the caller adds which file it is.
+            InputError: values that no class claims; the message has the most frequent ones and
+                how many pixels hold them, and the caller adds which file it is.
         """
         claimed = np.array((*self.values, *self.ignored), dtype=np.uint32)
         ids = np.array([*range(len(self)), *[IGNORED] * len(self.ignored)], dtype=np.uint8)
@@ -183,18 +186,26 @@ class Labels:
         """Why runs of these values and lengths in pixels cannot be used, and what to do."""
         found, run_of = np.unique(values, return_inverse=True)
         counts = np.bincount(run_of, weights=lengths).astype(np.int64)
-        most = int(counts.argmax())
-        word = self._spell(int(found[most]))
+        most = np.argsort(-counts, kind="stable")[:_NAMED_VALUES]
+        words = [self._spell(int(value)) for value in found[most]]
+        held = [f"{word} in {counts[i]} pixels" for word, i in zip(words, most, strict=True)]
         kind = "colour" if self.coloured else "value"
-        others = f" (and {len(found) - 1} more such {kind}s)" if len(found) > 1 else ""
+        more = len(found) - len(words)
+        if more:
+            held.append(f"{more} more")
+        *first, last = held
+        listed = f"s {', '.join(first)} and {last}" if first else f" {last}"
         claims = " ".join(
             f"{name}={self._spell(value)}"
             for name, value in zip(self.names, self.values, strict=True)
         )
-        quoted = f"'{word}'" if self.coloured else word
+        # The flag as it would have to be given, with what it holds already.
+        ignored = [*map(self._spell, self.ignored), *words]
+        quoted = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
         return (
-            f"has the {kind} {word} in {counts[most]} pixels{others}, which none of --classes "
-            f"{_shorten(claims)} claims: add a class for it, or --ignore-values {quoted}"
+            f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: add a "
+            f"class for {'each' if first else 'it'}, or --ignore-values {quoted}"
+            f"{' …' if more else ''}"
         )
 
     def _spell(self, value: int) -> str:

@@ -26,6 +26,9 @@ SPLITS = {
     "testing": "test",
 }
 
+#: The manifest that a training run keeps, in its folder, of the pairs that it uses.
+DATASET = "pairs.csv"
+
 _COLUMNS = ("image", "mask", "split")
 
 # A row as it was written: its place in words, and its cells in the order of these columns, the

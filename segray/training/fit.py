@@ -14,8 +14,8 @@ from ray.exceptions import RayError
 from ray.train.tensorflow import TensorflowTrainer
 
 from segray.errors import InputError
-from segray.model.bundle import DESCRIPTION
-from segray.storage.uri import exists, file_system, is_local, join_uri
+from segray.model.bundle import has_bundle
+from segray.storage.uri import file_system, is_local, join_uri
 from segray.ticker import ticking
 from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
@@ -116,7 +116,7 @@ def fit(
             if problem := messages.problem():
                 raise InputError(problem) from error
             raise
-        if not exists(join_uri(assignment.output, "model", DESCRIPTION)):
+        if not has_bundle(join_uri(assignment.output, "model")):
             raise InputError(messages.problem() or "the workers ended without a model: run again")
 
 

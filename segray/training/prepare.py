@@ -9,11 +9,11 @@ from typing import Any
 
 from segray.errors import InputError
 from segray.evaluation.write import METRICS
-from segray.model.bundle import DESCRIPTION
+from segray.model.bundle import has_bundle
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.storage.files import child_names, read_bytes
 from segray.storage.lock import LOCK
-from segray.storage.manifest import read_manifest
+from segray.storage.manifest import DATASET, read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import Skipped
@@ -27,9 +27,7 @@ MARKER = "config.json"
 EVALUATION = "evaluation"
 #: The list of the files that are not used, and why.
 SKIPPED = "skipped.jsonl"
-#: The list of the pairs that are used, as --pairs takes it.
-DATASET = "pairs.csv"
-#: Its columns; `digest` is of the content of both files.
+#: The columns of `DATASET`; `digest` is of the content of both files.
 DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
 
 _PARTS = ("train", "validation")
@@ -139,16 +137,13 @@ def is_finished(output: str) -> bool:
     Raises:
         InputError: the store cannot be asked.
     """
-    return all(
-        exists(join_uri(output, *names))
-        for names in (("model", DESCRIPTION), (EVALUATION, METRICS))
-    )
+    return has_bundle(join_uri(output, "model")) and exists(join_uri(output, EVALUATION, METRICS))
 
 
 def _has_learned(output: str) -> bool:
     checkpoints = child_names(join_uri(output, "checkpoints"))
-    return any(name.endswith(".npz") for name in checkpoints) or exists(
-        join_uri(output, "model", DESCRIPTION)
+    return any(name.endswith(".npz") for name in checkpoints) or has_bundle(
+        join_uri(output, "model")
     )
 
 
@@ -249,16 +244,18 @@ def _check_output(output: str, resumed: bool, config: TrainConfig) -> None:
     if not resumed:
         # A run that found too many unreadable files has left the list of them.
         own = (SKIPPED, DATASET, LOCK)
-        names = [name for name in child_names(output) if name not in own]
-        if names:
+        foreign = [name for name in child_names(output) if name not in own]
+        if foreign:
             raise InputError(
-                f"{output} holds something that is no training run ({', '.join(names[:3])}): "
+                f"{output} holds something that is no training run ({', '.join(foreign[:3])}): "
                 "give another --output, or empty the folder"
             )
         return
     before = read_marker(output)["configuration"]
     now = json.loads(json.dumps(config.to_json()))
-    for name in sorted((now.keys() | before.keys()) - set(_FREE_SETTINGS)):
+    names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
+    # A recipe changes many settings: then it is what differs.
+    for name in sorted(names, key=lambda name: (name != "recipe", name)):
         flag = f"--{name.replace('_', '-')}"
         if name in now and name in before:
             difference = f"with {flag} {before[name]}, and this one has {now[name]}"

@@ -13,7 +13,7 @@ import ray
 from segray.errors import InputError
 from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
-from segray.model.bundle import DESCRIPTION
+from segray.model.bundle import DESCRIPTION, has_bundle
 from segray.model.encoder import read_encoder_weights
 from segray.progress import ProgressLine
 from segray.storage.files import read_bytes, remove, remove_partial, write_bytes
@@ -106,7 +106,7 @@ def _learn(
 ) -> None:
     """Train, unless there is a model already."""
     config, output = preparation.config, preparation.output
-    if exists(join_uri(output, "model", DESCRIPTION)):
+    if has_bundle(join_uri(output, "model")):
         return
     weights = preparation.encoder_weights
     if weights == b"" and not Checkpoints(join_uri(output, "checkpoints")).newest():

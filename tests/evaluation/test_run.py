@@ -238,6 +238,27 @@ def test_a_manifest_s_split_is_scored_with_a_bundle_in_memory(
     assert metrics(output)["configuration"]["batch_size"] == 32
 
 
+@pytest.mark.parametrize("learned", ["p0", "elsewhere"])
+def test_images_that_the_model_has_learned_from_are_told(
+    finished, bundle_uri: str, tmp_path: Path, learned: str
+) -> None:
+    config, _ = finished
+    shutil.copytree(bundle_uri, tmp_path / "model")
+    table = "image,mask,split,key,digest\n"
+    for name, split in (("p1", "validation"), (learned, "train")):
+        table += f"{config.images}/{name}.png,{config.masks}/{name}.png,{split},{name},0\n"
+    (tmp_path / "pairs.csv").write_text(table)
+    lines: list[str] = []
+    moved = dataclasses.replace(config, model=str(tmp_path / "model"), output=str(tmp_path / "out"))
+    prepare_evaluation(moved, lines.append)
+    expected = (
+        "1 of these 9 images are among those that the model has learned from "
+        f"({tmp_path}/pairs.csv): on new images it does worse"
+    )
+    assert (expected in lines) == (learned == "p0")
+    assert any("learned from" in line for line in lines) == (learned == "p0")
+
+
 def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(
     finished, bundle_uri: str, tmp_path: Path
 ) -> None:

@@ -58,7 +58,9 @@ TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encode
         ([*TRAIN, "--image-size", "100"], ["--image-size 100", "multiple of 32"]),
         ([*TRAIN, "--output", "other"], ["no training run", "different.png"]),
         ([*TRAIN, "--workers", "3"], ["--batch-size 8", "--workers 3"]),
-        ([*TRAIN, "--encoder-weights", "lost.h5"], ["lost.h5", "no such file"]),
+        ([*TRAIN, "--encoder-weights", "lost.h5"], ["--encoder-weights: ", "lost.h5: no such"]),
+        ([*TRAIN, "--output", "data/note"], ["data/note", "it is a file", "another path"]),
+        ([*TRAIN, "--output", "data/note/run"], ["data/note", "it is a file", "another path"]),
         (["--images", "gs://bucket/i", "--masks", "m"], ["gs://", "s3://bucket/key"]),
     ],
 )
@@ -66,6 +68,7 @@ def test_train(data: Path, flags: list[str], parts: list[str]) -> None:
     (data / "empty").mkdir()
     (data / "other").mkdir()
     (data / "other" / "different.png").write_bytes(b"x")
+    (data / "data" / "note").write_bytes(b"x")
     check_refused(run_job("train", *flags, cwd=data), *parts)
 
 

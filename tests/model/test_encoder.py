@@ -103,7 +103,9 @@ def test_refuses_an_empty_file(tmp_path: Path) -> None:
 def test_refuses_a_missing_file_by_its_name(tmp_path: Path) -> None:
     path = tmp_path / "missing.h5"
 
-    with pytest.raises(InputError, match=rf"^cannot read {path}: no such file or folder$"):
+    with pytest.raises(
+        InputError, match=rf"^--encoder-weights: cannot read {path}: no such file or folder$"
+    ):
         read_encoder_weights(str(path))
 
 

@@ -82,9 +82,10 @@ def test_the_tutorials_decoder_is_not_evened_out() -> None:
     assert difference > 0.1 * np.abs(plain(images)).max()
 
 
-@pytest.mark.parametrize("size", [-32, 0, 31, 33, 100])
-def test_refuses_an_image_size_that_is_no_multiple_of_32(size: int) -> None:
-    with pytest.raises(InputError, match=rf"^--image-size {size} is no multiple of 32: take 96"):
+@pytest.mark.parametrize(("size", "near"), [(-32, 32), (0, 32), (31, 32), (65, 64), (100, 96)])
+def test_refuses_an_image_size_that_is_no_multiple_of_32(size: int, near: int) -> None:
+    match = rf"^--image-size {size} is no multiple of 32: take {near}, "
+    with pytest.raises(InputError, match=match):
         build_unet(2, size)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import segray
 from segray.errors import InputError
+from segray.model.bundle import ONNX, open_bundle
 from segray.storage.files import PARTIAL, child_names
 from segray.storage.lock import hold_lock
 from segray.storage.manifest import read_manifest
@@ -333,6 +334,19 @@ def test_a_finished_run_with_a_damaged_file_says_so(
     (output / name).write_text(content)
     with pytest.raises(InputError, match=f"{name} is damaged: delete it with the folder model/"):
         run(dataclasses.replace(config, output=str(output)))
+
+
+def test_a_finished_run_that_lost_a_file_of_its_model_writes_it_again(
+    stopped, tmp_path: Path
+) -> None:
+    folder, config, _ = stopped
+    output = shutil.copytree(folder / "out", tmp_path / "out")
+    before = weights(output)
+    (output / "model" / "model.onnx").unlink()
+    _, lines = run(dataclasses.replace(config, output=str(output)))
+    assert not [line for line in lines if line.startswith("epoch")]
+    assert weights(output) == before
+    open_bundle(str(output / "model"), [ONNX])
 
 
 @pytest.mark.parametrize(("setting", "message"), [("seed", "knew no --seed"), ("", "with --ema, ")])
