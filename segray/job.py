@@ -69,9 +69,11 @@ def tell(line: str) -> None:
 def quiet_native_logs() -> Iterator[None]:
     """Keep off the terminal what native libraries log while they start.
 
-    TensorFlow notes CPU features and missing CUDA drivers before its log level can be set, and
-    Ray's core that its log level was set. What is wrong is raised as an exception all the same.
+    TensorFlow notes CPU features and missing CUDA drivers before its log level counts, and Ray's
+    core that its log level was set. What TensorFlow logs later it keeps to itself as well, unless
+    TF_CPP_MIN_LOG_LEVEL is set. What is wrong is raised as an exception all the same.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

@@ -8,6 +8,7 @@ weights are loaded: no Keras archive, which can carry code, is ever opened.
 import hashlib
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -188,7 +189,9 @@ def _onnx_content(model: "keras.Model") -> bytes:
     import keras
 
     images = keras.InputSpec(dtype="uint8", shape=model.input_shape, name="images")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # tf2onnx, as Keras patches it, asks numpy for what it has no longer.
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         path = Path(folder, ONNX)
         model.export(path, format="onnx", verbose=False, input_signature=[images])
         return path.read_bytes()
