@@ -16,6 +16,7 @@ import keras
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size
+from segray.model.normalisation import SynchronisedBatchNormalization
 
 # Where the encoder is tapped, from the finest (stride 2) to the coarsest (stride 32).
 TAPS = (
@@ -77,15 +78,21 @@ def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> k
     )
     encoder = keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
     if weights is None:
-        for layer in encoder.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.momentum = momentum
-                layer.synchronized = True
-    else:
-        if weights:
-            _load_encoder_weights(base, weights)
-        encoder.trainable = False
+        return keras.models.clone_model(
+            encoder, clone_function=lambda layer: _with_own_statistics(layer, momentum)
+        )
+    if weights:
+        _load_encoder_weights(base, weights)
+    encoder.trainable = False
     return encoder
+
+
+def _with_own_statistics(layer: keras.Layer, momentum: float) -> keras.Layer:
+    """A copy of a layer, for a network that is trained from its start."""
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        return type(layer).from_config(layer.get_config())
+    settings = {**layer.get_config(), "momentum": momentum}
+    return SynchronisedBatchNormalization.from_config(settings)
 
 
 def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
@@ -127,7 +134,7 @@ def _upsample(filters: int, x: keras.KerasTensor, momentum: float, even: bool) -
     )(x)
     if even:
         x = _even_out(x)
-    x = keras.layers.BatchNormalization(momentum=momentum, synchronized=True)(x)
+    x = SynchronisedBatchNormalization(momentum=momentum)(x)
     return keras.layers.ReLU()(x)
 
 

@@ -15,6 +15,9 @@ _POLYNOMIALS = (
     (3.6366, -2.7219, 0.5365),
     (2.6613, -1.9772, 0.4526),
 )
+# How many filters are made orthogonal to each other: a product of matrices costs in proportion, and
+# learning from all 512 of a kernel at once is no better.
+_FILTERS = 64
 # The root mean square of AdamW's steps in practice, so that one learning rate serves both
 # (https://arxiv.org/abs/2502.16982, section 2.2).
 _STEP = 0.2
@@ -37,10 +40,11 @@ def make_optimizers(config: TrainConfig) -> list[keras.Optimizer]:
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes no types
     """Momentum whose every step is made orthogonal: it goes as far in each direction that it has.
 
-    For the kernels of convolutions, [..., n, m]: each matrix n by m for itself. Adam's steps lie in
-    the few directions in which gradients are large; a network that starts at random and has a few
-    hundred steps learns more of these (https://kellerjordan.github.io/posts/muon/). Weight decay
-    is decoupled.
+    For the kernels of transposed convolutions, [..., n, m]: 64 of the n filters at a time, each
+    matrix 64 by m for itself; all n where 64 does not divide them. Adam's steps lie in the few
+    directions in which gradients are large; a network that starts at random and has a few hundred
+    steps learns more of these (https://kellerjordan.github.io/posts/muon/). Weight decay is
+    decoupled.
 
     Args:
         learning_rate: on the scale of Adam's.
@@ -69,9 +73,13 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
         momentum = self._momentums[self._get_variable_index(variable)]
         self.assign(momentum, self.momentum * momentum + gradient)
         # As of the next step: Nesterov's momentum.
-        step = orthogonalise(self.momentum * tf.convert_to_tensor(momentum) + gradient)
-        scale = _STEP * max(variable.shape[-2:]) ** 0.5
-        self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * scale * step)
+        matrices = self.momentum * tf.convert_to_tensor(momentum) + gradient
+        *positions, filters, channels = variable.shape
+        if filters % _FILTERS == 0:
+            matrices = tf.reshape(matrices, (*positions, -1, _FILTERS, channels))
+        scale = _STEP * max(matrices.shape[-2:]) ** 0.5
+        step = tf.reshape(scale * orthogonalise(matrices), variable.shape)
+        self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * step)
 
 
 def orthogonalise(matrices: tf.Tensor) -> tf.Tensor:

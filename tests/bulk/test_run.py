@@ -460,13 +460,15 @@ def test_every_predictor_of_a_cluster_is_at_work(
 ) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(200):
-        (folder / f"{number}.jpg").write_bytes(encode(draw(40, 60, number), "JPEG"))
+    # Work for longer than a second predictor may take to start on a busy machine.
+    picture = encode(draw(600, 800, 0), "JPEG")
+    for number in range(400):
+        (folder / f"{number}.jpg").write_bytes(picture)
     output = str(tmp_path / "out")
 
     run(SegmentConfig(model=bundle_uri, images=str(folder), output=output, workers=2), on_ray=True)
 
     predictors = json.loads(read_bytes(f"{output}/run.json"))["predictors"]
     assert len(predictors) == 2
-    assert sum(predictors.values()) == 200
+    assert sum(predictors.values()) == 400
     assert min(predictors.values()) >= 20

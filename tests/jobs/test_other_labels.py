@@ -100,7 +100,7 @@ class Streets:
         return masks
 
     def run(self, job: str, *flags: str) -> str:
-        """What a job prints; native libraries, which know no level of logging here, print nothing."""
+        """What a job prints; nothing on standard error, whatever native libraries log."""
         environment = {**os.environ, "RAY_ADDRESS": "local"}
         environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
         result = subprocess.run(

@@ -56,7 +56,7 @@ def test_a_matrix_of_zeros_stays_as_it_is() -> None:
     assert np.linalg.norm(result[1]) == pytest.approx(2, rel=0.3)
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 64, 16), (3, 3, 16, 64)])
+@pytest.mark.parametrize("shape", [(3, 3, 64, 16), (3, 3, 16, 64), (3, 3, 256, 80), (96, 80)])
 def test_steps_have_the_size_of_adams_whatever_the_gradient_has(shape: tuple[int, ...]) -> None:
     start = draw(*shape)
     [small] = take_steps(start, [1e-3 * draw(*shape, seed=1)], learning_rate=0.01)
@@ -75,6 +75,14 @@ def test_a_step_goes_along_the_momentum_of_all_gradients() -> None:
     # As Nesterov has it: the gradient counts once more, and what was before it by its share.
     momentum = 0.7 * (0.7 * gradients[0] + gradients[1]) + gradients[1]
     np.testing.assert_allclose(second - first, -length * orthogonalise(momentum), atol=1e-5)
+
+
+def test_sixty_four_filters_at_a_time_learn_from_their_own_gradients_alone() -> None:
+    start, gradient = draw(2, 128, 70), draw(2, 128, 70, seed=1)
+    [whole] = take_steps(start, [gradient], learning_rate=0.1)
+    for half in (slice(0, 64), slice(64, 128)):
+        [alone] = take_steps(start[:, half], [gradient[:, half]], learning_rate=0.1)
+        np.testing.assert_allclose(whole[:, half], alone, atol=1e-6)
 
 
 def test_decay_is_decoupled_from_the_gradient() -> None:
