@@ -8,9 +8,9 @@ from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.write import METRICS, NAMES, SKIPPED
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
-from segray.storage.files import child_names, remove
-from segray.storage.lock import LOCK
-from segray.storage.manifest import DATASET, SPLITS, read_manifest
+from segray.storage.files import child_names, read_bytes, remove
+from segray.storage.lock import LOCK, hold_lock
+from segray.storage.manifest import DATASET, DATASET_COLUMNS, SPLITS, read_manifest
 from segray.storage.pairs import Pair, Pairing, find_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import check_error_rate, write_skipped
@@ -52,9 +52,10 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     _tell_what_was_learned(bundle, pairing.pairs, tell)
     if pairing.skipped:
         uri, metrics = join_uri(output, SKIPPED), join_uri(output, METRICS)
-        if exists(metrics):
-            remove(metrics)  # it says that what is beside it belongs to it
-        write_skipped(uri, pairing.skipped)
+        with hold_lock(output, tell):
+            if exists(metrics):
+                remove(metrics)  # it says that what is beside it belongs to it
+            write_skipped(uri, pairing.skipped)
         tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
         total = len(pairing.pairs) + len(pairing.skipped)
         check_error_rate(pairing.skipped, total, config.max_error_rate, uri)
@@ -82,18 +83,23 @@ def _read_split(uri: str, split: str) -> list[Pair]:
 
 
 def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
-    """Say how many images the model has learned from, where its run's folder is around it still."""
+    """Say how many images the model knows, where its run's folder is around it still."""
     uri = join_uri(bundle.uri.rpartition("/")[0], DATASET)
     try:
-        learned = {pair.image for pair in read_manifest(uri)["train"]} if exists(uri) else set()
+        header = ",".join(DATASET_COLUMNS).encode()
+        if not exists(uri) or not read_bytes(uri).startswith(header):
+            return  # nothing, or another table of that name
+        parts = read_manifest(uri)
     except InputError:
-        return  # some other file of that name, or a folder that one may not read
-    count = sum(pair.image in learned for pair in pairs)
-    if count:
-        tell(
-            f"{count} of these {len(pairs)} images are among those that the model has learned from "
-            f"({uri}): on new images it does worse"
-        )
+        return  # in a folder that one may not read, or damaged
+    for part, what in (
+        ("train", "that the model has learned from"),
+        ("validation", "by which the model's epoch was chosen"),
+    ):
+        known = {pair.image for pair in parts[part]}
+        count = sum(pair.image in known for pair in pairs)
+        if count:
+            tell(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
 
 
 def _check_output(output: str) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segray.errors import InputError
+from segray.model.encoder import IMAGE_SIZES
 from segray.pixels.labels import Labels
-from segray.storage.files import read_bytes, write_bytes
+from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.uri import absolute_uri, exists, join_uri
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
 
-# The encoder halves five times; past the upper end, a layer's values fill no machine's memory.
-_IMAGE_SIZES = range(32, 16385, 32)
 _PACKAGES = ("keras", "tensorflow", "numpy", "onnxruntime", "pillow", "ray")
 
 
@@ -126,7 +125,7 @@ def _parse_labels(document: Any, classes: Any) -> Labels:
 
 
 def _parse_image_size(image_size: Any) -> int:
-    if not isinstance(image_size, int) or image_size not in _IMAGE_SIZES:
+    if not isinstance(image_size, int) or image_size not in IMAGE_SIZES:
         raise ValueError(f"the image size {image_size!r}")
     return image_size
 
@@ -164,6 +163,8 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
     from segray.model.unet import has_even_upsampling, input_range, weights_content
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
+    if exists(join_uri(uri, DESCRIPTION)):
+        remove(join_uri(uri, DESCRIPTION))  # it says that what is beside it is whole
     for name, content in files.items():
         write_bytes(join_uri(uri, name), content)
     document = {

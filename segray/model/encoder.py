@@ -17,21 +17,24 @@ from segray.storage.uri import absolute_uri, exists
 # the connection it came over.
 _IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
-# It halves the image five times.
-_STRIDE = 32
+#: The sides of the squares that it takes, in pixels. It halves them five times; past the upper end,
+#: a layer's values fill no machine's memory.
+IMAGE_SIZES = range(32, 16385, 32)
 _TIMEOUT = 60  # seconds without a byte
 
 
 def check_image_size(image_size: int) -> None:
-    """Refuse a size that the encoder cannot halve five times.
+    """Refuse a size that is none of `IMAGE_SIZES`.
 
     Raises:
-        InputError: the size is no positive multiple of 32.
+        InputError: the message has the nearest that is one.
     """
-    if image_size < _STRIDE or image_size % _STRIDE:
-        nearest = max(1, round(image_size / _STRIDE)) * _STRIDE
+    if image_size not in IMAGE_SIZES:
+        stride = IMAGE_SIZES.step
+        nearest = min(max(round(image_size / stride) * stride, IMAGE_SIZES[0]), IMAGE_SIZES[-1])
         raise InputError(
-            f"--image-size {image_size} is no multiple of {_STRIDE}: take {nearest}, which is near"
+            f"--image-size {image_size} is no multiple of {stride} up to {IMAGE_SIZES[-1]}: take "
+            f"{nearest}, which is near"
         )
 
 

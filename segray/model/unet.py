@@ -16,7 +16,7 @@ import keras
 
 from segray.errors import InputError
 from segray.model.encoder import check_image_size
-from segray.model.normalisation import SynchronisedBatchNormalization
+from segray.model.normalisation import BatchNormalization
 
 # Where the encoder is tapped, from the finest (stride 2) to the coarsest (stride 32).
 TAPS = (
@@ -92,7 +92,7 @@ def _with_own_statistics(layer: keras.Layer, momentum: float) -> keras.Layer:
     if not isinstance(layer, keras.layers.BatchNormalization):
         return type(layer).from_config(layer.get_config())
     settings = {**layer.get_config(), "momentum": momentum}
-    return SynchronisedBatchNormalization.from_config(settings)
+    return BatchNormalization.from_config(settings)
 
 
 def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
@@ -134,7 +134,7 @@ def _upsample(filters: int, x: keras.KerasTensor, momentum: float, even: bool) -
     )(x)
     if even:
         x = _even_out(x)
-    x = SynchronisedBatchNormalization(momentum=momentum)(x)
+    x = BatchNormalization(momentum=momentum)(x)
     return keras.layers.ReLU()(x)
 
 

@@ -20,6 +20,8 @@ MAX_COLOUR = 0xFFFFFF
 
 # Of the values that no class claims, how many a refusal names.
 _NAMED_VALUES = 5
+# Letters that a refusal takes to repeat a flag.
+_FLAG_LENGTH = 120
 
 # The colour-blind-safe qualitative palette of Okabe and Ito (https://jfly.uni-koeln.de/color/),
 # without its black, strongest contrasts first.
@@ -188,7 +190,10 @@ class Labels:
         counts = np.bincount(run_of, weights=lengths).astype(np.int64)
         most = np.argsort(-counts, kind="stable")[:_NAMED_VALUES]
         words = [self._spell(int(value)) for value in found[most]]
-        held = [f"{word} in {counts[i]} pixels" for word, i in zip(words, most, strict=True)]
+        held = [
+            f"{word} in {counts[i]} pixel{'s' if counts[i] > 1 else ''}"
+            for word, i in zip(words, most, strict=True)
+        ]
         kind = "colour" if self.coloured else "value"
         more = len(found) - len(words)
         if more:
@@ -201,11 +206,12 @@ class Labels:
         )
         # The flag as it would have to be given, with what it holds already.
         ignored = [*map(self._spell, self.ignored), *words]
-        quoted = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
+        flag = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
+        if more or len(flag) > _FLAG_LENGTH:
+            flag = "with all of them"
         return (
             f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: add a "
-            f"class for {'each' if first else 'it'}, or --ignore-values {quoted}"
-            f"{' …' if more else ''}"
+            f"class for {'each' if first else 'it'}, or --ignore-values {flag}"
         )
 
     def _spell(self, value: int) -> str:
@@ -233,5 +239,5 @@ def _refuse_repeated(what: str, items: Sequence[str]) -> None:
         raise InputError(f"--classes and --ignore-values: the {what} {repeated[0]} stands twice")
 
 
-def _shorten(text: str, limit: int = 120) -> str:
+def _shorten(text: str, limit: int = _FLAG_LENGTH) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"

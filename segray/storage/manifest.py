@@ -28,6 +28,8 @@ SPLITS = {
 
 #: The manifest that a training run keeps, in its folder, of the pairs that it uses.
 DATASET = "pairs.csv"
+#: Its columns; `digest` is of the content of both files.
+DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
 
 _COLUMNS = ("image", "mask", "split")
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from segray.errors import InputError
 from segray.storage.files import write_bytes
-from segray.storage.manifest import DATASET
+from segray.storage.manifest import DATASET, DATASET_COLUMNS
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
 from segray.storage.uri import join_uri
 from segray.training.examples import Decoded
-from segray.training.prepare import DATASET_COLUMNS, read_dataset, read_marker
+from segray.training.prepare import read_dataset, read_marker
 
 
 @dataclass(frozen=True)

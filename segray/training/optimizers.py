@@ -16,7 +16,7 @@ _POLYNOMIALS = (
     (2.6613, -1.9772, 0.4526),
 )
 # How many filters are made orthogonal to each other: a product of matrices costs in proportion, and
-# learning from all 512 of a kernel at once is no better.
+# all 512 of a kernel together learn no better (docs/log.md, 2026-11-26).
 _FILTERS = 64
 # The root mean square of AdamW's steps in practice, so that one learning rate serves both
 # (https://arxiv.org/abs/2502.16982, section 2.2).
@@ -38,7 +38,7 @@ def make_optimizers(config: TrainConfig) -> list[keras.Optimizer]:
 
 
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes no types
-    """Momentum whose every step is made orthogonal: it goes as far in each direction that it has.
+    """Momentum whose steps are made orthogonal: they go as far in each direction that they have.
 
     For the kernels of transposed convolutions, [..., n, m]: 64 of the n filters at a time, each
     matrix 64 by m for itself; all n where 64 does not divide them. Adam's steps lie in the few
@@ -103,7 +103,7 @@ def orthogonalise(matrices: tf.Tensor) -> tf.Tensor:
     one = tf.eye(result.shape[-2])
     for a, b, c in _POLYNOMIALS:
         square = tf.matmul(result, result, transpose_b=True)
-        # Powers are added up where they are small: the matrices themselves are up to four times
-        # as long as wide, and each pass through them counts.
+        # Powers are added up where they are small: the matrices themselves are up to seventeen
+        # times as long as wide, and each pass through them counts.
         result = (a * one + square @ (b * one + c * square)) @ result
     return tf.linalg.matrix_transpose(result) if tall else result

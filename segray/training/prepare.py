@@ -13,7 +13,7 @@ from segray.model.bundle import has_bundle
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.storage.files import child_names, read_bytes
 from segray.storage.lock import LOCK
-from segray.storage.manifest import DATASET, read_manifest
+from segray.storage.manifest import DATASET, DATASET_COLUMNS, read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import Skipped
@@ -27,8 +27,6 @@ MARKER = "config.json"
 EVALUATION = "evaluation"
 #: The list of the files that are not used, and why.
 SKIPPED = "skipped.jsonl"
-#: The columns of `DATASET`; `digest` is of the content of both files.
-DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
 
 _PARTS = ("train", "validation")
 

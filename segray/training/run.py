@@ -106,12 +106,21 @@ def _learn(
 ) -> None:
     """Train, unless there is a model already."""
     config, output = preparation.config, preparation.output
-    if has_bundle(join_uri(output, "model")):
+    model = join_uri(output, "model")
+    if has_bundle(model):
         return
     weights = preparation.encoder_weights
-    if weights == b"" and not Checkpoints(join_uri(output, "checkpoints")).newest():
-        # No checkpoint that is there is whole: the run begins anew.
-        weights = read_encoder_weights(config.encoder_weights)
+    if preparation.resumed and not Checkpoints(join_uri(output, "checkpoints")).newest():
+        if exists(join_uri(output, EVALUATION, METRICS)):
+            raise InputError(
+                f"{model} is not whole, and there is no checkpoint to make it from: copy it again, "
+                f"or delete {output} to train anew"
+            )
+        if weights == b"":
+            # No checkpoint that is there is whole: the run begins anew.
+            weights = read_encoder_weights(config.encoder_weights)
+    if exists(model):
+        tell(f"{model} is not whole: it is made again from the checkpoints")
     assignment = Assignment(
         config=config,
         output=output,

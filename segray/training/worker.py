@@ -71,11 +71,17 @@ def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
         threads: how many cores to compute on; 0 leaves it to TensorFlow.
 
     Raises:
-        InputError: TensorFlow has run already, on other devices or threads.
+        InputError: there is no GPU to use, or TensorFlow has run already, on other devices or
+            threads.
     """
     import keras
 
     gpus = tf.config.list_physical_devices("GPU") if config.use_gpu else []
+    if config.use_gpu and not gpus:
+        raise InputError(
+            "--use-gpu: TensorFlow finds no GPU here: install what it needs on each node with pip "
+            "install '.[gpu]', or leave the flag out"
+        )
     try:
         if threads:
             tf.config.threading.set_intra_op_parallelism_threads(threads)

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from segray.errors import InputError
-from segray.model.unet import build_unet
+from segray.model.normalisation import BatchNormalization
+from segray.model.unet import build_unet, load_weights_content, weights_content
 from tests.support import draw_batch
 
 
@@ -82,9 +83,36 @@ def test_the_tutorials_decoder_is_not_evened_out() -> None:
     assert difference > 0.1 * np.abs(plain(images)).max()
 
 
-@pytest.mark.parametrize(("size", "near"), [(-32, 32), (0, 32), (31, 32), (65, 64), (100, 96)])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_batch_norm_that_is_trained_is_that_of_all_replicas(pretrained: bool) -> None:
+    network = build_unet(2, 32, b"" if pretrained else None, momentum=0.7)
+    encoder = network.get_layer("encoder")
+
+    def layers(model: keras.Model) -> list[keras.Layer]:
+        kinds = keras.layers.BatchNormalization
+        return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+    assert len(layers(network)) == 4
+    assert len(layers(encoder)) == 50
+    for layer in layers(network) + ([] if pretrained else layers(encoder)):
+        assert type(layer) is BatchNormalization
+        assert layer.trainable
+        assert layer.momentum == 0.7
+    assert encoder.trainable is not pretrained
+
+
+def test_weights_do_not_know_whether_the_encoder_was_trained() -> None:
+    network, other = build_unet(2, 32, b""), build_unet(2, 32)
+    load_weights_content(other, weights_content(network))
+    for one, another in zip(network.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, another)
+
+
+@pytest.mark.parametrize(
+    ("size", "near"), [(-32, 32), (0, 32), (31, 32), (65, 64), (100, 96), (16416, 16384)]
+)
 def test_refuses_an_image_size_that_is_no_multiple_of_32(size: int, near: int) -> None:
-    match = rf"^--image-size {size} is no multiple of 32: take {near}, "
+    match = rf"^--image-size {size} is no multiple of 32 up to 16384: take {near}, "
     with pytest.raises(InputError, match=match):
         build_unet(2, size)
 

@@ -23,6 +23,7 @@ VALIDATION = {"few": 7, "many": 103}
 PROGRAM = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
+from segray.model.normalisation import BatchNormalization
 from segray.training.augmentation import Augmentation
 from segray.training.batches import Batch
 from segray.training.config import TrainConfig
@@ -103,6 +104,27 @@ for name in ("ce", "focal", "ce+dice", "ce+lovasz"):
         return strategy.run(part, args=(logits, masks))
 
     sums[name] = float(run(tf.constant(logits[share]), tf.constant(masks[share])))
+# Batch norm of values whose means differ from image to image, and so from worker to worker.
+values = rng.normal(rng.normal(5, 2, (24, 1, 1, 4)), 1, (24, 8, 8, 4)).astype(np.float32)
+slopes = rng.normal(size=values.shape).astype(np.float32)
+with strategy.scope():
+    layer = BatchNormalization(momentum=0.5)
+    layer.build(values.shape)
+
+def normalise(values, slopes):
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        normalised = layer(values, training=True)
+        loss = tf.reduce_sum(normalised * slopes)
+    return normalised, tape.gradient(loss, values)
+
+@tf.function
+def run_layer(values, slopes):
+    return strategy.run(normalise, args=(values, slopes))
+
+normalised, gradient = run_layer(tf.constant(values[share]), tf.constant(slopes[share]))
+normalisation = [normalised, gradient, layer.moving_mean, layer.moving_variance]
+normalisation = [np.array(value).tolist() for value in normalisation]
 confusion, loss = network.sum_scores(np.full((3, 3), 2**40 + rank), 0.5)
 total = network.sum_over_replicas(7 if rank == 0 else 0)
 np.savez(output, **{
@@ -112,7 +134,7 @@ np.savez(output, **{
 })
 print(json.dumps(
     {"losses": losses, "confusion": confusion.tolist(), "loss": loss, "total": total,
-     "scores": scores, "sums": sums, "names": names}
+     "scores": scores, "sums": sums, "names": names, "normalisation": normalisation}
 ))
 """
 
@@ -218,6 +240,20 @@ def test_the_parts_of_a_loss_add_up(runs, workers: int, loss: str) -> None:
     assert expected > 0.1
     for worker in runs[workers][0]:
         assert worker["sums"][loss] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_batch_norm_is_that_of_the_global_batch(runs, workers: int) -> None:
+    """What comes out, the gradient, and the running statistics, which all workers have alike."""
+    alone = [np.array(value) for value in runs[1][0][0]["normalisation"]]
+    assert np.ptp(alone[0].mean(axis=(1, 2, 3))) > 1  # the images are not alike
+    several = [worker["normalisation"] for worker in runs[workers][0]]
+    for number in (0, 1):
+        joined = np.concatenate([values[number] for values in several])
+        np.testing.assert_allclose(joined, alone[number], rtol=1e-4, atol=1e-5)
+    for values in several:
+        np.testing.assert_allclose(values[2], alone[2], rtol=1e-5)
+        np.testing.assert_allclose(values[3], alone[3], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", VALIDATION)

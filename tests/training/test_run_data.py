@@ -344,9 +344,17 @@ def test_a_finished_run_that_lost_a_file_of_its_model_writes_it_again(
     before = weights(output)
     (output / "model" / "model.onnx").unlink()
     _, lines = run(dataclasses.replace(config, output=str(output)))
+    assert f"{output}/model is not whole: it is made again from the checkpoints" in lines
     assert not [line for line in lines if line.startswith("epoch")]
     assert weights(output) == before
     open_bundle(str(output / "model"), [ONNX])
+
+    # Nothing to make it from: a model of another run must not take its place without a word.
+    (output / "model" / "model.onnx").unlink()
+    shutil.rmtree(output / "checkpoints")
+    with pytest.raises(InputError, match=r"model is not whole, and there is no checkpoint"):
+        run(dataclasses.replace(config, output=str(output)))
+    assert weights(output) == before
 
 
 @pytest.mark.parametrize(("setting", "message"), [("seed", "knew no --seed"), ("", "with --ema, ")])
