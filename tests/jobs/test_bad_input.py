@@ -106,7 +106,7 @@ def test_a_mask_value_that_no_class_claims(data: Path) -> None:
     mask_image = data / "data" / "images" / "shape_2.jpg"
     mask_image.write_bytes(encode(np.stack([pixels] * 3, -1), "JPEG"))
     check_refused(
-        run_job("train", *TRAIN, cwd=data), "shape_2.png", "the value 77 in 1 pixels", "--classes"
+        run_job("train", *TRAIN, cwd=data), "shape_2.png", "the value 77 in 1 pixel,", "--classes"
     )
 
 

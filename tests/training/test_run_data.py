@@ -192,7 +192,7 @@ def test_a_file_that_was_skipped_and_repaired_stays_left_out(
         shutil.rmtree(tmp_path / "out" / name)
     for checkpoint in (tmp_path / "out" / "checkpoints").glob("*.npz"):
         checkpoint.write_bytes(b"damaged")
-    with pytest.raises(InputError, match=rf"^cannot read {mine}: no such file"):
+    with pytest.raises(InputError, match=rf"^--encoder-weights: cannot read {mine}: no such file"):
         run(config)
 
 
