@@ -55,8 +55,12 @@ def start(data: Path, output: Path, encoder_file: str, workers: int) -> subproce
     }
     command = [sys.executable, "jobs/train.py", "--classes", "box=10", "ground=20"]
     command += [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    # Not on the cluster that another test may have started on this machine.
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
     with (output.parent / f"{output.name}.log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
 
 
 def finish(process: subprocess.Popen[bytes], output: Path) -> None:

@@ -69,7 +69,8 @@ class Run:
     def start(self, endpoint: str, *flags: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "jobs/segment.py", "--model", self.bundle_uri]
         command += ["--images", f"{self.bucket}/in", "--output", self.output, *flags]
-        environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint}
+        # Not on the cluster that another test may have started on this machine.
+        environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint, "RAY_ADDRESS": "local"}
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command, cwd=ROOT, stdout=log, stderr=log, env=environment, start_new_session=True
@@ -144,6 +145,7 @@ def test_a_driver_that_is_killed_and_started_again(
         else:
             time.sleep(chance.uniform(0, seconds / 3))
         if process.poll() is not None:
+            run.finish(process)
             break  # all is done, sooner than it could be killed once more
         kill(process.pid)
         process.wait()
