@@ -10,6 +10,7 @@ import tyro
 
 from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.write import Evaluation
 from segray.job import run_job, start_ray, tell
 from segray.storage.skipped import check_error_rate
 
@@ -21,19 +22,12 @@ def main() -> int:
     from segray.evaluation.run import evaluate
 
     result = evaluate(preparation, tell)
-    own, model = result.own_size, result.model_size
-    figures = own.class_figures()
-    tell(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
-    for row in zip(result.model.labels.names, *figures.values(), strict=True):
-        tell(f"{row[0]:<20}" + "".join(f" {show(value):>12}" for value in row[1:]))
-    tell(f"\nat the images' own size:  mIoU {show(own.mean_iou)}   accuracy {show(own.accuracy)}")
-    tell(
-        f"at the model's size:      mIoU {show(model.mean_iou)}   accuracy {show(model.accuracy)}"
-        f"   loss {show(result.loss)}"
-    )
+    if result.evaluated:
+        show(result)
     tell(f"evaluated {result.evaluated} of {result.images} pairs in {result.seconds:.0f} s")
     tell(f"numbers:  {result.output}/metrics.json, {result.output}/per_image.parquet")
-    tell(f"pictures: {result.output}/confusion.png, {result.output}/worst.png")
+    if result.evaluated:
+        tell(f"pictures: {result.output}/confusion.png, {result.output}/worst.png")
     skipped_uri = f"{result.output}/skipped.jsonl"
     if result.skipped:
         tell(f"skipped:  {skipped_uri}")
@@ -41,7 +35,21 @@ def main() -> int:
     return 0
 
 
-def show(figure: float | None) -> str:
+def show(result: Evaluation) -> None:
+    """A table of the classes, and the figures of the whole."""
+    own, model = result.own_size, result.model_size
+    figures = own.class_figures()
+    tell(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
+    for row in zip(result.model.labels.names, *figures.values(), strict=True):
+        tell(f"{row[0]:<20}" + "".join(f" {word(value):>12}" for value in row[1:]))
+    tell(f"\nat the images' own size:  mIoU {word(own.mean_iou)}   accuracy {word(own.accuracy)}")
+    tell(
+        f"at the model's size:      mIoU {word(model.mean_iou)}   accuracy {word(model.accuracy)}"
+        f"   loss {word(result.loss)}"
+    )
+
+
+def word(figure: float | None) -> str:
     return "-" if figure is None else f"{figure:.4f}"
 
 

@@ -137,7 +137,10 @@ def _parse_switch(switch: Any) -> bool:
 
 
 def _read_checked(uri: str, expected: str) -> bytes:
-    content = read_bytes(uri)
+    try:
+        content = read_bytes(uri)
+    except InputError as error:
+        raise InputError(f"{error}: copy the whole bundle again, or train anew") from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise InputError(

@@ -56,7 +56,8 @@ class TrainConfig:
     epochs: int = 20
     """How often the training part is gone through."""
     batch_size: int = 8
-    """Images in a step, over all workers together."""
+    """Images in a step, over all workers together. An epoch takes full batches alone: which images
+    are left over is drawn anew for each."""
     seed: int = 0
     """Of the split, the order of the images, their augmentation and the first weights. On CPUs the
     same seed gives the same model, bit for bit."""

@@ -112,6 +112,8 @@ class TrainingLoop:
         """
         progress = self._resume()
         config = self._config
+        if self._rank == 0 and not progress.is_over(config.epochs, config.patience):
+            self._tell("compiling the network; the first step takes a while")
         while not progress.is_over(config.epochs, config.patience):
             record = self._run_epoch(progress.epoch + 1)
             problem = _find_problem(record, config)
@@ -133,8 +135,6 @@ class TrainingLoop:
         with self._meeting("the start of the run"):
             epoch = self.network.sum_over_replicas(newest)
         if not epoch:
-            if self._rank == 0:
-                self._tell("compiling the network; the first step takes a while")
             return Progress()
         progress = self._checkpoints.load(epoch, self.network)
         if self._rank == 0:

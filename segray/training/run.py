@@ -82,7 +82,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         }
         with tracking(config.mlflow, output, record, tell) as track:
             if data is None:
-                tell("this run is trained to its end; for other data give another --output")
+                tell("this run is finished: for other data give another --output")
             else:
                 _learn(preparation, data, record, tell, track)
                 check_lock()

@@ -174,7 +174,7 @@ def test_a_finished_run_is_not_trained_again(finished) -> None:
     again, lines = run(gone)
     assert again == summary
     assert (folder / "out/model/model.json").read_bytes() == before
-    assert "this run is trained to its end; for other data give another --output" in lines
+    assert "this run is finished: for other data give another --output" in lines
     assert not [line for line in lines if line.startswith(("epoch", "decoded"))]
 
 
