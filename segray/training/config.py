@@ -78,8 +78,8 @@ class TrainConfig:
     statistics always do. An encoder that starts from none is trained from the first epoch."""
 
     optimizer: Optimizer = "muon"
-    """Of the kernels inside of the decoder: Muon learns more of them in few steps, and on a CPU a
-    step of adamw is a fifth faster. All else is left to AdamW."""
+    """Of the kernels inside of the decoder: Muon learns more of them in few steps. All else is left
+    to AdamW."""
     learning_rate: float = 1e-3
     """Peak step size of the optimizers for the decoder."""
     encoder_learning_rate: float = 3e-4
