@@ -8,9 +8,11 @@ Every side fine-tunes the same network (encoder from a file and trained, its bat
 frozen) in batches of the same size, with all the cores of the machine. segray's sides are
 jobs/train.py as it stands: its augmentation, loss and optimizers, its examples in Ray's object
 store. The bare side mirrors images in the map and learns from plain cross-entropy with AdamW; one
-of segray's sides has these, too, to tell what the loop costs from what loss and optimizer do. Each
-run is a process of its own, one after the other; rounds go through all sides, so that what changes
-about the machine concerns each. Rates count from the end of an epoch's first step to the end of its
+of segray's sides has these, too, to tell what the loop costs from what loss and optimizer do. The
+side of two bare fits at once, each with half of the cores and of a batch, which never talk to each
+other, is what two workers could come to if their talking cost nothing. Each run is a process of its
+own, one after the other; rounds go through all sides, so that what changes about the machine
+concerns each. Rates count from the end of an epoch's first step to the end of its
 last one, in all epochs but the first, which compiles; checkpoints, scores and pictures are in none.
 
 The encoder's weights are random numbers: nothing is learned here that is of use.
@@ -44,7 +46,7 @@ from segray.pixels.sample import draw_sample
 from segray.storage.labelled import read_pair
 from segray.storage.manifest import read_manifest
 
-Side = Literal["1", "same", "2", "0", "bare"]
+Side = Literal["1", "same", "2", "0", "bare", "halves"]
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("pet=1", "background=2", "border=3")
@@ -54,6 +56,7 @@ NAMES: dict[Side, str] = {
     "2": "segray, 2 workers",
     "0": "segray, --workers 0",
     "bare": "bare model.fit",
+    "halves": "2 bare fits at once",
 }
 _PACKAGES = ("tensorflow", "keras", "ray", "numpy", "segray")
 
@@ -74,9 +77,9 @@ class TrainingBenchmark:
     """Of each run; the first one is not counted. Ray's own processes start during the next two."""
     rounds: int = 3
     """How often each side runs."""
-    sides: tuple[Side, ...] = ("1", "same", "2", "0", "bare")
+    sides: tuple[Side, ...] = ("1", "same", "2", "0", "bare", "halves")
     """Which sides: segray with so many workers; one worker with the bare fit's optimizer and loss;
-    and the bare fit."""
+    the bare fit; and two of them at once, of half a batch each."""
     segray_flags: tuple[str, ...] = ()
     """More flags for jobs/train.py, in one word each: --segray-flags=--loss=ce."""
     json: str | None = None
@@ -104,7 +107,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder, config)
-        in_new_process(write_encoder, str(folder / "encoder.weights.h5"))
+        in_new_processes(write_encoder, (str(folder / "encoder.weights.h5"),))
         for number in range(1, config.rounds + 1):
             for side in config.sides:
                 started = time.monotonic()
@@ -163,8 +166,13 @@ def make_table(rounds: dict[Side, list[Figures]]) -> list[str]:
 def run_side(side: Side, folder: Path, config: TrainingBenchmark) -> Figures:
     """One run of one side, in processes that end with it."""
     if side == "bare":
-        rates = in_new_process(fit_bare, folder, config)
+        [rates] = in_new_processes(fit_bare, (folder, config))
         return Figures(statistics.median(rates), None)
+    if side == "halves":
+        threads = max(1, (os.cpu_count() or 2) // 2)
+        half = replace(config, batch_size=config.batch_size // 2)
+        both = in_new_processes(fit_bare, *[(folder, half, part, threads) for part in range(2)])
+        return Figures(sum(statistics.median(rates) for rates in both), None)
     if side == "same":
         flags = ("--optimizer=adamw", "--loss=ce", *config.segray_flags)
         return run_segray("1", folder, replace(config, segray_flags=flags))
@@ -202,15 +210,27 @@ def run_segray(workers: str, folder: Path, config: TrainingBenchmark) -> Figures
     )
 
 
-def fit_bare(folder: Path, config: TrainingBenchmark) -> list[float]:
-    """Keras' own loop over arrays in memory: images/s of each epoch but the first."""
+def fit_bare(
+    folder: Path, config: TrainingBenchmark, part: int | None = None, threads: int = 0
+) -> list[float]:
+    """Keras' own loop over arrays in memory: images/s of each epoch but the first.
+
+    Args:
+        folder: with the data.
+        config: the settings.
+        part: which half of the images to learn from, 0 or 1; default: all.
+        threads: how many cores to compute on; 0 for all.
+    """
     with quiet_native_logs():
         import keras
         import tensorflow as tf
 
         from segray.model.unet import build_unet
 
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
     images, masks = read_arrays(folder, config.image_size)
+    if part is not None:
+        images, masks = images[part::2], masks[part::2]
     keras.utils.set_random_seed(0)
     content = (folder / "encoder.weights.h5").read_bytes()
     model = build_unet(len(CLASSES), config.image_size, content)
@@ -288,10 +308,11 @@ def write_encoder(path: str) -> None:
     keras.applications.MobileNetV2((96, 96, 3), include_top=False, weights=None).save_weights(path)
 
 
-def in_new_process(function: Callable[..., _T], *arguments: Any) -> _T:
-    """Call a function in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
+def in_new_processes(function: Callable[..., _T], *calls: tuple[Any, ...]) -> list[_T]:
+    """Call a function with the arguments of each call, at the same time, in a process for each."""
+    with ProcessPoolExecutor(len(calls), mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(function, *arguments) for arguments in calls]
+        return [future.result() for future in futures]
 
 
 if __name__ == "__main__":

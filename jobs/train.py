@@ -19,8 +19,9 @@ def main() -> int:
     sample = SAMPLE_SETTINGS if config.images is None and config.pairs is None else {}
     config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
     preparation = prepare_training(config, tell)
-    # At Ray's niceness of 15 anything else on the machine would starve the training.
-    start_ray(config.use_gpu, niceness=0, workers=config.workers)
+    if not preparation.finished:
+        # At Ray's niceness of 15 anything else on the machine would starve the training.
+        start_ray(config.use_gpu, niceness=0, workers=config.workers)
     with quiet_native_logs():
         from segray.training.run import train
 

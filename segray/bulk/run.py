@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from itertools import chain, islice
 from typing import Any
 
-from segray import __version__
 from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.outcome import Outcome, settle
 from segray.bulk.plan import RECORD, Plan
 from segray.bulk.progress import Progress
 from segray.bulk.report import write_report
 from segray.bulk.tally import Reporter, Tally
+from segray.packages import package_versions
 from segray.storage.files import write_bytes
 from segray.storage.listing import Entry
 from segray.storage.uri import join_uri
@@ -172,7 +171,7 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         "model": plan.bundle.digest,
         "engine": plan.engine,
         "labels": plan.bundle.labels.to_json(),
-        "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": package_versions(*_PACKAGES),
         "counts": {
             "listed": outcome.listed,
             "segmented": outcome.segmented,

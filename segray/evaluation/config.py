@@ -27,7 +27,8 @@ class EvaluateConfig:
     """URI of a CSV or Parquet file with the columns image and mask, and maybe split, instead of
     --images and --masks."""
     split: str | None = None
-    """Which part of --pairs to score: train, validation or test; default: test."""
+    """Which part of --pairs to score: train, validation or test; default: test, or all pairs where
+    they are of one split."""
     output: str = "output/evaluate"
     """URI of the folder that receives metrics.json, per_image.parquet and pictures."""
 

@@ -28,7 +28,8 @@ _BARE_CELL_INCHES = 0.14
 _NAME_LETTERS = 24
 _DPI = 100
 
-_TILE_SIDES = (128, 256)  # the least and the most of a picture on the sheet, in pixels
+# The least and the most of a picture's longer side on the sheet, in pixels.
+_TILE_SIDES = (128, 256)
 _CAPTION_CLASSES = 6
 
 
@@ -104,9 +105,10 @@ def _short(pixels: int) -> str:
 
 
 def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
-    """Draw image, truth and prediction of each of some images at the model's size.
+    """Draw image, truth and prediction of each of some images, as the model sees them.
 
-    The files are read again, because nothing keeps their pixels; one that is gone is left out.
+    They are drawn in the shape of the image. The files are read again, because nothing keeps their
+    pixels; one that is gone is left out.
 
     Args:
         worst: the images in the order of their rows.
@@ -136,17 +138,24 @@ def _draw_row(worst: Worst, bundle: Bundle) -> list[npt.NDArray[np.uint8]]:
     truth = scale_truth(labelled.class_ids, size)
     prediction = unpack(worst.counted["prediction"], size, size)
     side = min(max(size, _TILE_SIDES[0]), _TILE_SIDES[1])
+    own = labelled.picture.width, labelled.picture.height
+    scale = side / max(own)
+    shape = max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
     return [
-        _resize(labelled.picture.pixels, side, Image.Resampling.BILINEAR),
-        _resize(colour_mask(truth, labels), side, Image.Resampling.NEAREST),
-        _resize(colour_mask(prediction, labels), side, Image.Resampling.NEAREST),
+        _fit(labelled.picture.pixels, shape, Image.Resampling.BILINEAR),
+        _fit(colour_mask(truth, labels), shape, Image.Resampling.NEAREST),
+        _fit(colour_mask(prediction, labels), shape, Image.Resampling.NEAREST),
     ]
 
 
-def _resize(
-    picture: npt.NDArray[np.uint8], side: int, method: Image.Resampling
+def _fit(
+    picture: npt.NDArray[np.uint8], shape: tuple[int, int], method: Image.Resampling
 ) -> npt.NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(picture).resize((side, side), method))
+    """A picture of a width and a height, in a white square."""
+    tile = Image.new("RGB", (max(shape), max(shape)), "white")
+    corner = (tile.width - shape[0]) // 2, (tile.height - shape[1]) // 2
+    tile.paste(Image.fromarray(picture).resize(shape, method), corner)
+    return np.asarray(tile)
 
 
 def _caption(worst: Worst, labels: Labels) -> str:

@@ -8,13 +8,13 @@ from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.write import METRICS, NAMES, SKIPPED
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
-from segray.storage.files import child_names, read_bytes, remove
+from segray.storage.files import child_names, remove
 from segray.storage.lock import LOCK, hold_lock
-from segray.storage.manifest import DATASET, DATASET_COLUMNS, SPLITS, read_manifest
+from segray.storage.manifest import DATASET, SPLITS, read_dataset, read_manifest
 from segray.storage.pairs import Pair, Pairing, find_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import check_error_rate, write_skipped
-from segray.storage.uri import absolute_uri, exists, join_uri
+from segray.storage.uri import absolute_uri, join_uri
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,9 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     pairing = _find_pairs(config, tell)
     _tell_what_was_learned(bundle, pairing.pairs, tell)
     if pairing.skipped:
-        uri, metrics = join_uri(output, SKIPPED), join_uri(output, METRICS)
+        uri = join_uri(output, SKIPPED)
         with hold_lock(output, tell):
-            if exists(metrics):
-                remove(metrics)  # it says that what is beside it belongs to it
+            remove(join_uri(output, METRICS))  # it says that what is beside it belongs to it
             write_skipped(uri, pairing.skipped)
         tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
         total = len(pairing.pairs) + len(pairing.skipped)
@@ -64,7 +63,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
 
 def _find_pairs(config: EvaluateConfig, tell: Callable[[str], None]) -> Pairing:
     if config.pairs is not None:
-        return Pairing(_read_split(config.pairs, config.split or "test"), [])
+        return Pairing(_read_split(absolute_uri(config.pairs), config.split, tell), [])
     if config.images is not None and config.masks is not None:
         return find_pairs(config.images, config.masks)
     write_sample(SAMPLE_FOLDER, tell)
@@ -73,32 +72,35 @@ def _find_pairs(config: EvaluateConfig, tell: Callable[[str], None]) -> Pairing:
     return find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
 
 
-def _read_split(uri: str, split: str) -> list[Pair]:
-    parts = read_manifest(uri)
-    pairs = parts[SPLITS[split.lower()]]
+def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> list[Pair]:
+    """The pairs of a part of a manifest: by default those to test on, or all if it has one part."""
+    parts = {name: pairs for name, pairs in read_manifest(uri).items() if pairs}
+    if split is None and len(parts) == 1:
+        split = next(iter(parts))
+        tell(f"scoring all {len(parts[split])} pairs of {uri}: all are of the split {split}")
+    chosen = split or "test"
+    pairs = parts.get(SPLITS[chosen.lower()])
     if not pairs:
-        filled = " or ".join(f"--split {name}" for name, found in parts.items() if found)
-        raise InputError(f"{uri} has no pair in the split {split}: give {filled}")
+        filled = " or ".join(f"--split {name}" for name in parts)
+        raise InputError(f"{uri} has no pair in the split {chosen}: give {filled}")
     return pairs
 
 
 def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
     """Say how many images the model knows, where its run's folder is around it still."""
-    uri = join_uri(bundle.uri.rpartition("/")[0], DATASET)
+    output = bundle.uri.rpartition("/")[0]
     try:
-        header = ",".join(DATASET_COLUMNS).encode()
-        if not exists(uri) or not read_bytes(uri).startswith(header):
-            return  # nothing, or another table of that name
-        parts = read_manifest(uri)
+        rows = read_dataset(output)
     except InputError:
-        return  # in a folder that one may not read, or damaged
+        return  # in a folder that one may not read
     for part, what in (
         ("train", "that the model has learned from"),
         ("validation", "by which the model's epoch was chosen"),
     ):
-        known = {pair.image for pair in parts[part]}
+        known = {image for image, _, split, *_ in rows if split == part}
         count = sum(pair.image in known for pair in pairs)
         if count:
+            uri = join_uri(output, DATASET)
             tell(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
 
 

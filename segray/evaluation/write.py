@@ -4,16 +4,15 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
-from segray import __version__
 from segray.evaluation.pictures import Worst, draw_confusion, draw_worst
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
-from segray.storage.files import child_names, remove, write_bytes
+from segray.packages import package_versions
+from segray.storage.files import remove, write_bytes
 from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.tables import write_table
 from segray.storage.uri import join_uri
@@ -80,8 +79,7 @@ def write_evaluation(
     output, model = evaluation.output, evaluation.model
     # What an earlier evaluation left there must not be taken for a part of this one.
     # The figures first, which say that an evaluation is whole.
-    left = set(child_names(output))
-    for name in (name for name in NAMES if name in left):
+    for name in NAMES:
         remove(join_uri(output, name))
     write_table(join_uri(output, PER_IMAGE), figures)
     confusion = draw_confusion(evaluation.own_size.confusion, model.labels)
@@ -115,5 +113,5 @@ def _record(evaluation: Evaluation, configuration: dict[str, Any]) -> dict[str, 
         },
         "configuration": configuration,
         "seconds": round(evaluation.seconds, 3),
-        "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": package_versions(*_PACKAGES),
     }

@@ -11,12 +11,12 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segray.errors import InputError
 from segray.model.encoder import IMAGE_SIZES
+from segray.packages import package_versions
 from segray.pixels.labels import Labels
 from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.uri import absolute_uri, exists, join_uri
@@ -162,12 +162,10 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
     Raises:
         InputError: the folder cannot be written.
     """
-    from segray import __version__
     from segray.model.unet import has_even_upsampling, input_range, weights_content
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
-    if exists(join_uri(uri, DESCRIPTION)):
-        remove(join_uri(uri, DESCRIPTION))  # it says that what is beside it is whole
+    remove(join_uri(uri, DESCRIPTION))  # it says that what is beside it is whole
     for name, content in files.items():
         write_bytes(join_uri(uri, name), content)
     document = {
@@ -182,7 +180,7 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
         "labels": labels.to_json(),
         "palette": labels.palette,
         **record,
-        "versions": {"segray": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": package_versions(*_PACKAGES),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     text = json.dumps(document, indent=2, allow_nan=False)

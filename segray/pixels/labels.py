@@ -210,8 +210,8 @@ class Labels:
         if more or len(flag) > _FLAG_LENGTH:
             flag = "with all of them"
         return (
-            f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: add a "
-            f"class for {'each' if first else 'it'}, or --ignore-values {flag}"
+            f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: train "
+            f"with a class for {'each' if first else 'it'}, or with --ignore-values {flag}"
         )
 
     def _spell(self, value: int) -> str:

@@ -95,13 +95,16 @@ def remove_partial(folder: str, deep: bool = False) -> None:
 
 
 def remove(uri: str) -> None:
-    """Delete a file or object.
+    """Delete a file or object; one that is not there is no error.
 
     Raises:
         InputError: it cannot be deleted.
     """
     with explain_errors(uri, "delete"):
-        file_system(uri).rm_file(uri)
+        if is_local(uri):
+            Path(uri).unlink(missing_ok=True)
+        else:
+            file_system(uri).rm_file(uri)
 
 
 def child_names(uri: str) -> list[str]:

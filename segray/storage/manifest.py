@@ -13,7 +13,14 @@ from segray.storage.files import read_bytes
 from segray.storage.listing import relative_key
 from segray.storage.pairs import Pair
 from segray.storage.tables import check_text, table_uris
-from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local
+from segray.storage.uri import (
+    absolute_uri,
+    exists,
+    explain_errors,
+    file_system,
+    is_local,
+    join_uri,
+)
 
 #: What a cell of the column ``split`` may hold, in any case, and the split that it means.
 SPLITS = {
@@ -30,6 +37,8 @@ SPLITS = {
 DATASET = "pairs.csv"
 #: Its columns; `digest` is of the content of both files.
 DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
+#: What its column ``split`` holds.
+DATASET_SPLITS = ("train", "validation")
 
 _COLUMNS = ("image", "mask", "split")
 
@@ -82,6 +91,28 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
     for key, (image, mask, split) in sorted(zip(_keys(list(place_of), folder), rows, strict=True)):
         parts[split].append(Pair(key, image, mask))
     return parts
+
+
+def read_dataset(output: str) -> list[list[str]]:
+    """The rows of the ``pairs.csv`` of a run, without the header.
+
+    There are none where it is gone or damaged, or another table of that name.
+
+    Args:
+        output: the URI of the run's folder.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    uri = join_uri(output, DATASET)
+    text = read_bytes(uri).decode(errors="replace") if exists(uri) else ""
+    try:
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+    except (csv.Error, ValueError):
+        return []
+    if tuple(header) != DATASET_COLUMNS:
+        return []
+    return [row for row in rows if len(row) == len(header) and row[2] in DATASET_SPLITS]
 
 
 def _read_rows(uri: str) -> Iterator[_Row]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from segray.pixels.labels import Labels
 
@@ -36,6 +37,7 @@ def draw_curves(history: Sequence[dict[str, Any]], labels: Labels) -> bytes:
     scores.set(title="validation IoU", xlabel="epoch", ylim=(0, 1))
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

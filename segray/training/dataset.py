@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from segray.errors import InputError
 from segray.storage.files import write_bytes
-from segray.storage.manifest import DATASET, DATASET_COLUMNS
+from segray.storage.manifest import DATASET, DATASET_COLUMNS, DATASET_SPLITS, read_dataset
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
 from segray.storage.uri import join_uri
 from segray.training.examples import Decoded
-from segray.training.prepare import read_dataset, read_marker
+from segray.training.prepare import read_marker
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class DataSet:
         )
 
     def _rows(self) -> Iterable[list[str]]:
-        for split, part in (("train", self.train), ("validation", self.validation)):
+        for split, part in zip(DATASET_SPLITS, (self.train, self.validation), strict=True):
             for pair, digest in zip(part.examples.pairs, part.digests, strict=True):
                 yield [pair.image, pair.mask, split, pair.key, digest]
 

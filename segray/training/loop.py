@@ -172,7 +172,9 @@ class TrainingLoop:
         waited = rate = 0.0
         for step, batch in enumerate(batches, start=1):
             place, rates = f"step {step} of epoch {epoch}", self._rates(epoch, step)
+            compiling = time.monotonic()
             self.network.compile(fine=rates[1] > 0)
+            started += time.monotonic() - compiling
             with self._meeting(place):
                 results.append(self.network.train(batch, rates))
                 if step in (1, self._steps):

@@ -1,7 +1,5 @@
 """The preparation of a training run: what can be checked and fetched before Ray is started."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +9,10 @@ from segray.errors import InputError
 from segray.evaluation.write import METRICS
 from segray.model.bundle import has_bundle
 from segray.model.encoder import check_image_size, read_encoder_weights
-from segray.storage.files import child_names, read_bytes
+from segray.packages import package_versions
+from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.lock import LOCK
-from segray.storage.manifest import DATASET, DATASET_COLUMNS, read_manifest
+from segray.storage.manifest import DATASET, read_dataset, read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.skipped import Skipped
@@ -28,7 +27,8 @@ EVALUATION = "evaluation"
 #: The list of the files that are not used, and why.
 SKIPPED = "skipped.jsonl"
 
-_PARTS = ("train", "validation")
+# What decides what comes out of a run, beside its settings and its data.
+_PACKAGES = ("keras", "numpy", "pillow", "tensorflow")
 
 # Fewer images to validate on than this are worth a line.
 _FEW = 10
@@ -94,12 +94,15 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     if config.mlflow is not None:
         check_tracking(config.mlflow)
     output = absolute_uri(config.output)
-    resumed = exists(join_uri(output, MARKER))
-    _check_output(output, resumed, config)
+    marker = read_marker(output) if exists(join_uri(output, MARKER)) else None
+    resumed = marker is not None
+    _check_output(output, marker, config)
     config = _with_data(config, tell)
     if resumed and is_finished(output):
         return Preparation(config, output, True, True, [], [], [], b"")
     train, validation, skipped = _find_pairs(config)
+    if marker:
+        _compare_versions(marker["versions"], tell)
     rows = read_dataset(output) if resumed else []
     if rows:
         found = len(train) + len(validation)
@@ -206,23 +209,22 @@ def _take_up(
     return parts["train"], parts["validation"]
 
 
-def read_dataset(output: str) -> list[list[str]]:
-    """The rows of the ``pairs.csv`` of a run, without the header; none where it is gone or damaged.
+def write_marker(output: str, config: TrainConfig, data_fingerprint: str) -> None:
+    """Note what a run is started with; from then on the folder is its own.
 
     Raises:
-        InputError: the store cannot be asked.
+        InputError: it cannot be written.
     """
-    uri = join_uri(output, DATASET)
-    text = read_bytes(uri).decode(errors="replace") if exists(uri) else ""
-    try:
-        rows = list(csv.reader(io.StringIO(text, newline="")))
-    except csv.Error:
-        return []
-    return [row for row in rows if len(row) == len(DATASET_COLUMNS) and row[2] in _PARTS]
+    document = {
+        "configuration": config.to_json(),
+        "data_fingerprint": data_fingerprint,
+        "versions": package_versions(*_PACKAGES),
+    }
+    write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())
 
 
 def read_marker(output: str) -> dict[str, Any]:
-    """What the run in a folder was started with: ``configuration`` and ``data_fingerprint``.
+    """What `write_marker` noted.
 
     Raises:
         InputError: the folder's marker is not one that segray wrote.
@@ -230,16 +232,32 @@ def read_marker(output: str) -> dict[str, Any]:
     uri = join_uri(output, MARKER)
     try:
         document: dict[str, Any] = json.loads(read_bytes(uri))
-        if isinstance(document["configuration"], dict) and document["data_fingerprint"]:
+        kinds = {"configuration": dict, "data_fingerprint": str, "versions": dict}
+        if all(isinstance(document[name], kind) for name, kind in kinds.items()):
             return document
     except (ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{uri} is no record of a training run: give another --output")
 
 
-def _check_output(output: str, resumed: bool, config: TrainConfig) -> None:
+def _compare_versions(before: dict[str, str], tell: Callable[[str], None]) -> None:
+    """Say so where a run goes on with other software than it was started with."""
+    now = package_versions(*_PACKAGES)
+    changes = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
+    if changes:
+        tell(
+            f"this run was started with {'; '.join(changes)}: it may end elsewhere than it would "
+            "have"
+        )
+
+
+def _check_output(output: str, marker: dict[str, Any] | None, config: TrainConfig) -> None:
     """Refuse a folder that holds something else, or a run with other settings."""
-    if not resumed:
+    if marker is None:
         # A run that found too many unreadable files has left the list of them.
         own = (SKIPPED, DATASET, LOCK)
         foreign = [name for name in child_names(output) if name not in own]
@@ -249,7 +267,7 @@ def _check_output(output: str, resumed: bool, config: TrainConfig) -> None:
                 "give another --output, or empty the folder"
             )
         return
-    before = read_marker(output)["configuration"]
+    before = marker["configuration"]
     now = json.loads(json.dumps(config.to_json()))
     names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
     # A recipe changes many settings: then it is what differs.

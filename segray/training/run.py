@@ -16,7 +16,7 @@ from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION, has_bundle
 from segray.model.encoder import read_encoder_weights
 from segray.progress import ProgressLine
-from segray.storage.files import read_bytes, remove, remove_partial, write_bytes
+from segray.storage.files import read_bytes, remove, remove_partial
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import check_error_rate, write_skipped
 from segray.storage.uri import exists, join_uri
@@ -32,6 +32,7 @@ from segray.training.prepare import (
     Preparation,
     is_finished,
     read_marker,
+    write_marker,
 )
 from segray.training.tracking import History, tracking
 
@@ -57,7 +58,7 @@ class TrainSummary:
 
 
 def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary:
-    """Train, and write the output folder; Ray has been started.
+    """Train, and write the output folder; Ray has been started, if anything is left to do.
 
     A run that was interrupted goes on after its last finished epoch.
 
@@ -110,17 +111,18 @@ def _learn(
     if has_bundle(model):
         return
     weights = preparation.encoder_weights
-    if preparation.resumed and not Checkpoints(join_uri(output, "checkpoints")).newest():
-        if exists(join_uri(output, EVALUATION, METRICS)):
+    if preparation.resumed and (weights == b"" or exists(model)):
+        if Checkpoints(join_uri(output, "checkpoints")).newest():
+            if exists(model):
+                tell(f"{model} is not whole: it is made again from the checkpoints")
+        elif exists(join_uri(output, EVALUATION, METRICS)):
             raise InputError(
                 f"{model} is not whole, and there is no checkpoint to make it from: copy it again, "
                 f"or delete {output} to train anew"
             )
-        if weights == b"":
+        elif weights == b"":
             # No checkpoint that is there is whole: the run begins anew.
             weights = read_encoder_weights(config.encoder_weights)
-    if exists(model):
-        tell(f"{model} is not whole: it is made again from the checkpoints")
     assignment = Assignment(
         config=config,
         output=output,
@@ -171,11 +173,7 @@ def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
         )
     if not preparation.resumed:
         data.write(preparation.output)
-        document = {
-            "configuration": preparation.config.to_json(),
-            "data_fingerprint": data.fingerprint,
-        }
-        write_bytes(join_uri(preparation.output, MARKER), json.dumps(document, indent=2).encode())
+        write_marker(preparation.output, preparation.config, data.fingerprint)
     return data
 
 

@@ -14,11 +14,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
 from typing import Any
 
-from segray import __version__
 from segray.errors import InputError
+from segray.packages import package_versions
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.uri import exists, join_uri
 
@@ -203,8 +202,7 @@ class _Run:
         tags = {
             "output": output,
             "data_fingerprint": data_fingerprint,
-            "version.segray": __version__,
-            **{f"version.{package}": version(package) for package in _PACKAGES},
+            **{f"version.{name}": has for name, has in package_versions(*_PACKAGES).items()},
         }
         run_name = output.rpartition("/")[2]
         self._set(self._client.create_run(experiment, tags=tags, run_name=run_name))

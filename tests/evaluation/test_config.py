@@ -45,6 +45,10 @@ def folder(tmp_path: Path, bundle_uri: str, monkeypatch: pytest.MonkeyPatch) -> 
     Path("pairs.csv").write_text(
         "image,mask,split\ndata/images/shape_0.jpg,data/masks/shape_0.png,validation\n"
     )
+    Path("parts.csv").write_text(
+        "image,mask,split\ndata/images/shape_0.jpg,data/masks/shape_0.png,validation\n"
+        "data/images/shape_1.jpg,data/masks/shape_1.png,train\n"
+    )
     return tmp_path
 
 
@@ -59,7 +63,8 @@ DATA = {"images": "data/images", "masks": "data/masks"}
         ({"model": "bundle", **DATA, "masks": "empty"}, ["no mask found", "empty"]),
         ({"model": "bundle", **DATA, "output": "other"}, ["no evaluation", "notes.txt"]),
         ({"model": "bundle", "pairs": "lost.csv"}, ["lost.csv", "no such file"]),
-        ({"model": "bundle", "pairs": "pairs.csv"}, ["split test", "--split validation"]),
+        ({"model": "bundle", "pairs": "pairs.csv", "split": "test"}, ["--split validation"]),
+        ({"model": "bundle", "pairs": "parts.csv"}, ["--split train or --split validation"]),
     ],
 )
 def test_what_cannot_be_used_is_named(folder: Path, flags: dict, parts: list[str]) -> None:
@@ -78,6 +83,19 @@ def test_pairs_come_from_two_folders_or_from_a_split_of_a_manifest(folder: Path)
     [pair] = prepare_evaluation(config, print).pairing.pairs
     assert pair.image == str(folder / "data" / "images" / "shape_0.jpg")
     assert pair.mask == str(folder / "data" / "masks" / "shape_0.png")
+
+
+@pytest.mark.parametrize("split", ["", "validation"])
+def test_a_manifest_of_one_part_is_scored_as_a_whole(folder: Path, split: str) -> None:
+    line = ",".join(["data/images/shape_0.jpg", "data/masks/shape_0.png", split]).rstrip(",")
+    Path("one.csv").write_text(f"image,mask{',split' if split else ''}\n{line}\n")
+    told: list[str] = []
+    config = EvaluateConfig(model="bundle", pairs="one.csv")
+    [pair] = prepare_evaluation(config, told.append).pairing.pairs
+    assert pair.key == "data/images/shape_0"
+    [line] = told
+    assert line.startswith(f"scoring all 1 pairs of {folder}/one.csv")
+    assert line.endswith(f"the split {split or 'train'}")
 
 
 def test_files_without_a_partner_are_listed_and_too_many_are_refused(folder: Path) -> None:

@@ -79,6 +79,15 @@ def count_classes(masks: list[Image.Image]) -> npt.NDArray[np.intp]:
     return sum(np.bincount(ids[ids >= 0], minlength=11) for ids in map(class_ids, masks))
 
 
+TRAINING = (
+    *("--pairs", "pairs.csv", "--output", "run", "--max-error-rate", "0.1"),
+    *("--classes", *(f"{name}=#{colour:06x}" for name, colour, _ in CLASSES)),
+    *("--ignore-values", f"#{VOID:06x}"),
+    *("--image-size", "64", "--epochs", "2", "--batch-size", "8", "--workers", "0"),
+    *("--encoder-weights", "none", "--class-weights", "balanced"),
+)
+
+
 @dataclass(frozen=True)
 class Streets:
     """The data set on disk.
@@ -148,14 +157,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Streets:
         for name, split in {**split_of, "damaged": "train", "alone": "validation"}.items():
             table.writerow([f"images/{name}.png", f"masks/{name}.png", split])
     data = Streets(folder, tuple(names[TRAIN:]))
-    classes = [f"{name}=#{colour:06x}" for name, colour, _ in CLASSES]
-    data.run(
-        "train",
-        *("--pairs", "pairs.csv", "--output", "run", "--max-error-rate", "0.1"),
-        *("--classes", *classes, "--ignore-values", f"#{VOID:06x}"),
-        *("--image-size", "64", "--epochs", "2", "--batch-size", "8", "--workers", "0"),
-        *("--encoder-weights", "none", "--class-weights", "balanced"),
-    )
+    data.run("train", *TRAINING)
     return data
 
 
@@ -187,6 +189,12 @@ def test_what_could_not_be_used_is_listed_with_the_reason(streets: Streets) -> N
     assert set(skipped) == {"damaged.png", "alone.png"}
     assert "images/damaged.png" in skipped["damaged.png"]
     assert "images/alone.png: no such file" in skipped["alone.png"]
+
+
+def test_a_finished_run_says_so_and_starts_nothing(streets: Streets) -> None:
+    first, *lines = streets.run("train", *TRAINING).splitlines()
+    assert first == "this run is finished: for other data give another --output"
+    assert lines[1].startswith("best of 2 epochs: epoch ")
 
 
 def check_counts(record: dict, streets: Streets) -> None:

@@ -129,6 +129,8 @@ def test_refuses_a_missing_file_by_its_name(segmenter: Segmenter, tmp_path: Path
 
     with pytest.raises(InputError, match=rf"^cannot read {path}: no such file or folder$"):
         segmenter.segment(path)
+    with pytest.raises(InputError, match=rf"^cannot read {tmp_path}: it is a folder, [^\n]+$"):
+        segmenter.segment(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_an_unclaimed_value_is_refused_with_its_value_and_its_pixels() -> None:
         labels.to_class_ids(mask)
     assert "pet=1 background=2" in str(error.value)
     # The whole flag, ready to paste: what was ignored before still is.
-    assert str(error.value).endswith("add a class for it, or --ignore-values 255 38")
+    assert str(error.value).endswith("train with a class for it, or with --ignore-values 255 38")
     assert "\n" not in str(error.value)
 
 
@@ -172,7 +172,7 @@ def test_an_unclaimed_colour_is_refused_with_its_colour_and_its_pixels() -> None
     assert "has the colour #0102ff in 3 pixels, which none" in str(error.value)
     assert "road=#804080 sky=#87ceeb" in str(error.value)
     # Ready to paste: without the quotes a shell would take it for a comment.
-    assert "add a class for it, or --ignore-values '#000000' '#0102ff'" in str(error.value)
+    assert "class for it, or with --ignore-values '#000000' '#0102ff'" in str(error.value)
 
 
 def test_of_many_unclaimed_values_the_most_frequent_are_named() -> None:
@@ -181,13 +181,13 @@ def test_of_many_unclaimed_values_the_most_frequent_are_named() -> None:
     with pytest.raises(InputError) as few:
         labels.to_class_ids(mask)
     assert "has the values 9 in 4 pixels, 7 in 1 pixel and 8 in 1 pixel, which" in str(few.value)
-    assert str(few.value).endswith("add a class for each, or --ignore-values 9 7 8")
+    assert str(few.value).endswith("train with a class for each, or with --ignore-values 9 7 8")
 
     with pytest.raises(InputError) as many:
         labels.to_class_ids(np.array([[100, 100, *range(10, 19)]], dtype=np.uint8))
     assert "100 in 2 pixels" in str(many.value)
     assert "13 in 1 pixel and 5 more, which" in str(many.value)
-    assert str(many.value).endswith("add a class for each, or --ignore-values with all of them")
+    assert str(many.value).endswith("class for each, or with --ignore-values with all of them")
 
 
 def test_the_refusal_stays_short_with_many_classes() -> None:

@@ -102,8 +102,9 @@ def test_any_name_survives_writing_reading_listing_and_deleting(root: str, name:
     assert read_bytes(uri) == name.encode()
     assert exists(uri)
     assert child_names(root) == [name]
-    remove(uri)
-    assert not exists(uri)
+    for _ in range(2):  # the second time there is nothing left to delete
+        remove(uri)
+        assert not exists(uri)
     assert child_names(root) == []
 
 
@@ -241,12 +242,9 @@ def test_threads_that_write_do_not_change_each_others_permissions(tmp_path: Path
     assert len({path.stat().st_mode for path in (*written, *others)}) == 1
 
 
-@pytest.mark.parametrize(("operation", "doing"), [(read_bytes, "read"), (remove, "delete")])
-def test_a_missing_file_is_named(
-    tmp_path: Path, operation: Callable[[str], object], doing: str
-) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     uri = str(tmp_path / "nothing.txt")
-    assert complaint(lambda: operation(uri)) == f"cannot {doing} {uri}: no such file or folder"
+    assert complaint(lambda: read_bytes(uri)) == f"cannot read {uri}: no such file or folder"
 
 
 def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:

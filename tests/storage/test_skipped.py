@@ -89,6 +89,9 @@ def test_the_refusal_says_how_many_why_and_what_to_do() -> None:
     ):
         assert part in message
     assert "\n" not in message
+    assert message.endswith("repair them, or raise --max-error-rate")
+    with pytest.raises(InputError, match=r"lists them all: repair them$"):
+        check_error_rate(SKIPPED[2:], 2, 0.05, "s3://bucket/run/skipped.jsonl")
 
 
 @pytest.mark.parametrize(

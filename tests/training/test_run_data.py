@@ -372,6 +372,20 @@ def test_a_run_of_a_version_with_other_settings_is_refused(
         prepare_training(dataclasses.replace(config, output=str(tmp_path)), print)
 
 
+def test_a_run_that_goes_on_with_other_versions_says_so(stopped, tmp_path: Path) -> None:
+    folder, config, _ = stopped
+    document = json.loads((folder / "out" / "config.json").read_text())
+    told: list[str] = []
+    for versions in (document["versions"], {**document["versions"], "keras": "2.0"}):
+        text = json.dumps({**document, "versions": versions})
+        (tmp_path / "config.json").write_text(text)
+        told.clear()
+        prepare_training(dataclasses.replace(config, output=str(tmp_path)), told.append)
+        said = [line for line in told if "this run was started with" in line]
+        assert bool(said) == (versions["keras"] == "2.0")
+    assert said[0].startswith("this run was started with keras 2.0, now 3.")
+
+
 def test_a_validation_part_that_is_gone_in_the_end_is_scored_when_it_is_back(
     tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +418,15 @@ def test_a_validation_part_that_is_gone_in_the_end_is_scored_when_it_is_back(
     assert not half.exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"configuration": null, "data_fingerprint": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        '{"configuration": null, "data_fingerprint": "x", "versions": {}}',
+        '{"configuration": {}, "data_fingerprint": "x"}',
+    ],
+)
 def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, content: str) -> None:
     write_shapes(str(tmp_path), 4)
     (tmp_path / "out").mkdir()
