@@ -8,12 +8,13 @@ Every side fine-tunes the same network (encoder from a file and trained, its bat
 frozen) in batches of the same size, with all the cores of the machine. segray's sides are
 jobs/train.py as it stands: its augmentation, loss and optimizers, its examples in Ray's object
 store. The bare side mirrors images in the map and learns from plain cross-entropy with AdamW; one
-of segray's sides has these, too, to tell what the loop costs from what loss and optimizer do. The
-side of two bare fits at once, each with half of the cores and of a batch, which never talk to each
-other, is what two workers could come to if their talking cost nothing. Each run is a process of its
-own, one after the other; rounds go through all sides, so that what changes about the machine
-concerns each. Rates count from the end of an epoch's first step to the end of its
-last one, in all epochs but the first, which compiles; checkpoints, scores and pictures are in none.
+of segray's sides has these, too, to tell what the loop costs from what loss and optimizer do. Two
+bare fits at once, each with half of a batch and half of the cores for its kernels, never talk to
+each other: what they make of one bare fit, two workers could make of one worker if their talking
+cost nothing. Runs go one after the other, in processes of their own; rounds go through all sides,
+so that what changes about the machine concerns each. Rates count from the end of an epoch's first
+step to the end of its last one, in all epochs but the first, which compiles; checkpoints, scores
+and pictures are in none.
 
 The encoder's weights are random numbers: nothing is learned here that is of use.
 """
@@ -102,6 +103,8 @@ class Figures:
 
 def main() -> None:
     config = tyro.cli(TrainingBenchmark)
+    if config.batch_size % 2 and {"2", "halves"} & set(config.sides):
+        raise SystemExit("give an even --batch-size: two workers share it")
     print(describe(config), flush=True)
     rounds: dict[Side, list[Figures]] = {side: [] for side in config.sides}
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Packages: which versions of them are at work."""
+"""Packages: the versions that a record of a run names."""
 
 from importlib.metadata import version
 
@@ -9,7 +9,8 @@ def package_versions(*names: str) -> dict[str, str]:
     Raises:
         importlib.metadata.PackageNotFoundError: one of them is not installed.
     """
+    # Here, because segray's own first import leads to this file. Not by its metadata: segray need
+    # not be installed, a job may bring its folder along.
     from segray import __version__
 
-    # segray itself need not be installed: a job may bring its folder along.
     return {"segray": __version__, **{name: version(name) for name in names}}

@@ -105,10 +105,10 @@ def _short(pixels: int) -> str:
 
 
 def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
-    """Draw image, truth and prediction of each of some images, as the model sees them.
+    """Draw image, truth and prediction of each of some images, as detailed as the model sees them.
 
-    They are drawn in the shape of the image. The files are read again, because nothing keeps their
-    pixels; one that is gone is left out.
+    They have the proportions of the image, unless it is a narrow strip. The files are read again,
+    because nothing keeps their pixels; one that is gone is left out.
 
     Args:
         worst: the images in the order of their rows.
@@ -138,24 +138,28 @@ def _draw_row(worst: Worst, bundle: Bundle) -> list[npt.NDArray[np.uint8]]:
     truth = scale_truth(labelled.class_ids, size)
     prediction = unpack(worst.counted["prediction"], size, size)
     side = min(max(size, _TILE_SIDES[0]), _TILE_SIDES[1])
-    own = labelled.picture.width, labelled.picture.height
-    scale = side / max(own)
-    shape = max(1, round(own[0] * scale)), max(1, round(own[1] * scale))
+    tile = _tile_size(labelled.picture.width, labelled.picture.height, side)
     return [
-        _fit(labelled.picture.pixels, shape, Image.Resampling.BILINEAR),
-        _fit(colour_mask(truth, labels), shape, Image.Resampling.NEAREST),
-        _fit(colour_mask(prediction, labels), shape, Image.Resampling.NEAREST),
+        _letterbox(labelled.picture.pixels, tile, Image.Resampling.BILINEAR),
+        _letterbox(colour_mask(truth, labels), tile, Image.Resampling.NEAREST),
+        _letterbox(colour_mask(prediction, labels), tile, Image.Resampling.NEAREST),
     ]
 
 
-def _fit(
-    picture: npt.NDArray[np.uint8], shape: tuple[int, int], method: Image.Resampling
+def _tile_size(width: int, height: int, side: int) -> tuple[int, int]:
+    """The width and height of an image whose longer side is `side`; of a strip, a quarter of it."""
+    scale = side / max(width, height)
+    return max(side // 4, round(width * scale)), max(side // 4, round(height * scale))
+
+
+def _letterbox(
+    picture: npt.NDArray[np.uint8], size: tuple[int, int], method: Image.Resampling
 ) -> npt.NDArray[np.uint8]:
-    """A picture of a width and a height, in a white square."""
-    tile = Image.new("RGB", (max(shape), max(shape)), "white")
-    corner = (tile.width - shape[0]) // 2, (tile.height - shape[1]) // 2
-    tile.paste(Image.fromarray(picture).resize(shape, method), corner)
-    return np.asarray(tile)
+    """A picture scaled to a width and height, in the middle of a white square."""
+    square = Image.new("RGB", (max(size), max(size)), "white")
+    corner = (square.width - size[0]) // 2, (square.height - size[1]) // 2
+    square.paste(Image.fromarray(picture).resize(size, method), corner)
+    return np.asarray(square)
 
 
 def _caption(worst: Worst, labels: Labels) -> str:

@@ -63,7 +63,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
 
 def _find_pairs(config: EvaluateConfig, tell: Callable[[str], None]) -> Pairing:
     if config.pairs is not None:
-        return Pairing(_read_split(absolute_uri(config.pairs), config.split, tell), [])
+        return Pairing(_read_split(config.pairs, config.split, tell), [])
     if config.images is not None and config.masks is not None:
         return find_pairs(config.images, config.masks)
     write_sample(SAMPLE_FOLDER, tell)
@@ -77,7 +77,8 @@ def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> lis
     parts = {name: pairs for name, pairs in read_manifest(uri).items() if pairs}
     if split is None and len(parts) == 1:
         split = next(iter(parts))
-        tell(f"scoring all {len(parts[split])} pairs of {uri}: all are of the split {split}")
+        if split != "test":
+            tell(f"{uri} has nothing set apart to test on: scoring all of it")
     chosen = split or "test"
     pairs = parts.get(SPLITS[chosen.lower()])
     if not pairs:

@@ -12,7 +12,7 @@ from segray.evaluation.pictures import Worst, draw_confusion, draw_worst
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
 from segray.packages import package_versions
-from segray.storage.files import remove, write_bytes
+from segray.storage.files import child_names, remove, write_bytes
 from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.tables import write_table
 from segray.storage.uri import join_uri
@@ -79,7 +79,8 @@ def write_evaluation(
     output, model = evaluation.output, evaluation.model
     # What an earlier evaluation left there must not be taken for a part of this one.
     # The figures first, which say that an evaluation is whole.
-    for name in NAMES:
+    left = child_names(output)
+    for name in (name for name in NAMES if name in left):
         remove(join_uri(output, name))
     write_table(join_uri(output, PER_IMAGE), figures)
     confusion = draw_confusion(evaluation.own_size.confusion, model.labels)

@@ -207,11 +207,12 @@ class Labels:
         # The flag as it would have to be given, with what it holds already.
         ignored = [*map(self._spell, self.ignored), *words]
         flag = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
+        flag = f"--ignore-values {flag}"
         if more or len(flag) > _FLAG_LENGTH:
-            flag = "with all of them"
+            flag = "all of them in --ignore-values"
         return (
             f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: train "
-            f"with a class for {'each' if first else 'it'}, or with --ignore-values {flag}"
+            f"with a class for {'each' if first else 'it'}, or with {flag}"
         )
 
     def _spell(self, value: int) -> str:

@@ -100,11 +100,8 @@ def remove(uri: str) -> None:
     Raises:
         InputError: it cannot be deleted.
     """
-    with explain_errors(uri, "delete"):
-        if is_local(uri):
-            Path(uri).unlink(missing_ok=True)
-        else:
-            file_system(uri).rm_file(uri)
+    with explain_errors(uri, "delete"), contextlib.suppress(FileNotFoundError):
+        file_system(uri).rm_file(uri)
 
 
 def child_names(uri: str) -> list[str]:

@@ -105,7 +105,7 @@ def read_dataset(output: str) -> list[list[str]]:
         InputError: the store cannot be asked.
     """
     uri = join_uri(output, DATASET)
-    text = read_bytes(uri).decode(errors="replace") if exists(uri) else ""
+    text = read_bytes(uri).decode("utf-8-sig", errors="replace") if exists(uri) else ""
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=""))
     except (csv.Error, ValueError):

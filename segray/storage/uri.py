@@ -93,7 +93,7 @@ def describe_error(uri: str, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) or kind in ("NoSuchBucket", "NoSuchKey", "404"):
         return "no such file or folder" if is_local(uri) else "no such bucket or key"
     if isinstance(error, IsADirectoryError):
-        return "it is a folder, and not a file: give a file"
+        return "it is a folder, and not a file: give another path"
     if isinstance(error, NotADirectoryError):
         return "it is a file, or in one, and not in a folder: give another path"
     if isinstance(error, PermissionError) or kind in ("AccessDenied", "403"):

@@ -111,14 +111,14 @@ def _learn(
     if has_bundle(model):
         return
     weights = preparation.encoder_weights
-    if preparation.resumed and (weights == b"" or exists(model)):
+    if preparation.resumed:
         if Checkpoints(join_uri(output, "checkpoints")).newest():
             if exists(model):
                 tell(f"{model} is not whole: it is made again from the checkpoints")
         elif exists(join_uri(output, EVALUATION, METRICS)):
             raise InputError(
-                f"{model} is not whole, and there is no checkpoint to make it from: copy it again, "
-                f"or delete {output} to train anew"
+                f"{model} is gone or not whole, and there is no checkpoint to make it from: copy "
+                f"it again, or delete {output} to train anew"
             )
         elif weights == b"":
             # No checkpoint that is there is whole: the run begins anew.

@@ -57,9 +57,10 @@ def test_the_sheet_shows_truth_and_prediction_and_leaves_out_what_is_gone(
 ) -> None:
     bundle = dataclasses.replace(open_bundle(bundle_uri, []), labels=LABELS, image_size=32)
     truth = np.full((50, 40), 1, dtype=np.uint8)
+    truth[25:] = 3  # the border
     (tmp_path / "a.png").write_bytes(encode(draw_picture(50, 40), "PNG"))
     (tmp_path / "a_mask.png").write_bytes(encode(truth, "PNG"))
-    prediction = np.full((32, 32), 2, dtype=np.uint8)
+    prediction = np.full((32, 32), 1, dtype=np.uint8)
     gone = as_worst(tmp_path, "gone", prediction)
     assert draw_worst([gone], bundle) is None
     content = draw_worst([gone, as_worst(tmp_path, "a", prediction)], bundle)
@@ -68,11 +69,16 @@ def test_the_sheet_shows_truth_and_prediction_and_leaves_out_what_is_gone(
         pixels = np.asarray(sheet)
     # One row of tiles of 128 pixels, which is the least, in the shape of the image.
     assert 128 < pixels.shape[0] < 256
-    truth_at, prediction_at = (
-        np.argwhere((pixels[: 128 + 20] == LABELS.palette[class_id]).all(axis=-1))
-        for class_id in (0, 2)
+    # 128 by 102 pixels, in the middle of its tile; the two halves of the truth one above the other.
+    pet, border, predicted = (
+        np.argwhere((pixels[18 : 18 + 128] == LABELS.palette[place]).all(axis=-1))
+        for place in (0, 2, 1)
     )
-    assert len(truth_at) == len(prediction_at) == 128 * round(128 * 40 / 50)
-    assert truth_at[:, 1].max() < prediction_at[:, 1].min()
-    beside = pixels[:, prediction_at[:, 1].max() + 4 :]
+    assert len(predicted) == 128 * 102
+    assert len(pet) == len(border) == 64 * 102
+    assert (pet.min(axis=0) == (0, border.min(axis=0)[1])).all()
+    assert border[:, 0].min() == 64
+    assert pet[:, 1].max() - pet[:, 1].min() == 101
+    assert predicted[:, 1].min() - pet[:, 1].min() == 128 + 8
+    beside = pixels[:, predicted[:, 1].max() + 4 :]
     assert (beside.sum(axis=-1) < 200).any()

@@ -187,7 +187,7 @@ def test_of_many_unclaimed_values_the_most_frequent_are_named() -> None:
         labels.to_class_ids(np.array([[100, 100, *range(10, 19)]], dtype=np.uint8))
     assert "100 in 2 pixels" in str(many.value)
     assert "13 in 1 pixel and 5 more, which" in str(many.value)
-    assert str(many.value).endswith("class for each, or with --ignore-values with all of them")
+    assert str(many.value).endswith("class for each, or with all of them in --ignore-values")
 
 
 def test_the_refusal_stays_short_with_many_classes() -> None:
