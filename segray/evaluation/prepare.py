@@ -1,7 +1,7 @@
 """The preparation of an evaluation: what can be checked before Ray is started."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
@@ -22,7 +22,7 @@ class Preparation:
     """What an evaluation starts from.
 
     Attributes:
-        config: the flags.
+        config: the flags, with the split of --pairs that is scored.
         output: the absolute URI of the folder to write.
         bundle: the model, with the file that the engine reads.
         pairing: the pairs to score on, and the files that belong to no pair.
@@ -48,7 +48,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
     _check_output(output)
-    pairing = _find_pairs(config, tell)
+    config, pairing = _find_pairs(config, tell)
     _tell_what_was_learned(bundle, pairing.pairs, tell)
     if pairing.skipped:
         uri = join_uri(output, SKIPPED)
@@ -61,30 +61,32 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     return Preparation(config, output, bundle, pairing)
 
 
-def _find_pairs(config: EvaluateConfig, tell: Callable[[str], None]) -> Pairing:
+def _find_pairs(
+    config: EvaluateConfig, tell: Callable[[str], None]
+) -> tuple[EvaluateConfig, Pairing]:
     if config.pairs is not None:
-        return Pairing(_read_split(config.pairs, config.split, tell), [])
+        split, pairs = _read_split(config.pairs, config.split, tell)
+        return replace(config, split=split), Pairing(pairs, [])
     if config.images is not None and config.masks is not None:
-        return find_pairs(config.images, config.masks)
+        return config, find_pairs(config.images, config.masks)
     write_sample(SAMPLE_FOLDER, tell)
     tell("scoring the labelled sample images")
     folder = absolute_uri(SAMPLE_FOLDER)
-    return find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
+    return config, find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
 
 
-def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> list[Pair]:
-    """The pairs of a part of a manifest: by default those to test on, or all if it has one part."""
+def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tuple[str, list[Pair]]:
+    """A part of a manifest: by default the pairs to test on, or all if it has one part."""
     parts = {name: pairs for name, pairs in read_manifest(uri).items() if pairs}
     if split is None and len(parts) == 1:
         split = next(iter(parts))
         if split != "test":
             tell(f"{uri} has nothing set apart to test on: scoring all of it")
-    chosen = split or "test"
-    pairs = parts.get(SPLITS[chosen.lower()])
-    if not pairs:
+    chosen = SPLITS[(split or "test").lower()]
+    if chosen not in parts:
         filled = " or ".join(f"--split {name}" for name in parts)
         raise InputError(f"{uri} has no pair in the split {chosen}: give {filled}")
-    return pairs
+    return chosen, parts[chosen]
 
 
 def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:

@@ -91,8 +91,10 @@ def test_a_manifest_of_one_part_is_scored_as_a_whole(folder: Path, split: str) -
     Path("one.csv").write_text(f"image,mask{',split' if split else ''}\n{line}\n")
     told: list[str] = []
     config = EvaluateConfig(model="bundle", pairs="one.csv")
-    [pair] = prepare_evaluation(config, told.append).pairing.pairs
+    preparation = prepare_evaluation(config, told.append)
+    [pair] = preparation.pairing.pairs
     assert pair.key == "data/images/shape_0"
+    assert preparation.config.split == (split or "train")
     assert told == ["one.csv has nothing set apart to test on: scoring all of it"] * (
         split != "test"
     )
