@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from segray.storage.files import read_bytes, remove, remove_partial
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import check_error_rate, write_skipped
 from segray.storage.uri import exists, join_uri
+from segray.ticker import ticking
 from segray.training.checkpoint import Checkpoints
 from segray.training.dataset import DataSet
 from segray.training.examples import decode_pairs
@@ -36,6 +39,7 @@ from segray.training.prepare import (
 )
 from segray.training.tracking import History, tracking
 
+_SECONDS_BETWEEN_LOOKS = 1.0
 # The part of a node's object store that decoded examples may take.
 _STORE_SHARE = 0.5
 
@@ -70,7 +74,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         InputError: something the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    with hold_lock(output, tell) as check_lock:
+    with hold_lock(output, tell) as check_lock, _ending_with(check_lock):
         if exists(join_uri(output, MARKER)) != preparation.resumed:
             raise InputError(f"another run has begun or removed {output} just now: run again")
         # A finished run needs its data no more.
@@ -86,7 +90,6 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
                 tell("this run is finished: for other data give another --output")
             else:
                 _learn(preparation, data, record, tell, track)
-                check_lock()
                 _evaluate(preparation, data, tell)
                 # Of processes that were killed as they wrote.
                 remove_partial(output, deep=True)
@@ -96,6 +99,29 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         document = _parse(uris[0], read_bytes(uris[0]), "metrics")
         evaluation = _parse(uris[1], read_bytes(uris[1]), "model_size")
         return TrainSummary(output, len(history), document["metrics"], evaluation)
+
+
+@contextlib.contextmanager
+def _ending_with(check_lock: Callable[[], None]) -> Iterator[None]:
+    """End the block, whatever it is at, when the lock is lost: two runs would mix their files."""
+    lost = threading.Event()
+
+    def look() -> None:
+        try:
+            check_lock()
+        except InputError:
+            if not lost.is_set():
+                lost.set()
+                # The one thing that ends Ray Train's workers from here.
+                signal.raise_signal(signal.SIGINT)
+
+    try:
+        with ticking(_SECONDS_BETWEEN_LOOKS, look):
+            yield
+    except KeyboardInterrupt:
+        check_lock()
+        raise
+    check_lock()
 
 
 def _learn(

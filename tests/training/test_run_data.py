@@ -14,8 +14,9 @@ from PIL import Image
 import segray
 from segray.errors import InputError
 from segray.model.bundle import ONNX, open_bundle
-from segray.storage.files import PARTIAL, child_names
-from segray.storage.lock import hold_lock
+from segray.storage import lock
+from segray.storage.files import PARTIAL, child_names, write_bytes
+from segray.storage.lock import LOCK, hold_lock
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import find_pairs
 from segray.training.config import RECIPES
@@ -257,6 +258,30 @@ def test_a_class_that_is_nowhere_is_named(tmp_path: Path) -> None:
     _, lines = run(config)
     for part in ("training", "validation"):
         assert f"no pixel of the {part} part is of the class sky or sea" in lines
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_whose_lock_is_taken_ends_at_once(
+    tmp_path: Path, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    from segray.training.run import train
+
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    write_shapes(str(tmp_path), 12)
+    output = s3(f"taken-run-{workers}") + "/out"
+    config = settings(str(tmp_path), output, "none", workers=workers, epochs=500)
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if line.startswith("epoch   2/"):
+            write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
+
+    with pytest.raises(InputError, match="was taken by another run"):
+        train(prepare_training(config, tell), tell)
+    assert not [line for line in lines if line.startswith("epoch 100/")]
+    assert child_names(output).count(LOCK) == 1
+    assert "model" not in child_names(output)
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
