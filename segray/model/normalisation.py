@@ -1,5 +1,6 @@
 """Batch normalisation over all replicas of a training run, in as few messages as can be."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -19,23 +20,58 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     is near, no digits are lost.
 
     Args:
-        settings: see `keras.layers.BatchNormalization`.
+        settings: see `keras.layers.BatchNormalization`; without its ``renorm``.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**{**settings, "synchronized": True})
+    def call(self, inputs: tf.Tensor, training: bool | None = None, mask: Any = None) -> tf.Tensor:
+        """Normalise a replica's share of the batch."""
+        if not training or not self.trainable or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        return self.normalise([inputs])[0]
 
-    def _moments(self, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        replica = tf.distribute.get_replica_context()
-        if mask is not None or replica is None:
-            return super()._moments(inputs, mask)
-        mean, variance = tf.nn.moments(inputs, self._reduction_axes)
-        running = tf.cast(self.moving_mean, inputs.dtype)
-        deviation = mean - running
-        count = tf.cast(tf.size(inputs, out_type=tf.int64) // inputs.shape[self.axis], inputs.dtype)
-        # What the replicas' own figures are worth: how many values each has.
-        shares = [deviation, tf.square(deviation), variance, tf.ones_like(mean)]
-        totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, count * tf.stack(shares))
+    def normalise(self, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Normalise a replica's share that is in several parts, in training.
+
+        Args:
+            parts: float [b, ...] each, with at least one example.
+
+        Returns:
+            The parts, normalised by the moments of the global batch.
+        """
+        parts = [keras.ops.cast(part, "float32") for part in parts]
+        mean, variance = self._joint_moments(parts)
+        for running, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            running.assign(running * self.momentum + value * (1.0 - self.momentum))
+        # Outside of a layer's call nothing is cast to the precision of the layer.
+        factors = {
+            "offset": keras.ops.cast(self.beta, "float32") if self.center else None,
+            "scale": keras.ops.cast(self.gamma, "float32") if self.scale else None,
+        }
+        return [
+            keras.ops.cast(
+                keras.ops.batch_normalization(
+                    part, mean, variance, self.axis, epsilon=self.epsilon, **factors
+                ),
+                self.compute_dtype,
+            )
+            for part in parts
+        ]
+
+    def _joint_moments(self, parts: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and variance, float32 [channels], of all parts of all replicas."""
+        running = tf.convert_to_tensor(self.moving_mean)
+        worth = []
+        for part in parts:
+            axes = [axis for axis in range(len(part.shape)) if axis != self.axis % len(part.shape)]
+            mean, variance = tf.nn.moments(part, axes)
+            deviation = mean - running
+            count = tf.size(part, out_type=tf.int64) // part.shape[self.axis]
+            # What the part's own figures are worth: how many values it has.
+            shares = [deviation, tf.square(deviation), variance, tf.ones_like(mean)]
+            worth.append(tf.cast(count, tf.float32) * tf.stack(shares))
+        totals = tf.add_n(worth)
+        if replica := tf.distribute.get_replica_context():
+            totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, totals)
         deviation, square, variance = tf.unstack(totals[:3] / totals[3])
         # The difference of two rounded numbers can be below 0.
         between = tf.maximum(square - tf.square(deviation), 0.0)

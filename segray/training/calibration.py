@@ -11,9 +11,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from segray.pixels.labels import IGNORED
+from segray.training.blocks import block_length, fill_block
+from segray.training.config import TrainConfig
 from segray.training.examples import DecodedExamples, StreamedExamples
+from segray.training.parts import predict_parts
 from segray.training.prefetch import Prefetched
-from segray.training.scoring import block_length, fill_block
 
 # Where the temperature is looked for.
 _LEAST, _MOST = 0.25, 4.0
@@ -22,18 +24,20 @@ _HALVINGS = 30
 _IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
 
 
-def calibrate(model: keras.Model, examples: DecodedExamples | StreamedExamples, seed: int) -> float:
+def calibrate(
+    model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
+) -> float:
     """Divide a network's logits by the temperature at which their cross-entropy is least.
 
     Args:
         model: of `segray.model.unet.build_unet`; the weights of its last layer are changed.
         examples: of the validation part; of many images and pixels some are drawn.
-        seed: of what is drawn.
+        config: of the run; its seed is that of what is drawn.
 
     Returns:
         The temperature, 0.25 to 4; 1 where fewer than 4,096 pixels are labelled.
     """
-    logits, truth = _draw_pixels(model, examples, seed)
+    logits, truth = _draw_pixels(model, examples, config)
     if len(truth) < _TOO_FEW:
         return 1.0
     temperature = fit_temperature(logits, truth)
@@ -73,15 +77,16 @@ def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor
 
 
 def _draw_pixels(
-    model: keras.Model, examples: DecodedExamples | StreamedExamples, seed: int
+    model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Logits float32 [N, C] and class ids uint8 [N] of labelled pixels, equally many an image."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(config.seed)
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
     quota = -(-_PIXELS // len(images))
     block = block_length(model.output_shape[1])
     chunks = (images[i : i + block] for i in range(0, len(images), block))
-    predict = tf.function(lambda pictures: model(pictures, training=False))
+    parts = config.count_parts(block)
+    predict = tf.function(lambda pictures: predict_parts(model, pictures, parts))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):
         # Every block is as long as the others: the network is compiled for one length.

@@ -20,6 +20,9 @@ Optimizer = Literal["muon", "adamw"]
 Precision = Literal["auto", "float32", "mixed_bfloat16"]
 Cache = Literal["auto", "memory", "none"]
 
+# Of fewer, a layer makes too little of a core.
+_IMAGES_OF_A_PART = 4
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -211,6 +214,19 @@ class TrainConfig:
     def labels(self) -> Labels:
         """What --classes and --ignore-values say."""
         return Labels.parse(self.classes, self.ignore_values)
+
+    @property
+    def parts(self) -> int:
+        """Into how many parts each worker's share of a batch is divided, see `count_parts`."""
+        return self.count_parts(self.batch_size // max(1, self.workers))
+
+    def count_parts(self, images: int) -> int:
+        """Into how many parts so many images are divided, which go through the network side by
+        side, on cores of their own (`segray.training.parts`); a GPU takes them all at once.
+
+        It is the same on any number of cores, and so are the sums over the parts, to the last bit.
+        """
+        return 1 if self.use_gpu else max(1, images // _IMAGES_OF_A_PART)
 
     @property
     def training_size(self) -> int:

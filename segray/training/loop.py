@@ -299,7 +299,7 @@ class TrainingLoop:
         metrics = progress.history[progress.best_epoch - 1]
         record = {**self._assignment.record, "metrics": metrics}
         if config.calibrate:
-            record["temperature"] = calibrate(best, self._validation, config.seed)
+            record["temperature"] = calibrate(best, self._validation, config)
         write_bundle(join_uri(self._assignment.output, "model"), best, config.labels, record)
 
 

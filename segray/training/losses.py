@@ -4,6 +4,8 @@ Each replica returns its own part of the loss, and the parts of all replicas add
 the global batch; so do their gradients. Ignored pixels are in no sum.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from segray.pixels.labels import IGNORED
@@ -19,8 +21,8 @@ _BINS = 512
 
 def replica_loss(
     loss: Loss,
-    logits: tf.Tensor,
-    masks: tf.Tensor,
+    logits: Sequence[tf.Tensor],
+    masks: Sequence[tf.Tensor],
     class_weights: tf.Tensor,
     overlap_weight: float,
     label_smoothing: float,
@@ -36,8 +38,8 @@ def replica_loss(
             `overlap_weight` times the Lovász-Softmax loss (https://arxiv.org/abs/1705.08790),
             which stands for 1 - IoU, of the classes that occur in each image, averaged over the
             images.
-        logits: float32 [B, S, S, C].
-        masks: uint8 [B, S, S] of class ids or `IGNORED`.
+        logits: float32 [b, S, S, C] of each part of this replica's share.
+        masks: likewise, uint8 [b, S, S] of class ids or `IGNORED`.
         class_weights: float32 [C], of the cross-entropy.
         overlap_weight: of the Dice or Lovász loss.
         label_smoothing: share of the target that all classes get equally, 0 to 1.
@@ -46,53 +48,68 @@ def replica_loss(
         The part, float32 []; and, for the record, the plain cross-entropy summed over this
         replica's labelled pixels, float32 [].
     """
-    classes = logits.shape[-1]
-    labelled = masks != IGNORED
-    truth = tf.where(labelled, tf.cast(masks, tf.int32), 0)
-    targets = tf.one_hot(truth, classes)
-    # The softmax is computed once, for all that follows: on CPUs it is a good part of a loss.
-    logarithms = tf.nn.log_softmax(logits)
-    probabilities = tf.exp(logarithms)
-    losses = plain = -tf.reduce_sum(targets * logarithms, axis=-1)
-    if label_smoothing:
-        even = -tf.reduce_mean(logarithms, axis=-1)
-        losses = (1 - label_smoothing) * plain + label_smoothing * even
-    if loss == "focal":
-        losses *= (1 - tf.reduce_sum(targets * probabilities, axis=-1)) ** _FOCUS
-    weights = tf.where(labelled, tf.gather(class_weights, truth), 0.0)
-    part = tf.math.divide_no_nan(
-        tf.reduce_sum(losses * weights), sum_replicas(tf.reduce_sum(weights))
-    )
-    if loss == "ce+dice":
-        part += overlap_weight * _dice_part(probabilities, targets, labelled)
-    if loss == "ce+lovasz":
-        part += overlap_weight * _lovasz_part(probabilities, targets, labelled)
-    return part, tf.reduce_sum(tf.where(labelled, plain, 0.0))
+    # What the means are over hangs on the masks alone, so that no part waits for another's logits.
+    weights = [_weigh(mask, class_weights) for mask in masks]
+    images = [tf.reduce_any(mask != IGNORED, axis=[1, 2]) for mask in masks]
+    worth = [
+        tf.stack([tf.reduce_sum(weight), tf.math.count_nonzero(labelled, dtype=tf.float32)])
+        for weight, labelled in zip(weights, images, strict=True)
+    ]
+    weight_total, image_total = tf.unstack(sum_replicas(tf.add_n(worth)))
+    losses, plain, dice_sums = [], [], []
+    for part_logits, mask, weight in zip(logits, masks, weights, strict=True):
+        labelled = mask != IGNORED
+        targets = tf.one_hot(tf.where(labelled, tf.cast(mask, tf.int32), 0), part_logits.shape[-1])
+        # The softmax is computed once, for all that follows: on CPUs it is a good part of a loss.
+        logarithms = tf.nn.log_softmax(part_logits)
+        probabilities = tf.exp(logarithms)
+        entropy = -tf.reduce_sum(targets * logarithms, axis=-1)
+        plain.append(tf.reduce_sum(tf.where(labelled, entropy, 0.0)))
+        if label_smoothing:
+            even = -tf.reduce_mean(logarithms, axis=-1)
+            entropy = (1 - label_smoothing) * entropy + label_smoothing * even
+        if loss == "focal":
+            entropy *= (1 - tf.reduce_sum(targets * probabilities, axis=-1)) ** _FOCUS
+        losses.append(tf.math.divide_no_nan(tf.reduce_sum(entropy * weight), weight_total))
+        if loss == "ce+lovasz":
+            overlap = _lovasz_sum(probabilities, targets, labelled)
+            losses.append(overlap_weight * tf.math.divide_no_nan(overlap, image_total))
+        if loss == "ce+dice":
+            dice_sums.append(_sum_for_dice(probabilities, targets, labelled))
+    if dice_sums:
+        losses.append(overlap_weight * _dice_part(tf.add_n(dice_sums)))
+    return tf.add_n(losses), tf.add_n(plain)
 
 
-def _dice_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
+def _weigh(mask: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
+    """The weight of each pixel, float32 [b, S, S]."""
+    labelled = mask != IGNORED
+    truth = tf.where(labelled, tf.cast(mask, tf.int32), 0)
+    return tf.where(labelled, tf.gather(class_weights, truth), 0.0)
+
+
+def _sum_for_dice(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
+    """Of each class the sums of p where it is the true one, of all p, and of its pixels: [3, C]."""
     counted = tf.cast(labelled, tf.float32)[..., None]
     probabilities, targets = probabilities * counted, targets * counted
+    values = (probabilities * targets, probabilities, targets)
+    return tf.stack([tf.reduce_sum(value, axis=[0, 1, 2]) for value in values])
+
+
+def _dice_part(sums: tf.Tensor) -> tf.Tensor:
     # Dice is no sum over pixels: each replica takes the whole of it, from the sums over all
     # replicas, and returns its equal share.
-    sums = sum_replicas(
-        tf.stack(
-            [
-                tf.reduce_sum(probabilities * targets, axis=[0, 1, 2]),
-                tf.reduce_sum(probabilities, axis=[0, 1, 2]),
-                tf.reduce_sum(targets, axis=[0, 1, 2]),
-            ]
-        )
-    )
+    sums = sum_replicas(sums)
     dice = (2 * sums[0] + _DICE_SMOOTHING) / (sums[1] + sums[2] + _DICE_SMOOTHING)
     present = tf.cast(sums[2] > 0, tf.float32)
     mean = tf.math.divide_no_nan(tf.reduce_sum((1 - dice) * present), tf.reduce_sum(present))
     return mean / tf.cast(tf.distribute.get_replica_context().num_replicas_in_sync, tf.float32)
 
 
-def _lovasz_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
-    """The sum over all pixels of their errors, each times what `_jaccard_growth` has for it.
+def _lovasz_sum(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
+    """The sum over the images of their losses.
 
+    That is the sum over all pixels of their errors, each times what `_jaccard_growth` has for it.
     The pixels are counted by the bin of their error and not sorted, which would take a sixth of a
     training step on CPUs.
     """
@@ -113,8 +130,7 @@ def _lovasz_part(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tens
 
     present = tf.cast(tf.reduce_sum(counts[:, :, 1], axis=-1) > 0, tf.float32)
     occurring = tf.reduce_sum(present, axis=1, keepdims=True)
-    images = sum_replicas(tf.reduce_sum(tf.cast(occurring > 0, tf.float32)))
-    growth *= tf.math.divide_no_nan(present, occurring * images)[:, :, None, None]
+    growth *= tf.math.divide_no_nan(present, occurring)[:, :, None, None]
 
     # The error is p for a pixel of another class, and 1 - p for one of the class.
     slopes = tf.concat([tf.reshape(growth * [[1.0], [-1.0]], [-1]), [0.0]], axis=0)

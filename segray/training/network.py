@@ -12,9 +12,11 @@ from segray.model.unet import build_unet
 from segray.pixels.labels import IGNORED
 from segray.pixels.metrics import Confusion
 from segray.training.batches import Batch
+from segray.training.blocks import block_length, fill_block
 from segray.training.config import TrainConfig
 from segray.training.losses import replica_loss, sum_replicas, summed_cross_entropy
 from segray.training.optimizers import make_optimizers
+from segray.training.parts import predict_parts, split_batch, train_parts
 from segray.training.transforms import recolour, warp
 
 
@@ -47,6 +49,7 @@ class TrainableNetwork:
         self._strategy, self._config = strategy, config
         self._class_weights = class_weights
         classes, size = len(config.labels), config.image_size
+        self._block, self._parts = block_length(size), config.parts
         with strategy.scope():
             self.model = build_unet(
                 classes,
@@ -112,14 +115,15 @@ class TrainableNetwork:
         """Predict, on this replica alone.
 
         Args:
-            images: uint8 [b, S, S, 3] RGB.
+            images: uint8 [b, S, S, 3] RGB, a block of `segray.training.blocks` at most.
             masks: uint8 [b, S, S] of class ids or `IGNORED`.
 
         Returns:
             The predicted class ids, uint8 [b, S, S], and the summed cross-entropy.
         """
-        predicted, loss = self._score(images, masks)
-        return predicted.numpy(), float(loss)
+        block = fill_block(images, self._block, 0), fill_block(masks, self._block, IGNORED)
+        predicted, loss = self._score(*block)
+        return predicted.numpy()[: len(images)], float(loss)
 
     def sum_scores(self, confusion: Confusion, loss: float) -> tuple[Confusion, float]:
         """Add up what each replica has counted; every replica calls it and gets the totals."""
@@ -168,15 +172,12 @@ class TrainableNetwork:
         colours: tf.Tensor,
     ) -> tf.Tensor:
         config = self._config
-        if config.augmentation.warps:
-            images, masks = warp(images, masks, warps, config.image_size)
-        if config.augmentation.colour:
-            images = recolour(tf.cast(images, tf.float32), colours)
-        # The network takes whole numbers, and Keras would cut the fractions off.
-        images = tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8)
+        columns = [split_batch(column, self._parts) for column in (images, masks, warps, colours)]
+        pairs = [self._augment(*part) for part in zip(*columns, strict=True)]
+        masks = [mask for _, mask in pairs]
         sets = self._variables if fine else self._variables[:-1]
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            logits = train_parts(self.model, [image for image, _ in pairs])
             loss, summed = replica_loss(
                 config.loss,
                 logits,
@@ -190,11 +191,22 @@ class TrainableNetwork:
         for optimizer, gradient, variables in zip(used, gradients, sets, strict=True):
             # `apply` sums the gradients over the replicas before it takes the step.
             optimizer.apply(gradient, variables)
-        labelled = tf.math.count_nonzero(masks != IGNORED, dtype=tf.float32)
-        return sum_replicas(tf.stack([summed, labelled]))
+        labelled = [tf.math.count_nonzero(mask != IGNORED, dtype=tf.float32) for mask in masks]
+        return sum_replicas(tf.stack([summed, tf.add_n(labelled)]))
+
+    def _augment(
+        self, images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, colours: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        config = self._config
+        if config.augmentation.warps:
+            images, masks = warp(images, masks, warps, config.image_size)
+        if config.augmentation.colour:
+            images = recolour(tf.cast(images, tf.float32), colours)
+        # The network takes whole numbers.
+        return tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8), masks
 
     def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self.model(images, training=False)
+        logits = predict_parts(self.model, images, self._config.count_parts(self._block))
         predicted = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
         return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64)
 

@@ -78,7 +78,9 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
         if filters % _FILTERS == 0:
             matrices = tf.reshape(matrices, (*positions, -1, _FILTERS, channels))
         scale = _STEP * max(matrices.shape[-2:]) ** 0.5
-        step = tf.reshape(scale * orthogonalise(matrices), variable.shape)
+        # One after the other they would leave all cores but one to the other kernels.
+        rows = [scale * orthogonalise(row) for row in tf.unstack(matrices)]
+        step = tf.reshape(tf.stack(rows), variable.shape)
         self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * step)
 
 

@@ -84,7 +84,10 @@ def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
         )
     try:
         if threads:
-            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            # With a part of the batch for each core, a layer needs no more than one.
+            alone = config.parts >= threads
+            tf.config.threading.set_intra_op_parallelism_threads(1 if alone else threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
         # Of a GPU that nobody gave it, TensorFlow would take all the memory.
         tf.config.set_visible_devices(gpus, "GPU")
     except RuntimeError as error:

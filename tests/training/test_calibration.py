@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from segray.pixels.labels import IGNORED
+from segray.training.config import TrainConfig
 
 
 def draw_truth(logits: npt.NDArray[np.float32], seed: int = 1) -> npt.NDArray[np.uint8]:
@@ -73,17 +74,19 @@ def test_a_calibrated_network_draws_the_same_masks_and_is_as_sure_as_it_should_b
     masks = draw_truth(before / 3)
     masks[:, :8] = IGNORED
 
-    temperature = calibrate(model, Validation(images, masks), seed=0)
+    temperature = calibrate(model, Validation(images, masks), TrainConfig(seed=0))
     assert temperature == pytest.approx(3, rel=0.05)
     after = model.predict_on_batch(images)
     np.testing.assert_allclose(after, before / temperature, rtol=1e-4, atol=1e-4)
     assert (after.argmax(axis=-1) == before.argmax(axis=-1)).mean() > 0.9999
     assert summed_cross_entropy(after, masks)[0] < 0.9 * summed_cross_entropy(before, masks)[0]
-    assert calibrate(model, Validation(images, masks), seed=0) == pytest.approx(1, rel=0.01)
+    assert calibrate(model, Validation(images, masks), TrainConfig(seed=0)) == pytest.approx(
+        1, rel=0.01
+    )
 
     # Where next to nothing is labelled, nothing is known.
     after = model.predict_on_batch(images)
     masks[:, 12:] = IGNORED
     masks[:, :, 8:] = IGNORED
-    assert calibrate(model, Validation(images, masks), seed=0) == 1
+    assert calibrate(model, Validation(images, masks), TrainConfig(seed=0)) == 1
     np.testing.assert_array_equal(model.predict_on_batch(images), after)

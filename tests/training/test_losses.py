@@ -43,7 +43,7 @@ def compute(
         with tf.GradientTape() as tape:
             tape.watch(logits)
             value, _ = replica_loss(
-                loss, logits, masks, tf.constant(class_weights), overlap_weight, label_smoothing
+                loss, [logits], [masks], tf.constant(class_weights), overlap_weight, label_smoothing
             )
         return value, tape.gradient(value, logits)
 

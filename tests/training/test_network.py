@@ -96,7 +96,7 @@ sums = {}
 for name in ("ce", "focal", "ce+dice", "ce+lovasz"):
 
     def part(logits, masks):
-        value, _ = replica_loss(name, logits, masks, tf.constant([1.0, 2.0, 3.0]), 0.7, 0.1)
+        value, _ = replica_loss(name, [logits], [masks], tf.constant([1.0, 2.0, 3.0]), 0.7, 0.1)
         return sum_replicas(value)
 
     @tf.function

@@ -1,0 +1,59 @@
+"""A batch in parts: on a CPU each part goes through the network on cores of its own.
+
+TensorFlow shares out each layer among the cores, which then wait for each other a thousand times a
+step. Parts meet where a batch is normalised, and nowhere else.
+"""
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from segray.model.normalisation import BatchNormalization
+
+
+def split_batch(batch: tf.Tensor, parts: int) -> list[tf.Tensor]:
+    """Divide a batch [B, ...] into parts whose lengths differ by one at most."""
+    length = tf.shape(batch)[0]
+    return [batch[i * length // parts : (i + 1) * length // parts] for i in range(parts)]
+
+
+def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call a network on all parts of a batch, in training: the result is that of the whole batch.
+
+    Args:
+        model: of `segray.model.unet.build_unet`.
+        parts: uint8 [b, S, S, 3] RGB each, with at least one image.
+
+    Returns:
+        Logits float32 [b, S, S, C] of each.
+    """
+    # Keras would go through the whole network with one part after the other.
+    _, scale, encoder, *decoder = model.layers
+    *skips, x = _encode(encoder, _call(scale, parts))
+    for layer in decoder:
+        x = _call(layer, x, *([skips.pop()] if isinstance(layer, keras.layers.Concatenate) else []))
+    return x
+
+
+def predict_parts(model: keras.Model, images: tf.Tensor, parts: int) -> tf.Tensor:
+    """The logits of a batch, float32 [B, S, S, C], predicted part by part."""
+    return tf.concat([model(part, training=False) for part in split_batch(images, parts)], axis=0)
+
+
+def _encode(encoder: keras.Model, parts: list[tf.Tensor]) -> list[list[tf.Tensor]]:
+    """What each of the encoder's outputs is, of each part."""
+    values = {id(encoder.inputs[0]): parts}
+    for layer in encoder.layers[1:]:
+        inputs = [values[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
+        values[id(layer.output)] = _call(layer, *inputs)
+    return [values[id(tensor)] for tensor in encoder.outputs]
+
+
+def _call(layer: keras.Layer, *inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Call a layer on all parts, each input of which is divided alike."""
+    if isinstance(layer, BatchNormalization) and layer.trainable:
+        return layer.normalise(*inputs)
+    if len(inputs) == 1:
+        return [layer(part) for part in inputs[0]]
+    return [layer(list(part)) for part in zip(*inputs, strict=True)]
