@@ -38,14 +38,15 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         Returns:
             The parts, normalised by the moments of the global batch.
         """
-        parts = [keras.ops.cast(part, "float32") for part in parts]
+        # Outside of a layer's call nothing is cast to the precision of the layer.
+        dtype = keras.backend.result_type(parts[0].dtype, "float32")
+        parts = [keras.ops.cast(part, dtype) for part in parts]
         mean, variance = self._joint_moments(parts)
         for running, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             running.assign(running * self.momentum + value * (1.0 - self.momentum))
-        # Outside of a layer's call nothing is cast to the precision of the layer.
         factors = {
-            "offset": keras.ops.cast(self.beta, "float32") if self.center else None,
-            "scale": keras.ops.cast(self.gamma, "float32") if self.scale else None,
+            "offset": keras.ops.cast(self.beta, dtype) if self.center else None,
+            "scale": keras.ops.cast(self.gamma, dtype) if self.scale else None,
         }
         return [
             keras.ops.cast(
@@ -58,8 +59,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         ]
 
     def _joint_moments(self, parts: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and variance, float32 [channels], of all parts of all replicas."""
-        running = tf.convert_to_tensor(self.moving_mean)
+        """Mean and variance, [channels], of all parts of all replicas."""
+        running = keras.ops.cast(self.moving_mean, parts[0].dtype)
         worth = []
         for part in parts:
             axes = [axis for axis in range(len(part.shape)) if axis != self.axis % len(part.shape)]
@@ -68,7 +69,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             count = tf.size(part, out_type=tf.int64) // part.shape[self.axis]
             # What the part's own figures are worth: how many values it has.
             shares = [deviation, tf.square(deviation), variance, tf.ones_like(mean)]
-            worth.append(tf.cast(count, tf.float32) * tf.stack(shares))
+            worth.append(tf.cast(count, part.dtype) * tf.stack(shares))
         totals = tf.add_n(worth)
         if replica := tf.distribute.get_replica_context():
             totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, totals)

@@ -20,8 +20,10 @@ Optimizer = Literal["muon", "adamw"]
 Precision = Literal["auto", "float32", "mixed_bfloat16"]
 Cache = Literal["auto", "memory", "none"]
 
-# Of fewer, a layer makes too little of a core.
+# Of fewer images a layer makes too little of a core.
 _IMAGES_OF_A_PART = 4
+# Each takes a second more until the first step.
+_MOST_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,9 @@ class TrainConfig:
 
         It is the same on any number of cores, and so are the sums over the parts, to the last bit.
         """
-        return 1 if self.use_gpu else max(1, images // _IMAGES_OF_A_PART)
+        if self.use_gpu:
+            return 1
+        return min(max(1, images // _IMAGES_OF_A_PART), _MOST_PARTS)
 
     @property
     def training_size(self) -> int:

@@ -75,10 +75,10 @@ class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes
         # As of the next step: Nesterov's momentum.
         matrices = self.momentum * tf.convert_to_tensor(momentum) + gradient
         *positions, filters, channels = variable.shape
-        if filters % _FILTERS == 0:
-            matrices = tf.reshape(matrices, (*positions, -1, _FILTERS, channels))
+        pieces = _FILTERS if filters % _FILTERS == 0 else filters
+        matrices = tf.reshape(matrices, (*positions, -1, pieces, channels))
         scale = _STEP * max(matrices.shape[-2:]) ** 0.5
-        # One after the other they would leave all cores but one to the other kernels.
+        # A row of the kernel at a time: on a CPU several cores work at several rows.
         rows = [scale * orthogonalise(row) for row in tf.unstack(matrices)]
         step = tf.reshape(tf.stack(rows), variable.shape)
         self.assign_sub(variable, tf.cast(learning_rate, step.dtype) * step)

@@ -18,7 +18,7 @@ def split_batch(batch: tf.Tensor, parts: int) -> list[tf.Tensor]:
     return [batch[i * length // parts : (i + 1) * length // parts] for i in range(parts)]
 
 
-def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
     """Call a network on all parts of a batch, in training: the result is that of the whole batch.
 
     Args:
@@ -41,13 +41,49 @@ def predict_parts(model: keras.Model, images: tf.Tensor, parts: int) -> tf.Tenso
     return tf.concat([model(part, training=False) for part in split_batch(images, parts)], axis=0)
 
 
-def _encode(encoder: keras.Model, parts: list[tf.Tensor]) -> list[list[tf.Tensor]]:
+def _encode(encoder: keras.Model, parts: Sequence[tf.Tensor]) -> list[Sequence[tf.Tensor]]:
     """What each of the encoder's outputs is, of each part."""
-    values = {id(encoder.inputs[0]): parts}
-    for layer in encoder.layers[1:]:
+    frozen = {
+        id(layer.input): layer
+        for layer in encoder.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+    }
+    values: dict[int, Sequence[tf.Tensor]] = {id(encoder.inputs[0]): parts}
+    for layer in encoder.layers:
+        if id(layer.output) in values:
+            continue
         inputs = [values[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
-        values[id(layer.output)] = _call(layer, *inputs)
+        norm = frozen.get(id(layer.output))
+        if norm is None:
+            values[id(layer.output)] = _call(layer, *inputs)
+        else:
+            values[id(norm.output)] = _convolve(layer, norm, *inputs)
     return [values[id(tensor)] for tensor in encoder.outputs]
+
+
+def _convolve(
+    layer: keras.Layer, norm: keras.layers.BatchNormalization, parts: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """A convolution and the frozen batch norm behind it, which its kernel takes up.
+
+    A pass through each of the layer's outputs is dear on a CPU; this saves two, and one of three
+    in the gradient.
+    """
+    mean, variance, gamma, beta = (
+        tf.convert_to_tensor(variable)
+        for variable in (norm.moving_mean, norm.moving_variance, norm.gamma, norm.beta)
+    )
+    factor = gamma * tf.math.rsqrt(variance + norm.epsilon)
+    offset = tf.cast(beta - mean * factor, layer.compute_dtype)
+    kernel, padding = tf.convert_to_tensor(layer.kernel), layer.padding.upper()
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        kernel = tf.cast(kernel * factor[:, None], layer.compute_dtype)
+        strides = (1, *layer.strides, 1)
+        made = [tf.nn.depthwise_conv2d(part, kernel, strides, padding) for part in parts]
+    else:
+        kernel = tf.cast(kernel * factor, layer.compute_dtype)
+        made = [tf.nn.conv2d(part, kernel, layer.strides, padding) for part in parts]
+    return [tf.nn.bias_add(part, offset) for part in made]
 
 
 def _call(layer: keras.Layer, *inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:

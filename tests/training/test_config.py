@@ -173,3 +173,19 @@ def test_a_batch_that_workers_cannot_share_is_refused(
     with pytest.raises(InputError, match=f"cannot be shared equally .* such as {multiple}"):
         config.check_shares()
     TrainConfig(batch_size=multiple, workers=workers).check_shares()
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"batch_size": 8}, 2),
+        ({"batch_size": 8, "workers": 2}, 1),
+        ({"batch_size": 8, "workers": 0}, 2),
+        ({"batch_size": 1}, 1),
+        ({"batch_size": 256}, 8),
+        ({"batch_size": 64, "use_gpu": True}, 1),
+    ],
+)
+def test_each_worker_takes_its_share_of_a_batch_in_parts(settings, parts: int) -> None:
+    """Of four images at least, and of so many that eight parts are enough; a GPU takes it whole."""
+    assert TrainConfig(**settings).parts == parts

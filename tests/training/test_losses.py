@@ -209,5 +209,5 @@ def test_the_reported_loss_is_the_plain_sum_over_the_labelled_pixels(logits, mas
     # As training reports it, whatever it makes small.
     for loss in LOSSES:
         weights = np.array([1, 2, 3, 4], np.float32)
-        _, summed = replica_loss(loss, logits, masks, weights, 0.7, 0.1)
+        _, summed = replica_loss(loss, [logits], [masks], weights, 0.7, 0.1)
         assert float(summed) == pytest.approx(expected, rel=1e-5)

@@ -50,7 +50,9 @@ strategy = tf.distribute.get_strategy()
 if workers > 1:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
 keras.utils.set_random_seed(0)
-config = TrainConfig(image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1)
+config = TrainConfig(
+    image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1, batch_size=24, workers=workers
+)
 content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
 sgd = lambda config: [keras.optimizers.SGD() for _ in range(3)]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 # A process in which TensorFlow has computed on one thread before it is to train on two.
 USED = """
 import tensorflow as tf
@@ -24,3 +26,29 @@ def test_a_process_in_which_tensorflow_has_run_is_refused_in_words() -> None:
     done = subprocess.run([sys.executable, "-c", USED], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "train in a new process, or take --workers 1" in done.stdout
+
+
+# What a worker on two cores, or on one or eight, has TensorFlow compute on.
+THREADS = """
+import sys
+import tensorflow as tf
+from segray.training.config import TrainConfig
+from segray.training.worker import set_up_tensorflow
+
+set_up_tensorflow(TrainConfig(batch_size=int(sys.argv[1])), threads=int(sys.argv[2]))
+threading = tf.config.threading
+print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
+"""
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "cores", "inside", "beside"), [(8, 2, 1, 2), (4, 2, 2, 2), (8, 8, 8, 8)]
+)
+def test_layers_are_shared_out_only_where_there_are_more_cores_than_parts(
+    batch_size: int, cores: int, inside: int, beside: int
+) -> None:
+    """Cores that each have a part of the batch do not wait for each other at every layer."""
+    command = [sys.executable, "-c", THREADS, str(batch_size), str(cores)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split() == [str(inside), str(beside)]
