@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from segray.pixels.labels import IGNORED
-from segray.training.blocks import block_length, fill_block
+from segray.training.blocks import block_length, block_parts, fill_block
 from segray.training.config import TrainConfig
 from segray.training.examples import DecodedExamples, StreamedExamples
 from segray.training.parts import predict_parts
@@ -83,9 +83,9 @@ def _draw_pixels(
     rng = np.random.default_rng(config.seed)
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
     quota = -(-_PIXELS // len(images))
-    block = block_length(model.output_shape[1])
+    block = block_length(config.image_size)
     chunks = (images[i : i + block] for i in range(0, len(images), block))
-    parts = config.count_parts(block)
+    parts = block_parts(config.image_size, config.use_gpu)
     predict = tf.function(lambda pictures: predict_parts(model, pictures, parts))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):

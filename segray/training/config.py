@@ -217,20 +217,15 @@ class TrainConfig:
         """What --classes and --ignore-values say."""
         return Labels.parse(self.classes, self.ignore_values)
 
-    @property
-    def parts(self) -> int:
-        """Into how many parts each worker's share of a batch is divided, see `count_parts`."""
-        return self.count_parts(self.batch_size // max(1, self.workers))
+    def count_parts(self, cores: int) -> int:
+        """Into how many parts each worker's share of a batch is divided, to go through the network
+        side by side on cores of their own (`segray.training.parts`).
 
-    def count_parts(self, images: int) -> int:
-        """Into how many parts so many images are divided, which go through the network side by
-        side, on cores of their own (`segray.training.parts`); a GPU takes them all at once.
-
-        It is the same on any number of cores, and so are the sums over the parts, to the last bit.
+        Args:
+            cores: that a worker computes on; 0 if that is TensorFlow's to say.
         """
-        if self.use_gpu:
-            return 1
-        return min(max(1, images // _IMAGES_OF_A_PART), _MOST_PARTS)
+        share = self.batch_size // max(1, self.workers)
+        return max(1, min(cores, share // _IMAGES_OF_A_PART, _MOST_PARTS))
 
     @property
     def training_size(self) -> int:

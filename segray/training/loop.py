@@ -71,6 +71,7 @@ class TrainingLoop:
         tell: is called on rank 0 with lines for the user's terminal.
         track: is called on rank 0 with the records of all epochs so far.
         meeting: see `segray.training.watchdog.Watchdog.meeting`; nothing by default.
+        parts: see `segray.training.network.TrainableNetwork`.
 
     Attributes:
         network: what is trained; equal on all workers after every step.
@@ -85,6 +86,7 @@ class TrainingLoop:
         tell: Callable[[str], None],
         track: Callable[[History], None],
         meeting: Meeting = lambda place: contextlib.nullcontext(),
+        parts: int = 1,
     ) -> None:
         config = assignment.config
         self._assignment, self._config = assignment, config
@@ -99,7 +101,9 @@ class TrainingLoop:
         keras.utils.set_random_seed(config.seed)
         content = None if weights is None else ray.get(weights)
         with meeting("the building of the network"):  # rank 0's numbers are sent to the others
-            self.network = TrainableNetwork(strategy, config, content, assignment.class_weights)
+            self.network = TrainableNetwork(
+                strategy, config, content, assignment.class_weights, parts=parts
+            )
 
     def run(self) -> str:
         """Train from the last finished epoch to the last one, then write the bundle.

@@ -12,7 +12,7 @@ from segray.model.unet import build_unet
 from segray.pixels.labels import IGNORED
 from segray.pixels.metrics import Confusion
 from segray.training.batches import Batch
-from segray.training.blocks import block_length, fill_block
+from segray.training.blocks import block_length, block_parts, fill_block
 from segray.training.config import TrainConfig
 from segray.training.losses import replica_loss, sum_replicas, summed_cross_entropy
 from segray.training.optimizers import make_optimizers
@@ -32,6 +32,8 @@ class TrainableNetwork:
         encoder_weights: see `segray.model.unet.build_unet`.
         class_weights: float32 [C], of the cross-entropy.
         make: makes the optimizers, as `segray.training.optimizers.make_optimizers` does.
+        parts: into how many each share of a batch is divided (`segray.training.parts`); no share
+            has fewer images.
 
     Attributes:
         model: the U-Net.
@@ -45,11 +47,12 @@ class TrainableNetwork:
         encoder_weights: bytes | None,
         class_weights: npt.NDArray[np.float32],
         make: Callable[[TrainConfig], list[keras.Optimizer]] = make_optimizers,
+        parts: int = 1,
     ) -> None:
-        self._strategy, self._config = strategy, config
+        self._strategy, self._config, self._parts = strategy, config, parts
         self._class_weights = class_weights
         classes, size = len(config.labels), config.image_size
-        self._block, self._parts = block_length(size), config.parts
+        self._block = block_length(size)
         with strategy.scope():
             self.model = build_unet(
                 classes,
@@ -206,7 +209,8 @@ class TrainableNetwork:
         return tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8), masks
 
     def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = predict_parts(self.model, images, self._config.count_parts(self._block))
+        parts = block_parts(self._config.image_size, self._config.use_gpu)
+        logits = predict_parts(self.model, images, parts)
         predicted = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
         return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64)
 

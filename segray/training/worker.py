@@ -60,6 +60,7 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
             *(assignment, strategy, rank, workers, messages),
             track=messages.set_history,
             meeting=watchdog.meeting,
+            parts=assignment.config.count_parts(threads),
         ).run()
 
 
@@ -85,7 +86,7 @@ def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
     try:
         if threads:
             # With a part of the batch for each core, a layer needs no more than one.
-            alone = config.parts >= threads
+            alone = config.count_parts(threads) == threads
             tf.config.threading.set_intra_op_parallelism_threads(1 if alone else threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         # Of a GPU that nobody gave it, TensorFlow would take all the memory.

@@ -176,16 +176,16 @@ def test_a_batch_that_workers_cannot_share_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("settings", "parts"),
-    [
-        ({"batch_size": 8}, 2),
-        ({"batch_size": 8, "workers": 2}, 1),
-        ({"batch_size": 8, "workers": 0}, 2),
-        ({"batch_size": 1}, 1),
-        ({"batch_size": 256}, 8),
-        ({"batch_size": 64, "use_gpu": True}, 1),
-    ],
+    ("batch_size", "workers", "cores", "parts"),
+    [(8, 1, 2, 2), (8, 1, 1, 1), (8, 2, 2, 1), (6, 1, 4, 1), (64, 1, 4, 4), (256, 2, 32, 8)],
 )
-def test_each_worker_takes_its_share_of_a_batch_in_parts(settings, parts: int) -> None:
-    """Of four images at least, and of so many that eight parts are enough; a GPU takes it whole."""
-    assert TrainConfig(**settings).parts == parts
+def test_a_worker_takes_its_share_of_a_batch_in_parts(
+    batch_size: int, workers: int, cores: int, parts: int
+) -> None:
+    """One for each of its cores, but of four images at least, and of parts no more than eight."""
+    assert TrainConfig(batch_size=batch_size, workers=workers).count_parts(cores) == parts
+
+
+def test_without_cores_of_its_own_a_worker_takes_its_share_whole() -> None:
+    """As on a GPU, and in the process of a notebook."""
+    assert TrainConfig(batch_size=64).count_parts(0) == 1

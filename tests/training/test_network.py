@@ -50,13 +50,13 @@ strategy = tf.distribute.get_strategy()
 if workers > 1:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
 keras.utils.set_random_seed(0)
-config = TrainConfig(
-    image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1, batch_size=24, workers=workers
-)
+config = TrainConfig(image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1)
 content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
 sgd = lambda config: [keras.optimizers.SGD() for _ in range(3)]
-network = TrainableNetwork(strategy, config, content, class_weights, sgd)
+# Alone its share is in three parts, and in two parts or one where there are others.
+parts = {1: 3, 2: 2, 3: 1}[workers]
+network = TrainableNetwork(strategy, config, content, class_weights, sgd, parts)
 scores = {}
 for name in ("few", "many"):
     share = score_share(network, Validation(sys.argv[5], name), rank, workers)
