@@ -205,8 +205,7 @@ class TrainableNetwork:
             images, masks = warp(images, masks, warps, config.image_size)
         if config.augmentation.colour:
             images = recolour(tf.cast(images, tf.float32), colours)
-        # The network takes whole numbers.
-        return tf.cast(tf.round(tf.cast(images, tf.float32)), tf.uint8), masks
+        return images, masks
 
     def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         parts = block_parts(self._config.image_size, self._config.use_gpu)

@@ -23,7 +23,7 @@ def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.T
 
     Args:
         model: of `segray.model.unet.build_unet`.
-        parts: uint8 [b, S, S, 3] RGB each, with at least one image.
+        parts: uint8 or float32 [b, S, S, 3] RGB in [0, 255] each, with at least one image.
 
     Returns:
         Logits float32 [b, S, S, C] of each.

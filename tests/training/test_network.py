@@ -84,7 +84,7 @@ end = network.model.get_weights()
 
 # The optimizers of a run, which are not linear in the gradients.
 keras.utils.set_random_seed(0)
-other = TrainableNetwork(strategy, config, content, class_weights)
+other = TrainableNetwork(strategy, config, content, class_weights, parts=parts)
 for step in range(2):
     other.train(draw_share(rng), (0.001, 0.0003))
 names = [variable.path for variable in other.model.weights]
