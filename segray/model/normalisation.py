@@ -17,7 +17,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     the variance as the mean of the squares less the square of the mean, which loses digits where
     the mean is large. Here it is the mean of the replicas' own variances, and what the squares give
     for the replicas' means, as deviations from the running mean, which all of them know: once that
-    is near, no digits are lost.
+    is near, no digits are lost. A replica's share may be in several parts, which count as replicas.
 
     Args:
         settings: see `keras.layers.BatchNormalization`; without its ``renorm``.

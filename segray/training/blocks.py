@@ -1,14 +1,14 @@
 """Blocks: how many images a network predicts at once, in scores and calibration.
 
 The last bit of an image's logits hangs on how many images are predicted with it. So it is always
-the same number: what is counted is the same whatever the number of workers and of cores.
+the same number: what is counted is the same whatever the number of workers.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 _MOST_IMAGES = 16
-_IMAGES_OF_A_PART = 4
+_MOST_PARTS = 8
 # What is kept of a block grows with its pixels: sixteen images at a side of 512, four at 1024.
 _MOST_PIXELS = 16 * 512**2
 
@@ -23,7 +23,7 @@ def block_parts(image_size: int, use_gpu: bool) -> int:
 
     They are predicted side by side on cores of their own, see `segray.training.parts`.
     """
-    return 1 if use_gpu else max(1, block_length(image_size) // _IMAGES_OF_A_PART)
+    return 1 if use_gpu else min(block_length(image_size), _MOST_PARTS)
 
 
 def fill_block(array: npt.NDArray[np.uint8], block: int, value: int) -> npt.NDArray[np.uint8]:

@@ -64,8 +64,8 @@ class TrainConfig:
     """Images in a step, over all workers together. An epoch takes full batches alone: which images
     are left over is drawn anew for each."""
     seed: int = 0
-    """Of the split, the order of the images, their augmentation and the first weights. On CPUs the
-    same seed gives the same model, bit for bit."""
+    """Of the split, the order of the images, their augmentation and the first weights. On
+    equally many CPUs the same seed gives the same model, bit for bit."""
     recipe: Recipe = "segray"
     """tutorial: the settings of TensorFlow's "Image segmentation" tutorial as it stands, for
     comparison; flags given beside it still count."""

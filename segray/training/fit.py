@@ -2,8 +2,10 @@
 
 import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -97,6 +99,7 @@ def fit(
     resources = {"CPU": cpus, **({"GPU": 1.0} if config.use_gpu else {})}
     tell(f"starting {config.workers} worker(s) on {_name(resources)} each")
     with (
+        _giving_back_the_keyboard(),
         relay_messages(tell, track) as messages,
         ticking(
             _SECONDS_BETWEEN_WAITING_REPORTS,
@@ -118,6 +121,17 @@ def fit(
             raise
         if not has_bundle(join_uri(assignment.output, "model")):
             raise InputError(messages.problem() or "the workers ended without a model: run again")
+
+
+@contextlib.contextmanager
+def _giving_back_the_keyboard() -> Iterator[None]:
+    """Ray Train takes the keyboard's interruptions, and would keep them when it has ended."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 def _train_here(

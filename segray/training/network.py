@@ -118,15 +118,22 @@ class TrainableNetwork:
         """Predict, on this replica alone.
 
         Args:
-            images: uint8 [b, S, S, 3] RGB, a block of `segray.training.blocks` at most.
+            images: uint8 [b, S, S, 3] RGB, taken in blocks (`segray.training.blocks`).
             masks: uint8 [b, S, S] of class ids or `IGNORED`.
 
         Returns:
             The predicted class ids, uint8 [b, S, S], and the summed cross-entropy.
         """
-        block = fill_block(images, self._block, 0), fill_block(masks, self._block, IGNORED)
-        predicted, loss = self._score(*block)
-        return predicted.numpy()[: len(images)], float(loss)
+        blocks, summed = [], 0.0
+        for start in range(0, len(images), self._block):
+            block = slice(start, start + self._block)
+            predicted, loss = self._score(
+                fill_block(images[block], self._block, 0),
+                fill_block(masks[block], self._block, IGNORED),
+            )
+            blocks.append(predicted.numpy())
+            summed += float(loss)
+        return np.concatenate(blocks)[: len(images)], summed
 
     def sum_scores(self, confusion: Confusion, loss: float) -> tuple[Confusion, float]:
         """Add up what each replica has counted; every replica calls it and gets the totals."""

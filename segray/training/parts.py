@@ -46,7 +46,10 @@ def _encode(encoder: keras.Model, parts: Sequence[tf.Tensor]) -> list[Sequence[t
     frozen = {
         id(layer.input): layer
         for layer in encoder.layers
-        if isinstance(layer, keras.layers.BatchNormalization) and not layer.trainable
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and not layer.trainable
+        # Kernels would lose digits that Keras keeps in its float32 beside them.
+        and layer.compute_dtype != "bfloat16"
     }
     values: dict[int, Sequence[tf.Tensor]] = {id(encoder.inputs[0]): parts}
     for layer in encoder.layers:

@@ -90,7 +90,9 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
                 tell("this run is finished: for other data give another --output")
             else:
                 _learn(preparation, data, record, tell, track)
+                check_lock()
                 _evaluate(preparation, data, tell)
+                check_lock()
                 # Of processes that were killed as they wrote.
                 remove_partial(output, deep=True)
             history = _read_history(output)
@@ -112,8 +114,11 @@ def _ending_with(check_lock: Callable[[], None]) -> Iterator[None]:
         except InputError:
             if not lost.is_set():
                 lost.set()
-                # The one thing that ends Ray Train's workers from here.
-                signal.raise_signal(signal.SIGINT)
+                # The one thing that ends Ray Train's workers from here. A job in the background
+                # may ignore the keyboard, and heeds what tells it to end.
+                heeded = callable(signal.getsignal(signal.SIGINT))
+                number = signal.SIGINT if heeded else signal.SIGTERM
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
 
     try:
         with ticking(_SECONDS_BETWEEN_LOOKS, look):

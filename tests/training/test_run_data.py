@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,28 +261,39 @@ def test_a_class_that_is_nowhere_is_named(tmp_path: Path) -> None:
         assert f"no pixel of the {part} part is of the class sky or sea" in lines
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("workers", "epochs", "moment"),
+    [(0, 500, "epoch   2/"), (1, 500, "epoch   2/"), (1, 1, "scoring 2 pairs")],
+)
 def test_a_run_whose_lock_is_taken_ends_at_once(
-    tmp_path: Path, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, workers: int
+    tmp_path: Path,
+    s3: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    epochs: int,
+    moment: str,
 ) -> None:
     from segray.training.run import train
 
     monkeypatch.setattr(lock, "BEAT", 0.1)
     write_shapes(str(tmp_path), 12)
-    output = s3(f"taken-run-{workers}") + "/out"
-    config = settings(str(tmp_path), output, "none", workers=workers, epochs=500)
+    output = s3(f"taken-run-{workers}-{epochs}") + "/out"
+    config = settings(str(tmp_path), output, "none", workers=workers, epochs=epochs)
     lines: list[str] = []
 
     def tell(line: str) -> None:
         lines.append(line)
-        if line.startswith("epoch   2/"):
+        if line.startswith(moment):
             write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
+            if epochs == 1:
+                time.sleep(60)  # as long as scoring may take
+                lines.append("slept")
 
     with pytest.raises(InputError, match="was taken by another run"):
         train(prepare_training(config, tell), tell)
-    assert not [line for line in lines if line.startswith("epoch 100/")]
+    assert not [line for line in lines if line.startswith("epoch 100/") or line == "slept"]
     assert child_names(output).count(LOCK) == 1
-    assert "model" not in child_names(output)
+    assert "evaluation" not in child_names(output)
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
