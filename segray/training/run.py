@@ -116,14 +116,15 @@ def _ending_with(check_lock: Callable[[], None]) -> Iterator[None]:
                 lost.set()
                 # The one thing that ends Ray Train's workers from here. A job in the background
                 # may ignore the keyboard, and heeds what tells it to end.
-                heeded = callable(signal.getsignal(signal.SIGINT))
-                number = signal.SIGINT if heeded else signal.SIGTERM
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    if callable(signal.getsignal(number)):
+                        signal.pthread_kill(threading.main_thread().ident or 0, number)
+                        break
 
     try:
         with ticking(_SECONDS_BETWEEN_LOOKS, look):
             yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         check_lock()
         raise
     check_lock()

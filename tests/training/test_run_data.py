@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -289,8 +290,13 @@ def test_a_run_whose_lock_is_taken_ends_at_once(
                 time.sleep(60)  # as long as scoring may take
                 lines.append("slept")
 
-    with pytest.raises(InputError, match="was taken by another run"):
-        train(prepare_training(config, tell), tell)
+    # As in a terminal: what runs the tests in the background may let them ignore the keyboard.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(InputError, match="was taken by another run"):
+            train(prepare_training(config, tell), tell)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not [line for line in lines if line.startswith("epoch 100/") or line == "slept"]
     assert child_names(output).count(LOCK) == 1
     assert "evaluation" not in child_names(output)
