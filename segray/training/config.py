@@ -62,7 +62,7 @@ class TrainConfig:
     """How often the training part is gone through."""
     batch_size: int = 8
     """Images in a step, over all workers together. An epoch takes full batches alone: which images
-    are left over is drawn anew for each. Where there are fewer than a batch, they are taken again."""
+    are left over is drawn anew for each. Fewer than a batch are taken several times."""
     seed: int = 0
     """Of the split, the order of the images, their augmentation and the first weights. On
     equally many CPUs the same seed gives the same model, bit for bit."""
