@@ -300,6 +300,7 @@ def test_a_run_whose_lock_is_taken_ends_at_once(
     assert not [line for line in lines if line.startswith("epoch 100/") or line == "slept"]
     assert child_names(output).count(LOCK) == 1
     assert "evaluation" not in child_names(output)
+    assert epochs == 1 or "model" not in child_names(output)
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
