@@ -125,6 +125,11 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
     # What keeps Ray from starting is of many kinds, a bare Exception among them.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
+        if "timed out during startup" in reason:
+            raise InputError(
+                "Ray did not start within 30 s, as it happens on a busy machine: run again when "
+                "other work on it has ended"
+            ) from error
         raise InputError(
             f"Ray did not start: {reason}: mend that, or end other work on this machine, and run "
             "again"

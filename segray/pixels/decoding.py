@@ -114,7 +114,8 @@ def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.inte
         if lossy:
             raise DecodeError(
                 f"the mask is a {lossy}, which does not keep the exact values or colours that "
-                "stand for the classes: save it as PNG, from the original and not from this file",
+                "stand for the classes: save it as PNG, from the original and not from this file; "
+                "or give images and masks the other way round, if this is the image",
                 "unsupported",
             )
         with MEMORY.reserved(memory_needed(image, data, image.size)):

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 _MOST_IMAGES = 16
-_MOST_PARTS = 8
 # What is kept of a block grows with its pixels: sixteen images at a side of 512, four at 1024.
 _MOST_PIXELS = 16 * 512**2
 
@@ -16,14 +15,6 @@ _MOST_PIXELS = 16 * 512**2
 def block_length(image_size: int) -> int:
     """How many images of a side in pixels are predicted at once, whatever the --batch-size."""
     return min(_MOST_IMAGES, max(1, _MOST_PIXELS // image_size**2))
-
-
-def block_parts(image_size: int, use_gpu: bool) -> int:
-    """Into how many parts a block is divided, whatever the number of cores; a GPU takes it whole.
-
-    They are predicted side by side on cores of their own, see `segray.training.parts`.
-    """
-    return 1 if use_gpu else min(block_length(image_size), _MOST_PARTS)
 
 
 def fill_block(array: npt.NDArray[np.uint8], block: int, value: int) -> npt.NDArray[np.uint8]:

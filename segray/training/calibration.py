@@ -11,10 +11,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from segray.pixels.labels import IGNORED
-from segray.training.blocks import block_length, block_parts, fill_block
+from segray.training.blocks import block_length, fill_block
 from segray.training.config import TrainConfig
 from segray.training.examples import DecodedExamples, StreamedExamples
-from segray.training.parts import predict_parts
+from segray.training.parts import predict_block
 from segray.training.prefetch import Prefetched
 
 # Where the temperature is looked for.
@@ -85,8 +85,7 @@ def _draw_pixels(
     quota = -(-_PIXELS // len(images))
     block = block_length(config.image_size)
     chunks = (images[i : i + block] for i in range(0, len(images), block))
-    parts = block_parts(config.image_size, config.use_gpu)
-    predict = tf.function(lambda pictures: predict_parts(model, pictures, parts))
+    predict = tf.function(lambda pictures: predict_block(model, pictures, config.use_gpu))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):
         # Every block is as long as the others: the network is compiled for one length.

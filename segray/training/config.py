@@ -22,8 +22,9 @@ Cache = Literal["auto", "memory", "none"]
 
 # Of fewer images a layer makes too little of a core.
 _IMAGES_OF_A_PART = 4
-# Each takes a second more until the first step.
-_MOST_PARTS = 8
+#: Of what is divided into parts (`segray.training.parts`): each takes a second more until the first
+#: step.
+MOST_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ class TrainConfig:
             cores: that a worker computes on; 0 if that is TensorFlow's to say.
         """
         share = self.batch_size // max(1, self.workers)
-        return max(1, min(cores, share // _IMAGES_OF_A_PART, _MOST_PARTS))
+        return max(1, min(cores, share // _IMAGES_OF_A_PART, MOST_PARTS))
 
     @property
     def training_size(self) -> int:

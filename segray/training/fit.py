@@ -97,7 +97,7 @@ def fit(
         return
     cpus, threads = _worker_cpus(config)
     resources = {"CPU": cpus, **({"GPU": 1.0} if config.use_gpu else {})}
-    tell(f"starting {config.workers} worker(s) on {_name(resources)} each")
+    tell(f"starting {config.workers} worker(s) on {_name(resources)} each; it may take a minute")
     with (
         _giving_back_the_keyboard(),
         relay_messages(tell, track) as messages,
@@ -143,7 +143,7 @@ def _train_here(
 
     policy = keras.config.dtype_policy()
     try:
-        set_up_tensorflow(assignment.config, threads=0)
+        set_up_tensorflow(assignment.config)
         problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell, track).run()
     finally:
         keras.config.set_dtype_policy(policy)

@@ -176,6 +176,7 @@ class TrainingLoop:
         waited = rate = 0.0
         for step, batch in enumerate(batches, start=1):
             place, rates = f"step {step} of epoch {epoch}", self._rates(epoch, step)
+            # Before the meeting: how long it takes is nobody's fault, and no part of the rate.
             compiling = time.monotonic()
             self.network.compile(fine=rates[1] > 0)
             started += time.monotonic() - compiling

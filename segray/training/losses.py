@@ -58,8 +58,8 @@ def replica_loss(
     weight_total, image_total = tf.unstack(sum_replicas(tf.add_n(worth)))
     losses, plain, dice_sums = [], [], []
     for part_logits, mask, weight in zip(logits, masks, weights, strict=True):
-        labelled = mask != IGNORED
-        targets = tf.one_hot(tf.where(labelled, tf.cast(mask, tf.int32), 0), part_logits.shape[-1])
+        labelled, truth = _read(mask)
+        targets = tf.one_hot(truth, part_logits.shape[-1])
         # The softmax is computed once, for all that follows: on CPUs it is a good part of a loss.
         logarithms = tf.nn.log_softmax(part_logits)
         probabilities = tf.exp(logarithms)
@@ -81,10 +81,15 @@ def replica_loss(
     return tf.add_n(losses), tf.add_n(plain)
 
 
+def _read(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which pixels are labelled, and their classes, int32; 0 where they are not."""
+    labelled = mask != IGNORED
+    return labelled, tf.where(labelled, tf.cast(mask, tf.int32), 0)
+
+
 def _weigh(mask: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
     """The weight of each pixel, float32 [b, S, S]."""
-    labelled = mask != IGNORED
-    truth = tf.where(labelled, tf.cast(mask, tf.int32), 0)
+    labelled, truth = _read(mask)
     return tf.where(labelled, tf.gather(class_weights, truth), 0.0)
 
 
@@ -163,8 +168,7 @@ def _jaccard_growth(counts: tf.Tensor) -> tf.Tensor:
 
 def summed_cross_entropy(logits: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     """The plain cross-entropy summed over the labelled pixels, float32 []."""
-    labelled = masks != IGNORED
-    truth = tf.where(labelled, tf.cast(masks, tf.int32), 0)
+    labelled, truth = _read(masks)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=truth, logits=logits)
     return tf.reduce_sum(tf.where(labelled, losses, 0.0))
 

@@ -12,11 +12,11 @@ from segray.model.unet import build_unet
 from segray.pixels.labels import IGNORED
 from segray.pixels.metrics import Confusion
 from segray.training.batches import Batch
-from segray.training.blocks import block_length, block_parts, fill_block
+from segray.training.blocks import block_length, fill_block
 from segray.training.config import TrainConfig
 from segray.training.losses import replica_loss, sum_replicas, summed_cross_entropy
 from segray.training.optimizers import make_optimizers
-from segray.training.parts import predict_parts, split_batch, train_parts
+from segray.training.parts import predict_block, split_batch, train_parts
 from segray.training.transforms import recolour, warp
 
 
@@ -74,8 +74,8 @@ class TrainableNetwork:
         self._steps: dict[bool, Any] = {}
         self._score = self._compile(
             self._score_replica,
-            tf.TensorSpec((None, size, size, 3), tf.uint8),
-            tf.TensorSpec((None, size, size), tf.uint8),
+            tf.TensorSpec((self._block, size, size, 3), tf.uint8),
+            tf.TensorSpec((self._block, size, size), tf.uint8),
         )
         self._sum_scores = self._compile(
             lambda counts, loss: (sum_replicas(counts), sum_replicas(loss)),
@@ -215,8 +215,7 @@ class TrainableNetwork:
         return images, masks
 
     def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        parts = block_parts(self._config.image_size, self._config.use_gpu)
-        logits = predict_parts(self.model, images, parts)
+        logits = predict_block(self.model, images, self._config.use_gpu)
         predicted = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
         return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64)
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from segray.model.normalisation import BatchNormalization
+from segray.training.config import MOST_PARTS
 
 
 def split_batch(batch: tf.Tensor, parts: int) -> list[tf.Tensor]:
@@ -36,9 +37,18 @@ def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.T
     return x
 
 
-def predict_parts(model: keras.Model, images: tf.Tensor, parts: int) -> tf.Tensor:
-    """The logits of a batch, float32 [B, S, S, C], predicted part by part."""
-    return tf.concat([model(part, training=False) for part in split_batch(images, parts)], axis=0)
+def predict_block(model: keras.Model, block: tf.Tensor, use_gpu: bool) -> tf.Tensor:
+    """The logits of a block (`segray.training.blocks`), float32 [B, S, S, C].
+
+    On a CPU it is predicted in parts, as many whatever the number of cores; a GPU takes it whole.
+
+    Args:
+        model: of `segray.model.unet.build_unet`.
+        block: uint8 [B, S, S, 3] RGB, of a length that is known when the graph is made.
+        use_gpu: whether it is predicted on one.
+    """
+    parts = 1 if use_gpu else min(block.shape[0], MOST_PARTS)
+    return tf.concat([model(part, training=False) for part in split_batch(block, parts)], axis=0)
 
 
 def _encode(encoder: keras.Model, parts: Sequence[tf.Tensor]) -> list[Sequence[tf.Tensor]]:

@@ -117,7 +117,14 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
         train, validation = split_pairs(train, config.validation_fraction, config.seed)
     tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
     if len(validation) < _FEW:
-        tell("so few images to validate on say little about which epoch is the best")
+        tell(
+            "so few images to validate on say little about which epoch is the best: label more, or "
+            "raise --validation-fraction"
+        )
+    if len(train) < config.batch_size:
+        tell(
+            f"fewer than --batch-size {config.batch_size}: in a step some are learned twice or more"
+        )
     fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
     if fine_tunes and config.epochs <= config.frozen_epochs:
         tell(

@@ -47,7 +47,8 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
     rank, workers = context.get_world_rank(), context.get_world_size()
     if rank == 0:
         messages.start()
-    set_up_tensorflow(assignment.config, threads)
+    parts = assignment.config.count_parts(threads)
+    set_up_tensorflow(assignment.config, threads, parts)
     watchdog = Watchdog(messages, addresses, rank, assignment.config.stall_timeout)
     with watchdog.running():
         # Alone, the plain strategy does without the collectives.
@@ -60,16 +61,17 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
             *(assignment, strategy, rank, workers, messages),
             track=messages.set_history,
             meeting=watchdog.meeting,
-            parts=assignment.config.count_parts(threads),
+            parts=parts,
         ).run()
 
 
-def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
+def set_up_tensorflow(config: TrainConfig, threads: int = 0, parts: int = 1) -> None:
     """Set threads, precision and determinism of this process, before TensorFlow has run in it.
 
     Args:
         config: of the run.
         threads: how many cores to compute on; 0 leaves it to TensorFlow.
+        parts: in how many a batch goes through the network (`segray.training.parts`).
 
     Raises:
         InputError: there is no GPU to use, or TensorFlow has run already, on other devices or
@@ -86,8 +88,7 @@ def set_up_tensorflow(config: TrainConfig, threads: int) -> None:
     try:
         if threads:
             # With a part of the batch for each core, a layer needs no more than one.
-            alone = config.count_parts(threads) == threads
-            tf.config.threading.set_intra_op_parallelism_threads(1 if alone else threads)
+            tf.config.threading.set_intra_op_parallelism_threads(1 if parts == threads else threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
         # Of a GPU that nobody gave it, TensorFlow would take all the memory.
         tf.config.set_visible_devices(gpus, "GPU")

@@ -228,6 +228,31 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     assert "decoded 11 pairs" in "\n".join(lines)
 
 
+def test_a_wrong_class_value_is_told_before_all_is_decoded(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 400)
+    lines: list[str] = []
+    config = settings(
+        str(tmp_path), str(tmp_path / "out"), "none", classes=("box=11", "ground=21"), workers=0
+    )
+    with pytest.raises(InputError) as refusal:
+        run(config, lines)
+    message = str(refusal.value)
+    assert "train with a class for each, or with --ignore-values" in message
+    assert message.endswith("set it right, or raise --max-error-rate")
+    listed = len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
+    assert 20 < listed < 400
+    assert (
+        f"too many pairs cannot be used, and none can so far: {400 - listed} are not looked at"
+        in lines
+    )
+
+
+def test_fewer_images_than_a_batch_are_told(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 6)
+    _, lines = run(settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0, epochs=1))
+    assert "fewer than --batch-size 8: in a step some are learned twice or more" in lines
+
+
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_a_part_without_a_label_is_refused_before_it_is_learned(tmp_path: Path, part: str) -> None:
     for name in ("labelled", "ignored"):
