@@ -127,8 +127,9 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
         reason = " ".join(str(error).split())[:300]
         if "timed out during startup" in reason:
             raise InputError(
-                "Ray did not start within 30 s, as it happens on a busy machine: run again when "
-                "other work on it has ended"
+                "Ray did not start within 30 s, as happens on a busy machine: run again when other "
+                "work on it has ended; if there is none, see session_latest/logs/raylet.err in "
+                f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray"
             ) from error
         raise InputError(
             f"Ray did not start: {reason}: mend that, or end other work on this machine, and run "

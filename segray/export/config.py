@@ -27,8 +27,9 @@ class ExportConfig:
     """URI of the folder that receives the files, one for each format; default:
     output/export/FORMAT."""
     format: str = "png"
-    """png: a file of class ids for each image, under the image's name and folders; rle:
-    annotations.json, all masks as COCO RLE; overlay: each image with its mask drawn over it."""
+    """png: a file of class ids (from 0 in the order of the model's classes) for each image, under
+    the image's name and folders; rle: annotations.json, all masks as COCO RLE; overlay: each image
+    with its mask drawn over it."""
 
     max_side: int = 1024
     """Pixels of an overlay's longer side at most."""

@@ -58,5 +58,17 @@ def read_pair(pair: Pair, labels: Labels, image_size: int) -> LabelledPicture:
     except (DecodeError, InputError) as error:
         reason = str(error)
         raise InputError(reason if uri in reason else f"{uri}: {reason}") from error
-    digest = hashlib.blake2b(image_content + mask_content, digest_size=16).hexdigest()
-    return LabelledPicture(picture, ids, digest)
+    return LabelledPicture(picture, ids, _digest(image_content, mask_content))
+
+
+def digest_pair(pair: Pair) -> str:
+    """What `LabelledPicture` has as digest, without decoding.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return _digest(read_bytes(pair.image), read_bytes(pair.mask))
+
+
+def _digest(image: bytes, mask: bytes) -> str:
+    return hashlib.blake2b(image + mask, digest_size=16).hexdigest()

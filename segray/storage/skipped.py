@@ -58,10 +58,13 @@ def check_error_rate(
     names = [name for name in (first.image, first.mask) if name]
     named = any(name in first.reason for name in names)
     reason = first.reason if named else f"{names[0]}: {first.reason}"
-    way_out = "set it right" if len(skipped) == total else "set it right, or raise --max-error-rate"
+    # One flag may be behind them all, such as --classes.
+    way_out = "repair them or correct the flags"
+    if len(skipped) < total:
+        way_out += ", or raise --max-error-rate"
     raise InputError(
         f"{len(skipped)} of {total} pairs ({len(skipped) / total:.2%}) cannot be used, over "
-        f"--max-error-rate {limit:.2%}; the first: {reason}; {skipped_uri} lists them: "
+        f"--max-error-rate {limit:.2%}; the first: {reason}; {skipped_uri} lists them all: "
         f"{way_out}"
     )
 

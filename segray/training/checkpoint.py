@@ -1,7 +1,8 @@
 """Checkpoints: all that a training run needs to go on from the end of an epoch.
 
 A checkpoint is one file, written in one go: it is there and whole, or it is not there. The last two
-are kept, and that of the best epoch; a run that goes on from the last but one finds its best, too.
+are kept, that of the best epoch, and for an epoch that of the best before it: a run that goes on
+from the last but one finds its best, too.
 """
 
 import contextlib

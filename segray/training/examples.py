@@ -1,7 +1,6 @@
 """Examples: pairs of image and mask at the network's size, kept decoded or decoded as they come."""
 
 import hashlib
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -122,14 +121,12 @@ class Decoded:
         digests: of the content of both files of each example.
         class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
             size that it is kept in.
-        unseen: how many pairs were not looked at, as none of the others could be decoded.
     """
 
     examples: Examples
     skipped: list[Skipped]
     digests: list[str]
     class_pixels: npt.NDArray[np.int64]
-    unseen: int
 
     @property
     def fingerprint(self) -> str:
@@ -145,7 +142,6 @@ def decode_pairs(
     image_size: int,
     keep: bool,
     progress: Callable[[int], None],
-    most_failures: float = math.inf,
 ) -> Decoded:
     """Read and decode pairs, each once, on all of the cluster.
 
@@ -156,13 +152,9 @@ def decode_pairs(
         keep: whether the decoded examples stay in Ray's object store; otherwise the pairs are
             only checked, and decoded anew when they are used.
         progress: is called with the number of pairs in each part that is done.
-        most_failures: once more pairs than these have failed, and none has not, the rest is not
-            looked at: one mistake is behind them all.
     """
     chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
-    results = _decode_chunks(chunks, labels, image_size, keep, progress, most_failures)
-    unseen = sum(len(chunk) for chunk, (_, found) in zip(chunks, results, strict=True) if not found)
-    pairs = pairs[: len(pairs) - unseen]
+    results = _decode_chunks(chunks, labels, image_size, keep, progress)
     findings = [finding for _, found in results for finding in found]
     positions = [
         (block, row)
@@ -188,7 +180,6 @@ def decode_pairs(
         class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
             -1, len(labels)
         ),
-        unseen=unseen,
     )
 
 
@@ -207,16 +198,11 @@ def _decode_chunks(
     image_size: int,
     keep: bool,
     progress: Callable[[int], None],
-    most_failures: float,
 ) -> "list[tuple[ray.ObjectRef[Any] | None, list[_Finding]]]":
-    """For each chunk the reference to its arrays, and the findings; no pixel comes here.
-
-    A chunk that was not looked at has no findings.
-    """
+    """For each chunk the reference to its arrays, and the findings; no pixel comes here."""
     results: dict[int, tuple[ray.ObjectRef[Any] | None, list[_Finding]]] = {}
     running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
     left = deque(enumerate(chunks))
-    failed, usable = 0, False
     while left or running:
         # As many as keep all CPUs busy, also those of nodes that join later.
         most = max(4, 2 * int(ray.cluster_resources().get("CPU", 0)))
@@ -233,11 +219,7 @@ def _decode_chunks(
             number, arrays = running.pop(reference)
             results[number] = (arrays, ray.get(reference))
             progress(len(chunks[number]))
-            errors = sum(bool(finding.error) for finding in results[number][1])
-            failed, usable = failed + errors, usable or errors < len(chunks[number])
-            if failed > most_failures and not usable:
-                left.clear()
-    return [results.get(number, (None, [])) for number in range(len(chunks))]
+    return [results[number] for number in range(len(chunks))]
 
 
 def _decode(

@@ -11,6 +11,7 @@ from segray.model.bundle import has_bundle
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.packages import package_versions
 from segray.storage.files import child_names, read_bytes, write_bytes
+from segray.storage.labelled import digest_pair
 from segray.storage.lock import LOCK
 from segray.storage.manifest import DATASET, read_dataset, read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
@@ -30,17 +31,19 @@ SKIPPED = "skipped.jsonl"
 # What decides what comes out of a run, beside its settings and its data.
 _PACKAGES = ("keras", "numpy", "pillow", "tensorflow")
 
+# How many pairs of a finished run are compared with those of the same names elsewhere.
+_COMPARED = 8
+
 # Fewer images to validate on than this are worth a line.
 _FEW = 10
+
+# Where the data lies.
+_DATA_SETTINGS = ("images", "masks", "pairs", "validation_images", "validation_masks")
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
 # what changes how fast the run goes, but for rounding not what comes out.
 _FREE_SETTINGS = (
-    "images",
-    "masks",
-    "pairs",
-    "validation_images",
-    "validation_masks",
+    *_DATA_SETTINGS,
     "output",
     "workers",
     "use_gpu",
@@ -98,7 +101,8 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     resumed = marker is not None
     _check_output(output, marker, config)
     config = _with_data(config, tell)
-    if resumed and is_finished(output):
+    if marker and is_finished(output):
+        _check_moved_data(output, marker["configuration"], config)
         return Preparation(config, output, True, True, [], [], [], b"")
     train, validation, skipped = _find_pairs(config)
     if marker:
@@ -117,13 +121,11 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
         train, validation = split_pairs(train, config.validation_fraction, config.seed)
     tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
     if len(validation) < _FEW:
-        tell(
-            "so few images to validate on say little about which epoch is the best: label more, or "
-            "raise --validation-fraction"
-        )
+        tell("so few images to validate on say little about which epoch is the best")
     if len(train) < config.batch_size:
         tell(
-            f"fewer than --batch-size {config.batch_size}: in a step some are learned twice or more"
+            f"{len(train)} pairs do not fill a batch of --batch-size {config.batch_size}: some are "
+            "learned more than once in a step"
         )
     fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
     if fine_tunes and config.epochs <= config.frozen_epochs:
@@ -137,6 +139,26 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     known = config.encoder_weights != "none" and _has_learned(output)
     weights = b"" if known else read_encoder_weights(config.encoder_weights)
     return Preparation(config, output, resumed, False, train, validation, skipped, weights)
+
+
+def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to take a finished run for one on other data, if data lies elsewhere than it did.
+
+    It is asked for there alone: a finished run needs its data no more.
+    """
+    if all(getattr(config, name) == before.get(name) for name in _DATA_SETTINGS):
+        return
+    rows = read_dataset(output)
+    digests = {row[-1] for row in rows}
+    train, validation, _ = _find_pairs(config)
+    train, validation = _take_up(rows, train, validation)
+    found = train + validation
+    compared = found[:: max(1, len(found) // _COMPARED)]
+    if rows and not (found and all(digest_pair(pair) in digests for pair in compared)):
+        raise InputError(
+            f"{output} holds a finished run on other data, see {DATASET}: give another --output to "
+            "train on this data"
+        )
 
 
 def is_finished(output: str) -> bool:

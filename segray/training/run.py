@@ -214,21 +214,16 @@ def _decode(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
     config = preparation.config
     total = len(preparation.train) + len(preparation.validation)
     keep = _fits(preparation, tell)
-    # Of the failures that end the run; those who repair files want the list of all the same.
-    most = config.max_error_rate * (total + len(preparation.skipped)) - len(preparation.skipped)
     started = time.monotonic()
     progress = ProgressLine("decoding", "pairs", total, tell)
     train, validation = (
-        decode_pairs(pairs, config.labels, size, keep, progress.add, max(most, 0))
+        decode_pairs(pairs, config.labels, size, keep, progress.add)
         for pairs, size in (
             (preparation.train, config.training_size),
             (preparation.validation, config.image_size),
         )
     )
-    unseen = train.unseen + validation.unseen
-    if unseen:
-        tell(f"too many pairs cannot be used, and none can so far: {unseen} are not looked at")
-    tell(f"decoded {total - unseen} pairs in {time.monotonic() - started:.0f} s")
+    tell(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
     return DataSet(train, validation)
 
 

@@ -89,8 +89,8 @@ def test_the_refusal_says_how_many_why_and_what_to_do() -> None:
     ):
         assert part in message
     assert "\n" not in message
-    assert message.endswith("set it right, or raise --max-error-rate")
-    with pytest.raises(InputError, match=r"lists them: set it right$"):
+    assert message.endswith("repair them or correct the flags, or raise --max-error-rate")
+    with pytest.raises(InputError, match=r"lists them all: repair them or correct the flags$"):
         check_error_rate(SKIPPED[2:], 2, 0.05, "s3://bucket/run/skipped.jsonl")
 
 

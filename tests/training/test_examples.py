@@ -55,25 +55,6 @@ def test_examples_are_the_decoded_pairs_in_their_order(folder: Path, keep: bool)
     assert decode(pairs).fingerprint == decoded.fingerprint
 
 
-def test_where_nothing_can_be_used_the_rest_is_not_looked_at(folder: Path) -> None:
-    pairs = pairs_of(folder) * 50
-    wrong = Labels.parse(("box=7", "ground=8"))
-    progress: list[int] = []
-    decoded = decode_pairs(pairs, wrong, 32, True, progress.append, 100)
-    looked_at = sum(progress)
-    assert 100 < looked_at < 1000
-    assert decoded.unseen == 2000 - looked_at
-    assert [item.image for item in decoded.skipped] == [pair.image for pair in pairs[:looked_at]]
-    assert len(decoded.examples) == 0
-
-
-def test_of_some_pairs_that_can_be_used_all_are_looked_at(folder: Path) -> None:
-    pairs = pairs_of(folder)
-    broken = Pair("broken", str(folder / "nothing.jpg"), str(folder / "nothing.png"))
-    decoded = decode_pairs([broken] * 200 + pairs, LABELS, 32, True, silent, 300)
-    assert (decoded.unseen, len(decoded.skipped), len(decoded.examples)) == (0, 200, len(pairs))
-
-
 def test_kept_examples_need_no_file_again(folder: Path) -> None:
     examples = decode(pairs_of(folder)).examples
     before = read(examples, *range(40))

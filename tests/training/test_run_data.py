@@ -228,29 +228,24 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     assert "decoded 11 pairs" in "\n".join(lines)
 
 
-def test_a_wrong_class_value_is_told_before_all_is_decoded(tmp_path: Path) -> None:
-    write_shapes(str(tmp_path), 400)
-    lines: list[str] = []
-    config = settings(
-        str(tmp_path), str(tmp_path / "out"), "none", classes=("box=11", "ground=21"), workers=0
-    )
+def test_a_wrong_class_value_is_told_with_what_to_do(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path), 6)
+    classes = ("box=11", "ground=21")
     with pytest.raises(InputError) as refusal:
-        run(config, lines)
+        run(settings(str(tmp_path), str(tmp_path / "out"), "none", classes=classes, workers=0))
     message = str(refusal.value)
-    assert "train with a class for each, or with --ignore-values" in message
-    assert message.endswith("set it right, or raise --max-error-rate")
-    listed = len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines())
-    assert 20 < listed < 400
-    assert (
-        f"too many pairs cannot be used, and none can so far: {400 - listed} are not looked at"
-        in lines
-    )
+    assert message.startswith("6 of 6 pairs (100.00%) cannot be used")
+    assert "train with a class for each, or with --ignore-values 20 10" in message
+    assert message.endswith("lists them all: repair them or correct the flags")
 
 
 def test_fewer_images_than_a_batch_are_told(tmp_path: Path) -> None:
     write_shapes(str(tmp_path), 6)
     _, lines = run(settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0, epochs=1))
-    assert "fewer than --batch-size 8: in a step some are learned twice or more" in lines
+    assert (
+        "5 pairs do not fill a batch of --batch-size 8: some are learned more than once in a step"
+        in lines
+    )
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
@@ -403,6 +398,26 @@ def test_a_finished_run_with_a_damaged_file_says_so(
     (output / name).write_text(content)
     with pytest.raises(InputError, match=f"{name} is damaged: delete it with the folder model/"):
         run(dataclasses.replace(config, output=str(output)))
+
+
+def test_a_finished_run_is_not_taken_for_one_on_other_data(stopped, tmp_path: Path) -> None:
+    folder, config, _ = stopped
+    output = str(shutil.copytree(folder / "out", tmp_path / "out"))
+    for name in ("moved", "other"):
+        for kind in ("images", "masks"):
+            shutil.copytree(folder / kind, tmp_path / name / kind)
+    for image in (tmp_path / "other" / "images").iterdir():
+        with Image.open(image) as opened:
+            opened.rotate(180).save(image)
+
+    def again(name: str):
+        data = {kind: str(tmp_path / name / kind) for kind in ("images", "masks")}
+        return run(dataclasses.replace(config, output=output, **data))
+
+    _, lines = again("moved")
+    assert lines[-1] == "this run is finished: for other data give another --output"
+    with pytest.raises(InputError, match="holds a finished run on other data"):
+        again("other")
 
 
 def test_a_finished_run_that_lost_a_file_of_its_model_writes_it_again(
