@@ -170,8 +170,11 @@ def test_a_finished_run_is_not_trained_again(finished) -> None:
     folder, config, summary, _ = finished
     before = (folder / "out/model/model.json").read_bytes()
     # Its data may be gone by now.
-    gone = dataclasses.replace(config, images=f"{folder}/gone", masks=f"{folder}/gone")
-    again, lines = run(gone)
+    images = Path(config.images).rename(folder / "gone")
+    try:
+        again, lines = run(config)
+    finally:
+        (folder / "gone").rename(images)
     assert again == summary
     assert (folder / "out/model/model.json").read_bytes() == before
     assert "this run is finished: for other data give another --output" in lines
