@@ -22,8 +22,8 @@ Cache = Literal["auto", "memory", "none"]
 
 # Of fewer images a layer makes too little of a core.
 _IMAGES_OF_A_PART = 4
-#: Of what is divided into parts (`segray.training.parts`): each takes a second more until the first
-#: step.
+#: Into how many parts images are divided at most (`segray.training.parts`): each takes a second
+#: more until the first step.
 MOST_PARTS = 8
 
 

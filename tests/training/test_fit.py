@@ -108,7 +108,7 @@ def test_what_a_restart_does_not_mend_is_tried_twice(data: Path, tmp_path: Path)
             fit(assignment, lines.append, lambda history: None)
     finally:
         ray.kill(other)
-    assert lines[0].startswith("starting 1 worker(s) on 1 CPU(s) each")
+    assert lines[0] == "starting 1 worker(s) on 1 CPU(s) each; it may take a minute"
     assert lines.count("going on after epoch 1, the last one saved") == 1
 
 
@@ -129,7 +129,7 @@ def test_workers_that_wait_for_room_say_so(
             ray.kill(other)
 
     fit(assignment, tell, lambda history: None)
-    assert lines[0].startswith("starting 1 worker(s) on 2 CPU(s) each")
+    assert lines[0] == "starting 1 worker(s) on 2 CPU(s) each; it may take a minute"
     assert lines[1] == (
         "waiting for room for 1 worker(s) on 2 CPU(s) each: 0 CPU(s) are free, on all nodes "
         "together"

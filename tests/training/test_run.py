@@ -170,11 +170,14 @@ def test_a_finished_run_is_not_trained_again(finished) -> None:
     folder, config, summary, _ = finished
     before = (folder / "out/model/model.json").read_bytes()
     # Its data may be gone by now.
-    images = Path(config.images).rename(folder / "gone")
+    away = [(folder / kind, folder / f"{kind}-gone") for kind in ("images", "masks")]
+    for there, gone in away:
+        there.rename(gone)
     try:
         again, lines = run(config)
     finally:
-        (folder / "gone").rename(images)
+        for there, gone in away:
+            gone.rename(there)
     assert again == summary
     assert (folder / "out/model/model.json").read_bytes() == before
     assert "this run is finished: for other data give another --output" in lines
