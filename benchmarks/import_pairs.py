@@ -114,7 +114,10 @@ class Sampler:
         return {process: self._peaks[process] for process in self._pool}
 
     def _watch(self) -> None:
-        while True:
+        last = False
+        while not last:
+            # One more once it is stopped: what came and went between two samples waits there still.
+            last = self._stopped.wait(_SECONDS_BETWEEN_SAMPLES)
             for process, name in [(os.getpid(), ""), *_ray_workers()]:
                 memory = read_memory(process)
                 if memory is None:
@@ -124,8 +127,6 @@ class Sampler:
                 self._peaks[process] = (now[0], now[1], now[2])
                 if any(word in name for word in _POOL):
                     self._pool.add(process)
-            if self._stopped.wait(_SECONDS_BETWEEN_SAMPLES):
-                return
 
 
 def _ray_workers() -> list[tuple[int, str]]:

@@ -17,6 +17,7 @@ from segray.storage.skipped import check_error_rate
 
 def main() -> int:
     config = tyro.cli(EvaluateConfig)
+    config.s3.set_environment()
     preparation = prepare_evaluation(config, tell)
     start_ray(config.use_gpu)
     from segray.evaluation.run import evaluate

@@ -17,6 +17,7 @@ from segray.job import run_job, start_ray, tell
 
 def main() -> int:
     config = tyro.cli(ExportConfig)
+    config.s3.set_environment()
     summary = export(config, tell, lambda: start_ray(use_gpu=False))
     there = summary.masks - summary.written - summary.skipped
     tell(f"\nexported {summary.written} of {summary.masks} masks in {summary.seconds:.0f} s")

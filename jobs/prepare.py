@@ -17,6 +17,7 @@ def main() -> int:
     config: OxfordPetsConfig = subcommand_cli_from_dict(
         {"oxford-pets": OxfordPetsConfig}, description=__doc__.partition("\n")[0]
     )
+    config.s3.set_environment()
     manifest = prepare_oxford_pets(config, tell)
     tell("\nto train on it:")
     tell(f"  python jobs/train.py --pairs {shlex.quote(manifest)} --classes {' '.join(CLASSES)}")

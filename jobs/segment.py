@@ -17,6 +17,7 @@ from segray.job import has_cluster, run_job, start_ray, tell
 
 def main() -> int:
     config = tyro.cli(SegmentConfig)
+    config.s3.set_environment()
     with make_plan(config, tell) as plan:
         if config.workers is None:
             on_ray = has_cluster() or not plan.is_small

@@ -18,10 +18,11 @@ def main() -> int:
     # Flags that were given count over the settings of a recipe, and these over those of the sample.
     sample = SAMPLE_SETTINGS if config.images is None and config.pairs is None else {}
     config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
+    config.s3.set_environment()
     preparation = prepare_training(config, tell)
     if not preparation.finished:
         # At Ray's niceness of 15 anything else on the machine would starve the training.
-        start_ray(config.use_gpu, niceness=0, workers=config.workers)
+        start_ray(config.use_gpu, niceness=0, workers=config.least_workers)
     with quiet_native_logs():
         from segray.training.run import train
 

@@ -2,7 +2,6 @@
 
 from segray.errors import InputError
 from segray.model.segmenter import Segmenter, load
+from segray.version import __version__
 
-__version__ = "0.1.0"
-
-__all__ = ["InputError", "Segmenter", "load"]
+__all__ = ["InputError", "Segmenter", "__version__", "load"]

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from segray.errors import InputError
 
@@ -35,6 +36,9 @@ def run_job(main: Callable[[], int]) -> None:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         status = 143 if _told_to_end else 130
     sys.stdout.flush()
+    if threading.current_thread() is threading.main_thread():
+        # There is nothing left to interrupt but Ray's clearing up, which would print a traceback.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)
 
 
@@ -106,6 +110,12 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
 
     tell("starting Ray")
     address = _cluster_address()
+    # Processes that are started here inherit them; those of a cluster have to be given them.
+    given = {name: text for name, text in os.environ.items() if name.startswith("SEGRAY_S3_")}
+    is_given = bool(given) and address != "local"
+    if is_given:
+        # Else Ray refuses what `ray job submit` has brought as well, though it is the same.
+        os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
     try:
         with quiet_native_logs():
             ray.init(
@@ -113,6 +123,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False,
+                runtime_env={"env_vars": given} if is_given else None,
             )
         # Ray's core has put a handler of its own in place, which prints a native stack.
         _heed_the_signal_to_end()
@@ -138,6 +149,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
+    _quiet_nodes()
     if not use_gpu:
         return
     gpus = ray.cluster_resources().get("GPU", 0)
@@ -154,6 +166,23 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
             )
     elif not gpus:
         tell("no node has a GPU yet: waiting until the cluster brings one")
+
+
+def _quiet_nodes() -> None:
+    """Keep off the terminal what Ray's nodes send to every job, but for what costs work.
+
+    Those are paragraphs about how Ray schedules, in colour, of other jobs' work as well. That a
+    process was ended for want of memory is worth a line.
+    """
+    import ray._private.worker
+
+    def tell_of_memory(message: dict[str, Any], ignore_prefix: bool) -> None:
+        for line in message["lines"]:
+            if "low on memory" in line:
+                tell(f"Ray: {line.partition('. ')[0]}")
+
+    # Ray has no setting for it, and calls this for nothing else once log_to_driver is off.
+    ray._private.worker.print_to_stdstream = tell_of_memory
 
 
 def has_cluster() -> bool:

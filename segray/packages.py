@@ -1,6 +1,11 @@
 """Packages: the versions that a record of a run names."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+
+from segray.version import __version__
+
+# On a GPU node another package brings the same modules.
+_STANDS_IN = {"onnxruntime": "onnxruntime-gpu"}
 
 
 def package_versions(*names: str) -> dict[str, str]:
@@ -9,8 +14,14 @@ def package_versions(*names: str) -> dict[str, str]:
     Raises:
         importlib.metadata.PackageNotFoundError: one of them is not installed.
     """
-    # Here, because segray's own first import leads to this file. Not by its metadata: segray need
-    # not be installed, a job may bring its folder along.
-    from segray import __version__
+    # Not by its metadata: segray need not be installed, a job may bring its folder along.
+    return {"segray": __version__, **{name: _version(name) for name in names}}
 
-    return {"segray": __version__, **{name: version(name) for name in names}}
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        if name not in _STANDS_IN:
+            raise
+        return version(_STANDS_IN[name])

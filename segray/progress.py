@@ -18,6 +18,7 @@ class ProgressLine:
         done: how many are done before it starts; they count for no rate.
 
     Attributes:
+        done: how many are done.
         failed: how many of those that are done have failed.
     """
 
@@ -32,13 +33,13 @@ class ProgressLine:
         done: int = 0,
     ) -> None:
         self._what, self._unit, self._total, self._tell = what, unit, total, tell
-        self._scale, self._before, self._done = scale, done, done
+        self._scale, self._before, self.done = scale, done, done
         self._started = self._told = time.monotonic()
         self.failed = 0
 
     def add(self, count: int, failed: int = 0) -> None:
         """Count what was just done, and how many of those have failed."""
-        self._done += count
+        self.done += count
         self.failed += failed
         now = time.monotonic()
         if now - self._told >= SECONDS_BETWEEN_LINES:
@@ -46,8 +47,8 @@ class ProgressLine:
             self._say(now - self._started)
 
     def _say(self, seconds: float) -> None:
-        rate = max((self._done - self._before) / max(seconds, 1e-3), 1e-9)
-        done = f"{self._done / self._scale:.0f}"
+        rate = max((self.done - self._before) / max(seconds, 1e-3), 1e-9)
+        done = f"{self.done / self._scale:.0f}"
         if self._total is not None:
             done += f" of {self._total / self._scale:.0f}"
         parts = [f"{self._what}: {done} {self._unit}"]
@@ -55,7 +56,7 @@ class ProgressLine:
             parts.append(f"{self.failed} failed")
         parts.append(f"{rate / self._scale:.1f} {self._unit}/s")
         if self._total is not None:
-            parts.append(f"{format_time((self._total - self._done) / rate)} left")
+            parts.append(f"{format_time((self._total - self.done) / rate)} left")
         self._tell(", ".join(parts))
 
 

@@ -2,11 +2,7 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +11,8 @@ import numpy as np
 import pytest
 
 from segray.pixels.labels import Labels
-from tests.support import IMAGE_SIZE, RECORD, draw_batch, free_port
+from tests.endpoints import moto_server
+from tests.support import IMAGE_SIZE, RECORD, draw_batch
 
 if TYPE_CHECKING:
     import keras
@@ -31,26 +28,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of a real HTTP S3 server on loopback."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the S3 server did not start"
-                assert time.monotonic() < deadline, "the S3 server does not answer"
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -95,7 +74,7 @@ def users_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def ray_session(aws_environment: None) -> Iterator[None]:
-    """A Ray of two CPUs in this process, shared by all tests that need one."""
+    """A Ray of two CPUs and a GPU that is none, in this process, shared by all tests."""
     import logging
 
     import ray
@@ -105,6 +84,7 @@ def ray_session(aws_environment: None) -> Iterator[None]:
     ray.init(
         "local",
         num_cpus=2,
+        num_gpus=1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

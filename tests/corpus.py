@@ -812,6 +812,20 @@ def odd_tiffs() -> Files:
             ),
             fine(),
         ),
+        "planes16.tiff": (
+            "RGB of 16 bits whose channels come one after the other (TIFF)",
+            tiff(
+                {
+                    **{**usual, 258: (16, 16, 16)},
+                    273: (8, 8 + 2 * plane, 8 + 4 * plane),
+                    278: HEIGHT,
+                    279: (2 * plane,) * 3,
+                    284: 2,
+                },
+                np.repeat(np.frombuffer(planes, np.uint8), 2).tobytes(),
+            ),
+            fine(),
+        ),
         "no_pixels.tiff": (
             "a TIFF that ends before its pixels",
             tiff({**usual, 273: 10_000, 279: size}),
@@ -837,6 +851,7 @@ def odd_tiffs() -> Files:
             tiff({**usual, 258: (8,) * 9, 277: 9, 273: 8, 279: size}, rows),
             refused("unsupported", "TIFF"),
         ),
+        **unknown_pixels(usual),
         "beyond.tiff": (
             "a TIFF whose directory lies behind its end",
             plain[:4] + b"\xff\xff\xff\x7f" + plain[8:],
@@ -856,6 +871,47 @@ def odd_tiffs() -> Files:
         ),
     }
     return files
+
+
+def unknown_pixels(usual: dict[int, Any]) -> Files:
+    """TIFFs of pixels that Pillow has no mode for, as remote sensing and microscopes write them."""
+
+    def make(bits: int, bands: int, meaning: int, kind: int = 1) -> bytes:
+        size = WIDTH * HEIGHT * bands * bits // 8
+        tags = {258: (bits,) * bands, 262: meaning, 277: bands, 339: (kind,) * bands}
+        return tiff({**usual, **tags, 273: 8, 279: size}, bytes(size))
+
+    floats = refused("unsupported", "has floating-point pixels: save it with 8 or 16 bits")
+    return {
+        "bands5.tiff": (
+            "a TIFF of five bands",
+            make(8, 5, 2),
+            refused("unsupported", "has 5 bands of 8 bits: save it with 1, 3 or 4"),
+        ),
+        "bands2.tiff": (
+            "a TIFF of two bands of 16 bits",
+            make(16, 2, 1),
+            refused("unsupported", "has 2 bands of 16 bits: save it with 1, 3 or 4"),
+        ),
+        "bands4.tiff": (
+            "a TIFF of four bands that are not called colours",
+            make(8, 4, 1),
+            refused("unsupported", "has 4 band(s) of 8 bits with the photometric"),
+        ),
+        "float_rgb.tiff": ("floating-point RGB (TIFF)", make(32, 3, 2, 3), floats),
+        "float_bands5.tiff": ("five floating-point bands (TIFF)", make(32, 5, 1, 3), floats),
+        "float64.tiff": ("floating-point numbers of 64 bits (TIFF)", make(64, 1, 1, 3), floats),
+        "int16.tiff": (
+            "signed 16 bits, white is zero (TIFF)",
+            make(16, 1, 0, 2),
+            refused("unsupported", "has signed 16-bit pixels"),
+        ),
+        "int16_rgb.tiff": (
+            "RGB of signed 16 bits (TIFF)",
+            make(16, 3, 2, 2),
+            refused("unsupported", "has signed 16-bit pixels"),
+        ),
+    }
 
 
 def odd_bmps_gifs_and_webps() -> Files:

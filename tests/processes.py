@@ -3,7 +3,17 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+_CLUSTER = """
+import ray, sys
+ray.init("local", num_cpus=1, include_dashboard=False)
+print("address", ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
 
 
 def descendants(pid: int) -> dict[int, str]:
@@ -27,3 +37,18 @@ def kill(pid: int) -> None:
     """`kill -9`; nothing if it has ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def ray_cluster(environment: Mapping[str, str]) -> Iterator[str]:
+    """Run a Ray of one CPU in a process of its own; yields the address that jobs connect to."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _CLUSTER],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as cluster:
+        assert cluster.stdout
+        yield next(line.split()[1] for line in cluster.stdout if line.startswith("address"))
+        cluster.communicate(timeout=60)

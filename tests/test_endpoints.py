@@ -12,8 +12,9 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
-from tests.endpoints import CountingProxy, FaultyProxy, PagedListing
+from tests.endpoints import CountingProxy, FaultyProxy, PagedListing, PeculiarStore
 from tests.endpoints.proxy import FAULTS
 from tests.endpoints.server import Head, Server, read_body, read_head
 
@@ -262,6 +263,40 @@ def test_a_proxy_ends_while_requests_stall() -> None:
             time.sleep(0.1)
         connection.close()
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("way", "parameters", "code"),
+    [
+        ("no_conditions", {"IfNoneMatch": "*"}, "NotImplemented"),
+        ("conditions_ignored", {"IfNoneMatch": "*"}, ""),
+        # boto3 sends them unasked.
+        ("no_checksums", {}, "InvalidArgument"),
+        ("encryption", {}, "AccessDenied"),
+        ("encryption", {"ServerSideEncryption": "AES256"}, "AccessDenied"),
+        ("encryption", {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "key"}, ""),
+        ("requester_pays", {}, "AccessDenied"),
+        ("requester_pays", {"RequestPayer": "requester"}, ""),
+        ("unsigned", {}, "InvalidAccessKeyId"),
+    ],
+)
+def test_a_store_has_its_ways(
+    s3: Callable[[str], str], way: str, parameters: dict[str, str], code: str
+) -> None:
+    s3("endpoints-ways")
+    direct = boto3.client("s3")
+    direct.put_object(Bucket="endpoints-ways", Key="key", Body=b"before")
+    with PeculiarStore(direct.meta.endpoint_url, way, kms_key="key") as store:
+        client = boto3.client("s3", endpoint_url=store.url)
+        try:
+            client.put_object(Bucket="endpoints-ways", Key="key", Body=b"after", **parameters)
+            found = ""
+        except ClientError as error:
+            found = error.response["Error"]["Code"]
+    assert found == code
+    assert store.refused == [f"PUT /endpoints-ways/key {code}"] * bool(code)
+    kept = direct.get_object(Bucket="endpoints-ways", Key="key")["Body"].read()
+    assert kept == (b"before" if code else b"after")
 
 
 def listing_client(listing: PagedListing) -> Any:

@@ -1,5 +1,6 @@
 """What every job does around its one function."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import ray_cluster
 from tests.support import free_port
 
 PROGRAM = """
@@ -109,6 +111,43 @@ def test_that_ray_does_not_start_is_a_line(tmp_path: Path) -> None:
     assert line.startswith("error: Ray did not start: ")
     assert "path length" in line
     assert line.endswith("run again")
+
+
+GIVEN = """
+import os, sys, tyro
+from segray.export.config import ExportConfig
+from segray.job import run_job, start_ray
+
+def look():
+    return {name: os.environ.get(name) for name in os.environ if name.startswith("SEGRAY_S3_")}
+
+def main():
+    tyro.cli(ExportConfig).s3.set_environment()
+    start_ray(use_gpu=False)
+    import ray
+    print(ray.get(ray.remote(look).remote()))
+    return 0
+
+run_job(main)
+"""
+
+
+def test_how_s3_is_asked_reaches_the_processes_of_a_cluster(ray_folder: Path) -> None:
+    """They are no children of the job, and a submitted job's own environment may say it too."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    clean["RAY_AUTH_MODE"] = "disabled"
+    expected = {"SEGRAY_S3_REQUESTER_PAYS": "1", "SEGRAY_S3_SSE": "aws:kms"}
+    with ray_cluster({**clean, "RAY_TMPDIR": str(ray_folder)}) as address:
+        submitted = json.dumps({"runtime_env": {"env_vars": {"SEGRAY_S3_SSE": "aws:kms"}}})
+        for variables in ({}, {"RAY_JOB_CONFIG_JSON_ENV_VAR": submitted}):
+            done = subprocess.run(
+                [sys.executable, "-c", GIVEN, "--s3-requester-pays"],
+                env={**clean, "RAY_ADDRESS": address, "SEGRAY_S3_SSE": "aws:kms", **variables},
+                capture_output=True,
+                text=True,
+                timeout=200,
+            )
+            assert done.stdout.splitlines()[-1:] == [str(expected)], done.stderr
 
 
 WAITING = """

@@ -1,8 +1,15 @@
 """What a job needs of the cluster before it begins."""
 
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
+
+from tests.support import write_shapes
+
+# Ray counts a GPU on a machine that has none.
+NO_GPU = {"RAY_ADDRESS": "local", "RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'}
 
 PROGRAM = """
 from segray.job import run_job, start_ray
@@ -16,8 +23,7 @@ def test_fewer_gpus_than_workers_are_refused() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        # Ray counts a GPU on a machine that has none.
-        env={**clean, "RAY_ADDRESS": "local", "RAY_OVERRIDE_RESOURCES": '{"GPU": 1}'},
+        env={**clean, **NO_GPU},
         capture_output=True,
         text=True,
         timeout=300,
@@ -27,3 +33,27 @@ def test_fewer_gpus_than_workers_are_refused() -> None:
         "error: --use-gpu: each of --workers 2 takes a GPU, and this machine has 1: give "
         "--workers 1, or run on a cluster that has more\n"
     )
+
+
+def test_a_gpu_that_tensorflow_does_not_find_is_refused_at_the_first_start(tmp_path: Path) -> None:
+    """Before any worker is started, and not by training on the CPU."""
+    write_shapes(str(tmp_path), 8)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    result = subprocess.run(
+        [
+            *(sys.executable, "jobs/train.py", "--use-gpu", "--output", str(tmp_path / "out")),
+            *("--images", f"{tmp_path}/images", "--masks", f"{tmp_path}/masks"),
+            *("--classes", "box=10", "ground=20", "--encoder-weights", "none"),
+            *("--image-size", "32", "--epochs", "1"),
+        ],
+        env={**clean, **NO_GPU},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 1
+    assert "--use-gpu" in result.stderr
+    assert socket.gethostname() in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "compiling" not in result.stdout
+    assert not (tmp_path / "out" / "model").exists()

@@ -25,7 +25,7 @@ from segray.bulk.candidates import SIDE, Candidates
 from segray.bulk.config import MaskSize
 from segray.bulk.tally import Reporter
 from segray.model.bundle import Bundle
-from segray.model.predictor import load_predictor
+from segray.model.predictor import Predictor
 from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.labels import Labels
 from segray.pixels.limits import Memory
@@ -60,16 +60,14 @@ class Orders:
     """What every chunk of a run is done by.
 
     Attributes:
-        bundle: the model, with the file that the engine reads.
-        engine: what runs the network.
+        bundle: the model; none of its files is needed.
         output: the absolute URI of the output.
         mask_size: size of the masks.
         batch_size: images that the network takes at a time.
-        threads: for the network on a CPU, and for decoding and masks beside it.
+        threads: that decode, and as many that make masks, at the same time.
     """
 
     bundle: Bundle
-    engine: Literal["tensorflow", "onnx"]
     output: str
     mask_size: MaskSize
     batch_size: int
@@ -101,12 +99,12 @@ class ChunkSegmenter:
 
     Args:
         orders: of the run.
+        predictor: the network, in this process or another one.
         reporter: is told how far a chunk is.
     """
 
-    def __init__(self, orders: Orders, reporter: Reporter) -> None:
-        self._orders, self._reporter = orders, reporter
-        self._predictor = load_predictor(orders.bundle, orders.engine, orders.threads)
+    def __init__(self, orders: Orders, predictor: Predictor, reporter: Reporter) -> None:
+        self._orders, self._predictor, self._reporter = orders, predictor, reporter
         self._requests = ThreadPoolExecutor(_REQUESTS)
         self._asking = Lock()
         self._fetched = Memory(_FETCHED_BYTES)
@@ -129,7 +127,7 @@ class ChunkSegmenter:
             entries: the chunk; of an id that is there twice the first counts.
 
         Raises:
-            InputError: nothing can be written.
+            InputError: nothing can be written, or there is no network to be had.
         """
         chunk = _Chunk(entries, self._orders, self._reporter)
         # While the network works on a batch, other threads read the next and make the masks of
@@ -187,8 +185,10 @@ class ChunkSegmenter:
                 return _Failure(entry, "fetch", error.kind, error.message)
             try:
                 # One large image takes hundreds of megabytes: no more of them at once than CPUs.
+                bundle = self._orders.bundle
                 with self._decoding:
-                    return _Decoded(entry, read_picture(content, self._orders.bundle.image_size))
+                    picture = read_picture(content, bundle.image_size, bundle.value_range)
+                return _Decoded(entry, picture)
             except DecodeError as error:
                 return _Failure(entry, "decode", error.kind, str(error))
 
@@ -223,6 +223,7 @@ class _Chunk:
         }
         self._bytes = 0
         self._written = time.monotonic()
+        self._reporter.done(self._name, self._predictor, self._counts)  # it has been begun
 
     def count_retry(self) -> None:
         """A request is about to be tried again."""

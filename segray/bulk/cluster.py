@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +14,34 @@ import ray.data
 from ray.exceptions import RayError
 
 from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
+from segray.bulk.gpus import GpuPool
+from segray.bulk.growth import asking_for_room
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.run import chunk_images, in_chunks, make_orders, most_chunks
 from segray.bulk.search import Found, Search
 from segray.bulk.tally import Counts, Tally
+from segray.bulk.work import (
+    CHUNKS,
+    chunk_images,
+    in_chunks,
+    make_orders,
+    most_chunks,
+    predictor_loader,
+)
 from segray.errors import InputError
+from segray.model.predictor import Predictor
+from segray.nodes import SharedFiles, first_file, on_this_node, telling_waits
 from segray.storage.listing import Entry
+from segray.storage.lock import LOCK
+from segray.storage.uri import is_local, join_uri
 
-# Shares of a CPU that a search and a predictor ask Ray for: less than one, so that on any machine,
-# one core included, predictors never hold all of the CPUs that the searches wait for.
-_SEARCH_CPUS = 0.25
-_PREDICTOR_CPUS = 0.5
+# A worker asks for the CPU that it keeps busy, but for a rest that all searches find room in: on
+# any machine, one core included, neither keeps the other waiting for ever. A search waits for the
+# store nearly all the time.
+_WORKER_CPUS = 0.9
+_SEARCH_CPUS = 0.01
+_SEARCHES = 8
+
 # A row is a chunk, and Ray Data passes a task's rows on when they come to so many bytes: at once.
 # Its own `repartition` would be one more task, which asks for a whole CPU.
 _BLOCK_BYTES = 1
@@ -35,6 +52,10 @@ _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
     "max_concurrent_calls_per_actor": CHUNKS_AT_ONCE,
     "max_tasks_in_flight_per_actor": CHUNKS_AT_ONCE + 1,
 }
+# Of the chunks that workers could have in hand: with one for each of them more workers are wanted,
+# one for each chunk that waits, and fewer when half of them have none.
+_GROW_AT = 1 / CHUNKS_AT_ONCE
+_SHRINK_AT = _GROW_AT / 2
 
 # Seconds that an answer of the tally may take.
 _PATIENCE = 30.0
@@ -62,37 +83,62 @@ class _RemoteReporter:
     def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
         arrives = self._actor.done.remote(chunk, predictor, counts)
         if last:
-            # A tally that was lost with its node is begun anew: its counts are for people only.
+            # A tally whose process has died is begun anew: its counts are for people only.
             with contextlib.suppress(RayError):
                 ray.get(arrives, timeout=_PATIENCE)
 
 
-def segment_on_ray(plan: Plan, tell: Callable[[str], None]) -> Progress:
+def segment_on_ray(
+    plan: Plan, tell: Callable[[str], None], load: Callable[[], Predictor] | None = None
+) -> Progress:
     """Segment the images that have no row yet with all of a cluster.
 
     Args:
         plan: of the run.
         tell: is called with lines for the user's terminal.
+        load: makes the network ready to run; default: as the plan has it.
 
     Raises:
-        InputError: a search cannot go on, or nothing can be written.
+        InputError: a search cannot go on, nothing can be written, a node does not see local files,
+            or a GPU cannot be used.
     """
     context = ray.data.DataContext.get_current()
     # Ray Data gives a job up after half an hour without a block; nodes may take longer.
     context.execution_no_progress_timeout_s = -1
     context.target_max_block_size = _BLOCK_BYTES
-    tally = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote()
-    progress = Progress(lambda: _ask(tally.totals), plan.missing, tell)
-    with progress.running():
-        written = _pipeline(plan, _RemoteReporter(tally))
-        for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
-            plan.check()
-            for problem in batch["problem"].to_pylist():
-                if problem:
-                    raise InputError(problem)
-    with contextlib.suppress(RayError):  # a tally that was lost with its node ends no run
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_AT
+    context.autoscaling_config.actor_pool_util_downscaling_threshold = _SHRINK_AT
+    shared = _find_shared(plan)
+    shared.check_nodes()
+    here = on_this_node()
+    tally = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Tally).remote()
+    with _network(plan, load or predictor_loader(plan, threads=1), tell) as (connect, is_ready):
+        plan.claim(tell)
+        progress = Progress(lambda: _ask(tally.totals), plan.missing, tell, is_ready)
+        room = telling_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun, tell)
+        growth = asking_for_room(_WORKER_CPUS, lambda: _lacking(plan, progress))
+        with progress.running(), room, growth:
+            written = _pipeline(plan, connect, _RemoteReporter(tally), shared)
+            for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+                plan.check()
+                for problem in batch["problem"].to_pylist():
+                    if problem:
+                        raise InputError(problem)
+    with contextlib.suppress(RayError):  # a tally that has died ends no run
         progress.predictors = _ask(tally.predictors)
     return progress
+
+
+def _find_shared(plan: Plan) -> SharedFiles:
+    """The local files that show whether a node sees the images and the output."""
+    root = plan.search.root
+    return SharedFiles.of(
+        {
+            "--output": join_uri(plan.output, LOCK),
+            "--images": first_file(root) if root and is_local(root) else None,
+            "--manifest": plan.config.manifest,
+        }
+    )
 
 
 def _ask(method: Any) -> dict[str, int]:
@@ -101,26 +147,83 @@ def _ask(method: Any) -> dict[str, int]:
     return answer
 
 
-def _pipeline(plan: Plan, reporter: _RemoteReporter) -> ray.data.Dataset:
+@contextlib.contextmanager
+def _network(
+    plan: Plan, load: Callable[[], Predictor], tell: Callable[[str], None]
+) -> Iterator[tuple[Callable[[], Predictor], Callable[[], bool]]]:
+    """How each worker comes by the network, and whether it can have it by now.
+
+    It makes it ready in its own process, or, with GPUs, sends its batches to those that have them.
+    """
+    if not plan.config.use_gpu:
+        yield load, lambda: True
+        return
+    pool = GpuPool(load, plan.config.workers or sys.maxsize)
+    waits = telling_waits("a predictor", {"GPU": 1.0}, lambda: not pool.is_ready(), tell)
+    with pool.running(), waits:
+        if plan.config.overwrite:
+            # What is there is deleted when it can be made anew, and not before.
+            pool.await_ready()
+        yield pool.connect, pool.is_ready
+
+
+def _pipeline(
+    plan: Plan,
+    connect: Callable[[], Predictor],
+    reporter: _RemoteReporter,
+    shared: SharedFiles,
+) -> ray.data.Dataset:
     """The whole job: parts of a listing in, files written, one row out for each chunk."""
-    predictors, pool = _predictors(plan)
-    gpus = 1 if plan.config.use_gpu else 0
-    orders = make_orders(plan, _threads(plan, predictors))
+    orders = make_orders(plan, 1)
     parts = [{"part": part} for part in range(len(plan.search.parts))]
-    search = _SearchTask(plan.search, ray.put(plan.done), chunk_images(plan, predictors), reporter)
+    size = chunk_images(plan, CHUNKS)
+    search = _SearchTask(plan.search, ray.put(plan.done), size, reporter, shared)
     return (
         ray.data.from_items(parts, override_num_blocks=len(parts))
-        .map_batches(search, batch_size=1, num_cpus=_SEARCH_CPUS)
         .map_batches(
-            _Predictor,
+            search,
+            batch_size=1,
+            compute=ray.data.TaskPoolStrategy(size=min(len(parts), _SEARCHES)),
+            num_cpus=_SEARCH_CPUS,
+        )
+        .map_batches(
+            _Worker,
             batch_size=1,
             batch_format="pyarrow",
-            fn_constructor_args=(orders, reporter),
-            compute=pool,
-            num_cpus=_predictor_cpus(predictors),
-            num_gpus=gpus,
+            fn_constructor_args=(orders, connect, reporter, shared),
+            compute=_pool(plan),
+            num_cpus=_WORKER_CPUS,
         )
     )
+
+
+def _pool(plan: Plan) -> ray.data.ActorPoolStrategy:
+    """The workers: as many as there are chunks, as the cluster has room for, and as asked for.
+
+    Nodes come and go, so there are more or fewer from one moment to the next; what the cluster has
+    now is a head start and no more. With GPUs, it is those that --workers counts.
+    """
+    most = _most_workers(plan)
+    now = int(ray.cluster_resources().get("CPU", 0))
+    return ray.data.ActorPoolStrategy(
+        min_size=1, max_size=most, initial_size=min(max(1, now), most), **_CHUNKS_IN_AN_ACTOR
+    )
+
+
+def _most_workers(plan: Plan) -> int:
+    asked = None if plan.config.use_gpu else plan.config.workers
+    return min(asked or sys.maxsize, most_chunks(plan))
+
+
+def _lacking(plan: Plan, progress: Progress) -> int:
+    """How many CPUs the cluster should have beyond those that are there now.
+
+    So many workers are wanted that each of them has several chunks to do: for one chunk it would
+    hardly have started.
+    """
+    chunks = math.ceil(progress.left / chunk_images(plan, CHUNKS))
+    wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), _most_workers(plan))
+    return wanted - int(ray.cluster_resources().get("CPU", 0))
 
 
 @dataclass(frozen=True)
@@ -131,10 +234,12 @@ class _SearchTask:
     done: Any  # a reference to the ids that have a row
     size: int  # of a chunk
     reporter: _RemoteReporter
+    shared: SharedFiles
 
     def __call__(self, parts: dict[str, Any]) -> Iterator[pa.Table]:
         done, [part] = ray.get(self.done), parts["part"].tolist()
         try:
+            self.shared.check()
             missing = self.search.missing(part, done, partial(self.reporter.found, part))
             for entries in in_chunks(missing, self.size):
                 images = [vars(entry) for entry in entries]
@@ -144,48 +249,27 @@ class _SearchTask:
         yield _CHUNKS.empty_table()
 
 
-class _Predictor:
+class _Worker:
     """A chunk of images -> their files, written."""
 
-    def __init__(self, orders: Orders, reporter: _RemoteReporter) -> None:
-        self._segmenter = ChunkSegmenter(orders, reporter)
+    def __init__(
+        self,
+        orders: Orders,
+        connect: Callable[[], Predictor],
+        reporter: _RemoteReporter,
+        shared: SharedFiles,
+    ) -> None:
+        self._segmenter = ChunkSegmenter(orders, connect(), reporter)
+        self._shared = shared
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
         problems = []
         for chunk in chunks.to_pylist():
             problem = chunk["problem"]
             try:
+                self._shared.check()
                 self._segmenter.segment([Entry(**image) for image in chunk["images"] or []])
             except InputError as error:
                 problem = str(error)
             problems.append({"problem": problem})
         return pa.Table.from_pylist(problems, _WRITTEN)
-
-
-def _predictors(plan: Plan) -> tuple[int, ray.data.ActorPoolStrategy]:
-    """How many predictors to start with, and their pool."""
-    kind = "GPU" if plan.config.use_gpu else "CPU"
-    now = plan.config.workers or int(ray.cluster_resources().get(kind, 0))
-    if not now:
-        # A cluster that starts its nodes when they are asked for: ask until it has no more.
-        return 1, ray.data.ActorPoolStrategy(
-            min_size=1, max_size=plan.missing or None, **_CHUNKS_IN_AN_ACTOR
-        )
-    # Never more predictors than there can be chunks.
-    predictors = min(now, most_chunks(plan))
-    return predictors, ray.data.ActorPoolStrategy(
-        min_size=1, max_size=predictors, initial_size=predictors, **_CHUNKS_IN_AN_ACTOR
-    )
-
-
-def _predictor_cpus(predictors: int) -> float:
-    """What a predictor asks for: with all of them, half of the CPUs stay free for searches."""
-    share = min(_PREDICTOR_CPUS, ray.cluster_resources().get("CPU", math.inf) / 2 / predictors)
-    return math.floor(share * 10_000) / 10_000
-
-
-def _threads(plan: Plan, predictors: int) -> int:
-    """How many threads decode and make masks beside each network."""
-    if not plan.config.use_gpu:
-        return 1
-    return max(1, int(ray.cluster_resources().get("CPU", 1) // predictors))

@@ -8,6 +8,8 @@ import tyro
 from segray.errors import InputError
 from segray.model.predictor import Engine
 from segray.pixels.decoding import SUFFIXES
+from segray.pixels.wide import ValueRange, check_range
+from segray.storage.access import ORDINARY, S3Access
 
 MaskSize = Literal["original", "model"]
 
@@ -36,13 +38,17 @@ class SegmentConfig:
     suffixes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUFFIX ...")] = SUFFIXES
     """What the names of images end in, in upper or lower case; '' for any name."""
     include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
-    """Take only images whose key below --images matches one of these, as in '2024/*'; * matches
-    slashes too."""
+    """Take only images whose key matches one of these, as in '2024/*'; * matches slashes too. The
+    key is the path below --images; of an image that --manifest names, the object's key in its
+    bucket, or the path below the table's folder."""
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Leave out images whose key matches one of these."""
 
     mask_size: MaskSize = "original"
     """Size of the masks: each image's own, or the model's (small and square)."""
+    value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    """The values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
+    default: as the model has learned them."""
     limit: int | None = None
     """Take only so many images, the first by URI, and list no others; default: all."""
     retry_errors: bool = False
@@ -57,14 +63,19 @@ class SegmentConfig:
     engine: Engine = "auto"
     """What runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
     workers: int | None = None
-    """How many predictors Ray runs at once; 0: none, all is done in the job's own process. Default:
-    one for each CPU that the cluster has now, or each GPU with --use-gpu; on a cluster that starts
-    with none, as many as it grows to; and 0 without a cluster if there are few images, because Ray
-    would take longer to start."""
+    """At most so many predictors at once; 0: all is done in the job's own process. Default: as many
+    as the cluster has CPUs, or GPUs with --use-gpu, and grows to; and 0 without a cluster if there
+    are few images, because Ray would take longer to start."""
     use_gpu: bool = False
-    """Give each predictor a GPU."""
+    """Predict on GPUs; all CPUs of the cluster fetch, decode and write for them."""
     batch_size: int = 32
     """Images that a predictor takes at a time."""
+
+    lock: bool = True
+    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
+    you, for stores that take no conditional writes."""
+
+    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 
     def __post_init__(self) -> None:
         for name in ("model", "images", "manifest", "output"):
@@ -83,11 +94,10 @@ class SegmentConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1")
+        check_range(self.value_range)
         if not 0 <= self.max_error_rate <= 1:
             raise InputError("--max-error-rate must be in 0 to 1")
-        if self.use_gpu and self.engine == "onnx":
-            raise InputError("--engine onnx runs on CPUs: leave out --use-gpu or --engine onnx")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready, as they go into run.json."""
-        return dict(vars(self))
+        """The settings, JSON-ready, as they go into run.json; not how S3 is asked."""
+        return {name: value for name, value in vars(self).items() if name != "s3"}

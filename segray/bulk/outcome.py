@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.files import remove
 from segray.storage.ids import Ids, are_in
+from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_table, table_uris, write_table
 from segray.storage.uri import join_uri
 
@@ -209,14 +209,4 @@ def _keep_rows(uri: str, kept: npt.NDArray[np.bool_]) -> None:
 
 def _read_all(uris: list[str], columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     """Some columns of files, several read at once, in order."""
-    with ThreadPoolExecutor(_READERS) as readers:
-        # Not all at once: `map` would hold all tables that are not taken yet.
-        for some in _in_slices(uris, 8 * _READERS):
-            tables = readers.map(lambda uri: read_table(uri, columns), some)
-            yield from zip(some, tables, strict=True)
-
-
-def _in_slices(uris: list[str], size: int) -> Iterator[list[str]]:
-    rest = iter(uris)
-    while some := list(islice(rest, size)):
-        yield some
+    yield from map_ahead(lambda uri: (uri, read_table(uri, columns)), uris, _READERS)

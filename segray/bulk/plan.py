@@ -24,15 +24,16 @@ from segray.storage.lock import LOCK, hold_lock
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
+from segray.storage.values import tell_of_values
 
 #: What a segmentation writes.
 FOLDERS = ("manifest", "results", "errors", "gallery")
 RECORD = "run.json"
 REPORT = "report.html"
-_SETTINGS = "config.json"
+SETTINGS = "config.json"
 
 # What all rows of an output have in common.
-_FIXED = ("model", "mask_size")
+_FIXED = ("model", "mask_size", "value_range")
 # What says which images there are; a later run may choose others.
 _CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
@@ -51,11 +52,12 @@ class Plan:
     Attributes:
         config: of the run.
         engine: what runs the network.
-        bundle: the model, with the file that the engine reads.
+        bundle: the model, with the file that the engine reads and the value range of this run.
         output: the absolute URI of the output.
         search: for the images.
         done: the ids that have a row already, ascending, int64; empty once they are forgotten.
         missing: how many images have none, None if that takes long to say.
+        settings: what the output's config.json will hold.
         check: raises InputError if another run has taken the output nevertheless.
     """
 
@@ -66,12 +68,31 @@ class Plan:
     search: Search
     done: Ids
     missing: int | None
+    settings: dict[str, Any]
     check: Callable[[], None]
 
     @property
     def is_small(self) -> bool:
         """Whether the job's own process is done sooner than Ray has started."""
         return self.missing is not None and self.missing <= _FEW and not self.config.use_gpu
+
+    def claim(self, tell: Callable[[str], None]) -> None:
+        """Note the run's settings, after the output was begun anew if that is asked for.
+
+        Call it when all is ready: what keeps a run from starting must not cost what is there.
+        """
+        overwrite = self.config.overwrite
+        # The record is written last: an output without it is unfinished.
+        names = (RECORD, REPORT) if overwrite else (RECORD,)
+        files = [join_uri(self.output, name) for name in child_names(self.output) if name in names]
+        if overwrite:
+            folders = [join_uri(self.output, folder) for folder in FOLDERS]
+            files += [uri for folder in folders for uri in table_uris(folder)]
+        for uri in files:
+            remove(uri)
+        if overwrite and files:
+            tell(f"deleted {len(files)} files of earlier runs")
+        write_bytes(join_uri(self.output, SETTINGS), json.dumps(self.settings, indent=2).encode())
 
     def forget_done(self) -> None:
         """Free the ids when the search is over: they are eight bytes for each image."""
@@ -92,28 +113,29 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
+    if config.value_range is not None:
+        bundle = replace(bundle, value_range=config.value_range)
     _read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run, tell)
     settings = _make_settings(config, bundle, search)
-    with hold_lock(output, tell) as check:
+    with hold_lock(output, tell, config.lock) as check:
         before = _read_settings(output)
         if before and not config.overwrite:
             _compare(before, settings, config, output)
-        # Before anything is deleted: a wrong --images must not cost what is there.
-        ids, found = _find_first(search)
+        ids, found, first = _find_first(search)
         if ids is not None and not len(ids) and not (before and config.prune):
             where = search.root or config.manifest
             left_out = describe_left_out(found)
             raise InputError(f"no image found in {where}: {left_out or 'it is empty'}")
-        _claim(output, settings, config.overwrite, tell)
         done = _find_done(output, config, tell)
         missing = None if ids is None else _count_missing(ids, found, done, tell)
+        tell_of_values(_leave_out(first, done), bundle.value_range, tell)
         if missing is None and search.root and not config.limit:
             # The first images by URI are found by one search only.
             tell(f"found more than {_PEEK} images: searching on while they are segmented")
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
-        plan = Plan(config, engine, bundle, output, search, done, missing, check)
+        plan = Plan(config, engine, bundle, output, search, done, missing, settings, check)
         del done  # the plan forgets them when they are not needed any more
         yield plan
 
@@ -126,10 +148,11 @@ def _make_search(
         config.include,
         config.exclude,
     )
-    root = ""
+    root = folder = ""
     parts: list[Shard | Part | tuple[Part, ...]]
     if config.manifest is not None:
         files = open_inventory(config.manifest)
+        folder = files[0].uri.rpartition("/")[0]
         if config.suffixes == SegmentConfig.suffixes and not any(part.of_s3 for part in files):
             # Whoever names images one by one means them, however they are called.
             filter = Filter((), config.include, config.exclude)
@@ -138,7 +161,7 @@ def _make_search(
     else:
         root = _images_uri(config, tell)
         parts = [Shard(root)]
-    return Search(tuple(parts), root, filter, output, run, config.limit)
+    return Search(tuple(parts), root, filter, output, run, config.limit, folder)
 
 
 def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
@@ -154,6 +177,7 @@ def _make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dic
     return {
         "model": bundle.digest,
         "mask_size": config.mask_size,
+        "value_range": bundle.value_range and list(bundle.value_range),
         "labels": bundle.labels.to_json(),
         # Names in an export are relative to it.
         "images": search.root,
@@ -173,11 +197,13 @@ def _read_settings(output: str) -> dict[str, Any] | None:
     names = child_names(output)
     settings = None
     own = {LOCK}
-    if _SETTINGS in names:
-        own |= {*FOLDERS, RECORD, REPORT, _SETTINGS}
-        uri = join_uri(output, _SETTINGS)
+    if SETTINGS in names:
+        own |= {*FOLDERS, RECORD, REPORT, SETTINGS}
+        uri = join_uri(output, SETTINGS)
         try:
             document = json.loads(read_bytes(uri))
+            # Outputs from before there were ranges have none.
+            document = {"value_range": None, **document}
             settings = {name: document[name] for name in (*_FIXED, *_CHOICE)}
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -199,8 +225,9 @@ def _compare(
     for name in _FIXED:
         if before[name] != settings[name]:
             raise InputError(
-                f"{output} was made with {name.replace('_', ' ')} {before[name]}, and this run has "
-                f"{settings[name]}: give another --output, or --overwrite to delete what is there"
+                f"{output} was made with {name.replace('_', ' ')} {_spell(before[name])}, and this "
+                f"run has {_spell(settings[name])}: give another --output, or --overwrite to "
+                "delete what is there"
             )
     for name in _CHOICE if config.prune else ():
         if before[name] != settings[name]:
@@ -211,26 +238,19 @@ def _compare(
             )
 
 
-def _claim(
-    output: str, settings: dict[str, Any], overwrite: bool, tell: Callable[[str], None]
-) -> None:
-    """Note a run's settings, after the output was begun anew if that is asked for."""
-    # The record is written last: an output without it is unfinished.
-    names = (RECORD, REPORT) if overwrite else (RECORD,)
-    files = [join_uri(output, name) for name in child_names(output) if name in names]
-    if overwrite:
-        files += [uri for folder in FOLDERS for uri in table_uris(join_uri(output, folder))]
-    for uri in files:
-        remove(uri)
-    if overwrite and files:
-        tell(f"deleted {len(files)} files of earlier runs")
-    write_bytes(join_uri(output, _SETTINGS), json.dumps(settings, indent=2).encode())
+def _spell(setting: Any) -> str:
+    """A setting as a flag would have it."""
+    if isinstance(setting, list):
+        return " ".join(map(str, setting))
+    return "none" if setting is None else str(setting)
 
 
 def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
     """The ids that have a row; what a killed run has left half-done is removed."""
     for folder in FOLDERS:
         remove_partial(join_uri(output, folder))
+    if config.overwrite:
+        return np.empty(0, dtype=np.int64)
     if config.retry_errors:
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)
@@ -241,16 +261,22 @@ def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) 
     return done
 
 
-def _find_first(search: Search) -> tuple[Ids | None, Found]:
-    """The ids of the images, None if there are many; and what was met."""
+def _find_first(search: Search) -> tuple[Ids | None, Found, list[tuple[int, str]]]:
+    """The ids of the images, None if there are many; what was met; and id and URI of the first."""
     found = Found()
-    ids: list[int] = []
+    images: list[tuple[int, str]] = []
     for part in range(len(search.parts)):
         for entries in search.images(part, found):
-            ids += [entry.id for entry in entries]
-            if len(ids) > _PEEK:
-                return None, found
-    return np.array(ids, dtype=np.int64), found
+            images += [(entry.id, entry.uri) for entry in entries]
+            if len(images) > _PEEK:
+                return None, found, images
+    return np.array([id for id, _ in images], dtype=np.int64), found, images
+
+
+def _leave_out(images: list[tuple[int, str]], done: Ids) -> list[str]:
+    """The URIs of those images that have no row."""
+    have = are_in(np.array([id for id, _ in images], dtype=np.int64), done)
+    return [uri for (_, uri), has in zip(images, have, strict=True) if not has]
 
 
 def _count_missing(ids: Ids, found: Found, done: Ids, tell: Callable[[str], None]) -> int:

@@ -40,14 +40,21 @@ class Progress:
         totals: of the tally.
         total: images to do, None while that is being found out.
         tell: is called with each line.
+        is_ready: whether there is a network for the chunks that are begun.
 
     Attributes:
         timeline: moments of the run, evenly spread.
         predictors: how many images each process has done, by host:pid; known at the end.
     """
 
-    def __init__(self, totals: Totals, total: int | None, tell: Callable[[str], None]) -> None:
-        self._totals, self._total, self._tell = totals, total, tell
+    def __init__(
+        self,
+        totals: Totals,
+        total: int | None,
+        tell: Callable[[str], None],
+        is_ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._totals, self._total, self._tell, self._is_ready = totals, total, tell, is_ready
         self._counts = Tally().totals()  # of nothing, until the tally answers
         self._started = time.monotonic()
         self._every = 1
@@ -59,13 +66,14 @@ class Progress:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Tell while a block runs, and once more at its end."""
+        """Tell while a block runs, once work has begun, and once more at its end."""
         spoken = time.monotonic()
 
         def watch() -> None:
             nonlocal spoken
             self._look()
-            if time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES:
+            due = time.monotonic() - spoken >= _SECONDS_BETWEEN_LINES
+            if due and self.begun and self._is_ready():
                 spoken = time.monotonic()
                 self._say()
 
@@ -74,6 +82,18 @@ class Progress:
         self._look(last=True)
         if self._said != self._done(self.timeline[-1]):
             self._say()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a chunk has been begun."""
+        return self._counts["chunks"] > 0
+
+    @property
+    def left(self) -> int:
+        """How many images are known to be missing, and have no row yet."""
+        counts = self._counts
+        known = counts["missing"] if self._total is None else self._total
+        return known - counts["segmented"] - counts["failed"]
 
     def _look(self, last: bool = False) -> None:
         # A tally in another process may have no worker yet, or be lost with its node.

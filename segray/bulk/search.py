@@ -11,6 +11,7 @@ import pyarrow as pa
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, read_part
 from segray.storage.listing import Entry, Page, Shard, list_pages, relative_key
+from segray.storage.s3 import split_uri
 from segray.storage.tables import MANIFEST_SCHEMA, write_table
 from segray.storage.uri import join_uri
 
@@ -58,17 +59,21 @@ class Filter:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def choose(self, root: str, entries: list[Entry], found: Found) -> list[Entry]:
+    def choose(
+        self, entries: list[Entry], found: Found, key_of: Callable[[str], str]
+    ) -> list[Entry]:
         """The entries that count; the others are counted.
 
         Args:
-            root: what the patterns' keys are relative to; empty where there is none.
+            entries: to choose from.
+            found: where the others are counted.
+            key_of: gives the key of a URI, which the patterns are held against.
         """
         chosen = []
         for entry in entries:
             if self.suffixes and not entry.uri.lower().endswith(self.suffixes):
                 found.other += 1
-            elif self._patterns(relative_key(root, entry.uri) if root else entry.uri):
+            elif self._patterns(key_of(entry.uri)):
                 chosen.append(entry)
             else:
                 found.excluded += 1
@@ -90,6 +95,7 @@ class Search:
         output: the absolute URI that receives the manifest.
         run: names this run, in the manifest's file names.
         limit: of images that count, in each part; None for all.
+        folder: of an inventory, the URI that its paths are relative to.
     """
 
     parts: tuple[Shard | Part | tuple[Part, ...], ...]
@@ -98,6 +104,7 @@ class Search:
     output: str
     run: str
     limit: int | None = None
+    folder: str = ""
 
     def images(self, part: int, found: Found) -> Iterator[list[Entry]]:
         """The images of a part, some thousands at a time; what is passed over is counted.
@@ -110,7 +117,7 @@ class Search:
             found.hidden += page.hidden
             found.placeholders += page.placeholders
             found.unreadable += page.unreadable
-            chosen = self.filter.choose(self.root, page.entries, found)
+            chosen = self.filter.choose(page.entries, found, self._key)
             if left is not None:
                 chosen = chosen[:left]
                 left -= len(chosen)
@@ -145,6 +152,14 @@ class Search:
                 yield missing
         manifest.finish(found)
         report(found)
+
+    def _key(self, uri: str) -> str:
+        """What patterns are held against: the same whether an object is listed or named."""
+        if self.root:
+            return relative_key(self.root, uri)
+        if uri.startswith("s3://"):
+            return split_uri(uri)[1]
+        return relative_key(self.folder, uri)
 
     @classmethod
     def _pages(cls, part: Shard | Part | tuple[Part, ...]) -> Iterator[Page]:

@@ -4,9 +4,7 @@ Memory is nine bytes for each image listed, and a row group's numbers at a time;
 read.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.ids import Ids, are_in
+from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_parquet, table_uris
 from segray.storage.uri import join_uri
 
@@ -276,14 +275,9 @@ def _read_groups(folder: str, columns: list[str]) -> Iterator[_Group]:
         groups = range(file.num_row_groups)
         return [(uri, group, file.read_row_group(group, columns=columns)) for group in groups]
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        coming: deque[Future[list[_Group]]] = deque()
-        for uri in table_uris(folder):
-            coming.append(pool.submit(read_parquet, uri, partial(read, uri)))
-            if len(coming) > _READERS:
-                yield from coming.popleft().result()
-        while coming:
-            yield from coming.popleft().result()
+    uris = table_uris(folder)
+    for groups in map_ahead(lambda uri: read_parquet(uri, partial(read, uri)), uris, _READERS):
+        yield from groups
 
 
 def _read_failures(output: str, listed: _Listed) -> list[Failures]:

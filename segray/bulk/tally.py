@@ -43,9 +43,10 @@ class Tally:
             self._done[chunk] = predictor, dict(counts)
 
     def totals(self) -> dict[str, int]:
-        """The sums over all parts and chunks, by the names of their counts."""
+        """The sums over all parts and chunks, by the names of their counts; and ``chunks``."""
         totals = dict.fromkeys((*vars(Found()), "segmented", "failed", "bytes", "retries"), 0)
         with self._lock:
+            totals["chunks"] = len(self._done)
             for counts in (*self._found.values(), *(counts for _, counts in self._done.values())):
                 for name, count in counts.items():
                     totals[name] += count

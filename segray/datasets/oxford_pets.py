@@ -6,11 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from segray.datasets.archive import read_members
 from segray.datasets.download import check_url, fetch
 from segray.errors import InputError
 from segray.progress import ProgressLine
+from segray.storage.access import ORDINARY, S3Access
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.listing import list_entries, relative_key
 from segray.storage.uri import absolute_uri, exists, is_local, join_uri
@@ -61,6 +65,8 @@ class OxfordPetsConfig:
     cache: str | None = None
     """Local folder where the archives are kept, whole or in part; default: segray in
     $XDG_CACHE_HOME or in ~/.cache."""
+
+    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 
     def __post_init__(self) -> None:
         for name in ("output", "url", "checksums", "cache"):

@@ -1,10 +1,15 @@
 """The configuration of an evaluation: the flags of jobs/evaluate.py, with their defaults."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from segray.errors import InputError
 from segray.model.predictor import Engine
+from segray.pixels.orientation import MaskOrientation
+from segray.pixels.wide import ValueRange, check_range
+from segray.storage.access import ORDINARY, S3Access
 from segray.storage.manifest import SPLITS
 
 
@@ -23,6 +28,11 @@ class EvaluateConfig:
     """URI of the folder of images; default: sample images."""
     masks: str | None = None
     """URI of the folder of masks; a mask and its image share a name up to the suffix."""
+    image_suffix: str = ""
+    """What the names of images end with beyond those of their masks, such as _leftImg8bit."""
+    mask_suffix: str = ""
+    """What the names of masks end with beyond those of their images, such as _mask. With it,
+    --images and --masks may be one folder."""
     pairs: str | None = None
     """URI of a CSV or Parquet file with the columns image and mask, and maybe split, instead of
     --images and --masks."""
@@ -32,6 +42,13 @@ class EvaluateConfig:
     output: str = "output/evaluate"
     """URI of the folder that receives metrics.json, per_image.parquet and pictures."""
 
+    mask_orientation: MaskOrientation = "auto"
+    """What masks of images with an EXIF orientation were drawn on: the pixels as they are stored,
+    so that masks are turned with their images, or the upright picture; auto: what the shapes of the
+    pairs say."""
+    value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    """The values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
+    default: as the model has learned them."""
     max_error_rate: float = 0.05
     """Share of unreadable or unpaired files, 0 to 1, above which the job exits with status 1."""
 
@@ -45,6 +62,12 @@ class EvaluateConfig:
     batch_size: int = 32
     """Images that a predictor takes at a time."""
 
+    lock: bool = True
+    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
+    you, for stores that take no conditional writes."""
+
+    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
+
     def __post_init__(self) -> None:
         for name in ("model", "images", "masks", "pairs", "split", "output"):
             _require(getattr(self, name) != "", f"--{name} is empty: give a value")
@@ -52,6 +75,10 @@ class EvaluateConfig:
         _require(
             self.images is None or self.pairs is None,
             "--pairs names images and masks itself: leave out --images and --masks",
+        )
+        _require(
+            self.images is not None or not (self.image_suffix or self.mask_suffix),
+            "--image-suffix and --mask-suffix are of files in --images and --masks: give these",
         )
         _require(
             self.split is None or self.pairs is not None,
@@ -65,14 +92,11 @@ class EvaluateConfig:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1")
         _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
-        _require(
-            not (self.use_gpu and self.engine == "onnx"),
-            "--engine onnx runs on CPUs: leave out --use-gpu or --engine onnx",
-        )
+        check_range(self.value_range)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready, as they go into metrics.json."""
-        return dict(vars(self))
+        """The settings, JSON-ready, as they go into metrics.json; not how S3 is asked."""
+        return {name: value for name, value in vars(self).items() if name != "s3"}
 
 
 def _require(condition: bool, message: str) -> None:

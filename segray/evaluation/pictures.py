@@ -18,7 +18,7 @@ from segray.model.bundle import Bundle
 from segray.pixels.labels import Labels
 from segray.pixels.metrics import Confusion
 from segray.pixels.pictures import colour_mask, draw_sheet
-from segray.storage.labelled import read_pair
+from segray.storage.labelled import DEFAULT_READING, Reading, read_pair
 from segray.storage.pairs import Pair
 
 # The side of a cell by the number of classes up to which it is taken. More classes get no numbers
@@ -104,7 +104,9 @@ def _short(pixels: int) -> str:
     return f"{pixels / 1000**power:.3g}{'kMGTPE'[power - 1 : power] if power else ''}"
 
 
-def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
+def draw_worst(
+    worst: Sequence[Worst], bundle: Bundle, reading: Reading = DEFAULT_READING
+) -> bytes | None:
     """Draw image, truth and prediction of each of some images, as detailed as the model sees them.
 
     They have the proportions of the image, unless it is a narrow strip. The files are read again,
@@ -113,6 +115,7 @@ def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
     Args:
         worst: the images in the order of their rows.
         bundle: the model that made the predictions.
+        reading: how their files are read.
 
     Returns:
         A PNG file's content; None where no image is left.
@@ -120,7 +123,7 @@ def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
     rows, captions = [], []
     for one in worst:
         try:
-            rows.append(_draw_row(one, bundle))
+            rows.append(_draw_row(one, bundle, reading))
         except InputError:
             continue
         captions.append(_caption(one, bundle.labels))
@@ -132,9 +135,9 @@ def draw_worst(worst: Sequence[Worst], bundle: Bundle) -> bytes | None:
     return buffer.getvalue()
 
 
-def _draw_row(worst: Worst, bundle: Bundle) -> list[npt.NDArray[np.uint8]]:
+def _draw_row(worst: Worst, bundle: Bundle, reading: Reading) -> list[npt.NDArray[np.uint8]]:
     labels, size = bundle.labels, bundle.image_size
-    labelled = read_pair(worst.pair, labels, size)
+    labelled = read_pair(worst.pair, labels, size, reading)
     truth = scale_truth(labelled.class_ids, size)
     prediction = unpack(worst.counted["prediction"], size, size)
     side = min(max(size, _TILE_SIDES[0]), _TILE_SIDES[1])

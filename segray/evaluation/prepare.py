@@ -52,7 +52,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     _tell_what_was_learned(bundle, pairing.pairs, tell)
     if pairing.skipped:
         uri = join_uri(output, SKIPPED)
-        with hold_lock(output, tell):
+        with hold_lock(output, tell, config.lock):
             remove(join_uri(output, METRICS))  # it says that what is beside it belongs to it
             write_skipped(uri, pairing.skipped)
         tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
@@ -68,7 +68,8 @@ def _find_pairs(
         split, pairs = _read_split(config.pairs, config.split, tell)
         return replace(config, split=split), Pairing(pairs, [])
     if config.images is not None and config.masks is not None:
-        return config, find_pairs(config.images, config.masks)
+        suffixes = config.image_suffix, config.mask_suffix
+        return config, find_pairs(config.images, config.masks, *suffixes)
     write_sample(SAMPLE_FOLDER, tell)
     tell("scoring the labelled sample images")
     folder = absolute_uri(SAMPLE_FOLDER)

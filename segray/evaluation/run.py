@@ -3,7 +3,9 @@
 import heapq
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -18,21 +20,27 @@ from segray.evaluation.scores import Scores
 from segray.evaluation.stages import MODEL, OWN, PAIRS_SCHEMA, Predict, count, figures_schema, read
 from segray.evaluation.write import Evaluation, write_evaluation
 from segray.model.bundle import Bundle, open_bundle
-from segray.model.predictor import Engine, choose_engine, engine_file
+from segray.model.predictor import Engine, choose_engine, engine_file, load_gpu_predictor
+from segray.nodes import SharedFiles, await_node, telling_waits
 from segray.pixels.labels import Labels
+from segray.pixels.orientation import MaskOrientation, Says, settle_orientation
+from segray.pixels.wide import ValueRange
 from segray.progress import ProgressLine
-from segray.storage.lock import hold_lock
+from segray.storage.labelled import Reading
+from segray.storage.lock import LOCK, hold_lock
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
-from segray.storage.uri import absolute_uri
+from segray.storage.uri import absolute_uri, join_uri
+from segray.storage.values import tell_of_values
 
-# Shares of a CPU, chosen as in a segmentation: below one, so that predictors leave room for the
-# tasks around them on any machine, and different ones, so that Ray does not fuse the stages.
-_TASK_CPUS = 0.25
-_PREDICTOR_CPUS = 0.5
+# Shares of a CPU: below one, so that a predictor leaves room for the tasks around it everywhere,
+# and different ones, so that Ray does not fuse the stages.
+_TASK_CPUS = 0.2
+_PREDICTOR_CPUS = 0.75
 # What bounds the logits of a block, which a task holds at once.
 _BLOCK_LOGITS_BYTES = 1 << 27
 _WORST_IMAGES = 12
+_NO_FILES = SharedFiles()
 
 
 def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluation:
@@ -46,7 +54,10 @@ def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluatio
         InputError: see `evaluate_pairs`; or another run is at work on the output.
     """
     config, pairing = preparation.config, preparation.pairing
-    with hold_lock(preparation.output, tell):
+    value_range = config.value_range or preparation.bundle.value_range
+    with hold_lock(preparation.output, tell, config.lock):
+        # Not where training ends with a score: it has looked at its images itself.
+        tell_of_values([pair.image for pair in pairing.pairs], value_range, tell)
         return evaluate_pairs(
             preparation.bundle,
             pairing.pairs,
@@ -56,7 +67,16 @@ def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluatio
             workers=config.workers,
             use_gpu=config.use_gpu,
             batch_size=config.batch_size,
+            mask_orientation=config.mask_orientation,
+            value_range=config.value_range,
             skipped=pairing.skipped,
+            shared=SharedFiles.of(
+                {
+                    "--images" if config.pairs is None else "--pairs": pairing.pairs[0].image,
+                    "--masks": pairing.pairs[0].mask,
+                    "--output": join_uri(preparation.output, LOCK),
+                }
+            ),
             configuration=config.to_json(),
         )
 
@@ -71,7 +91,10 @@ def evaluate_pairs(
     workers: int | None = None,
     use_gpu: bool = False,
     batch_size: int = 32,
+    mask_orientation: MaskOrientation = "auto",
+    value_range: ValueRange | None = None,
     skipped: Sequence[Skipped] = (),
+    shared: SharedFiles = _NO_FILES,
     configuration: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Score a model on labelled pairs, and write the output folder; Ray has been started.
@@ -89,12 +112,18 @@ def evaluate_pairs(
         workers: how many predictors run at once; None for one on each CPU or GPU.
         use_gpu: give each predictor a GPU.
         batch_size: images that a predictor takes at a time.
+        mask_orientation: how masks of images with an EXIF orientation were drawn.
+        value_range: which values of images wider than 8 bits are black and white; default: the
+            model's.
         skipped: pairs that were left out before, to be written and counted with those that cannot
             be read.
+        shared: the local files that the nodes have to see.
         configuration: what to keep in metrics.json, JSON-ready; default: these arguments.
 
     Raises:
-        InputError: the model cannot be used, there are no pairs, or the output cannot be written.
+        InputError: the model cannot be used, there are no pairs, the output cannot be written, the
+            engine sees no GPU where it is to use one, a node does not see local files, or nothing
+            says which way up masks were drawn.
             A pair that cannot be read raises nothing: it is in ``skipped.jsonl``.
     """
     if not pairs:
@@ -105,14 +134,32 @@ def evaluate_pairs(
         uri = model if isinstance(model, str) else model.uri
         model = open_bundle(uri, [engine_file(chosen)])
     tell(f"scoring {len(pairs)} pairs with {chosen}")
-    gathered = _Gathered(model.labels)
-    progress = ProgressLine("scoring", "pairs", len(pairs), tell)
+    await_node("GPU" if use_gpu else "CPU", "a predictor", tell)
+    shared.check_nodes()
+    if use_gpu:
+        _check_gpu(model, chosen, tell)
     # Ray Data gives a job up after half an hour without a block; nodes may take longer.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
-    counted = _pipeline(model, chosen, pairs, workers, use_gpu, batch_size)
-    for table in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
-        gathered.add(table)
-        progress.add(len(table), len(table) - table["reason"].null_count)
+
+    def score(reading: Reading) -> _Gathered:
+        counted = _pipeline(model, chosen, pairs, reading, workers, use_gpu, batch_size)
+        return _gather(counted, model.labels, len(pairs), use_gpu, tell)
+
+    reading = Reading(mask_orientation, value_range or model.value_range)
+    gathered = score(reading)
+    if mask_orientation == "auto":
+        settled = settle_orientation(gathered.says.elements())
+        reading = replace(reading, mask_orientation=settled)
+        if settled == "upright":
+            tell("masks were drawn on upright images, as their shapes say: scoring once more")
+            gathered = score(reading)
+    if gathered.turned:
+        tell(f"turned {gathered.turned} masks with their photographs, as EXIF says")
+    if model.labels.others_ignored:
+        tell(f"{gathered.ignored:.1%} of the pixels are ignored")
+    if gathered.reasons:
+        # Nodes that have joined meanwhile see as little as they may have read.
+        shared.check_nodes()
     unread = [
         Skipped(pairs[index].image, pairs[index].mask, reason)
         for index, reason in sorted(gathered.reasons)
@@ -128,12 +175,15 @@ def evaluate_pairs(
         model_size=gathered.model,
         loss=gathered.loss,
         seconds=time.monotonic() - started,
+        reading=reading,
     )
     arguments = {
         "engine": engine,
         "workers": workers,
         "use_gpu": use_gpu,
         "batch_size": batch_size,
+        "mask_orientation": mask_orientation,
+        "value_range": value_range,
     }
     write_evaluation(
         evaluation, gathered.figures, gathered.worst(pairs), configuration or arguments
@@ -141,29 +191,68 @@ def evaluate_pairs(
     return evaluation
 
 
+def _gather(
+    counted: ray.data.Dataset,
+    labels: Labels,
+    pairs: int,
+    use_gpu: bool,
+    tell: Callable[[str], None],
+) -> "_Gathered":
+    """Have the pipeline run, and take in what comes out of it."""
+    gathered = _Gathered(labels)
+    progress = ProgressLine("scoring", "pairs", pairs, tell)
+    asked = {"GPU": 1.0} if use_gpu else {"CPU": _PREDICTOR_CPUS}
+    with telling_waits("a predictor", asked, lambda: not progress.done, tell):
+        for table in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
+            gathered.add(table)
+            progress.add(len(table), len(table) - table["reason"].null_count)
+    return gathered
+
+
+def _check_gpu(
+    bundle: Bundle, engine: Literal["tensorflow", "onnx"], tell: Callable[[str], None]
+) -> None:
+    """Refuse a GPU that the engine does not see; in a predictor, the reason would be lost."""
+    with telling_waits("a predictor", {"GPU": 1.0}, lambda: True, tell):
+        if problem := ray.get(_find_gpu_problem.remote(bundle, engine)):
+            raise InputError(problem)
+
+
+@ray.remote(num_cpus=0, num_gpus=1)
+def _find_gpu_problem(bundle: Bundle, engine: Literal["tensorflow", "onnx"]) -> str:
+    try:
+        load_gpu_predictor(bundle, engine, 1)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _pipeline(
     bundle: Bundle,
     engine: Literal["tensorflow", "onnx"],
     pairs: Sequence[Pair],
+    reading: Reading,
     workers: int | None,
     use_gpu: bool,
     batch_size: int,
 ) -> ray.data.Dataset:
     """The whole of it: pairs in, figures and counts of each image out."""
     labels, image_size = bundle.labels, bundle.image_size
-    blocks = _as_tables(pairs, _block_rows(bundle, batch_size))
-    predictors, pool = _predictors(workers, use_gpu, len(blocks))
+    rows = _block_rows(bundle, batch_size)
+    blocks = _as_tables(pairs, rows)
+    # Never more predictors than blocks: Ray would keep the idle ones waiting.
+    most = min(workers or len(blocks), len(blocks))
     # A batch is a block from the first stage to the last: were batches made up as blocks come in,
     # the last digits of the logits, and so a few pixels, would hang on the number of workers.
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.from_arrow(blocks)
-        .map_batches(read, fn_args=(labels, image_size), num_cpus=_TASK_CPUS, **whole)
+        .map_batches(read, fn_args=(labels, image_size, reading), num_cpus=_TASK_CPUS, **whole)
         .map_batches(
             Predict,
-            fn_constructor_args=(bundle, engine, 0 if use_gpu else 1),
-            compute=pool,
-            num_cpus=_predictor_cpus(predictors),
+            fn_constructor_args=(bundle, engine, use_gpu, rows),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+            num_cpus=0 if use_gpu else _PREDICTOR_CPUS,
             num_gpus=1 if use_gpu else 0,
             **whole,
         )
@@ -187,30 +276,13 @@ def _as_tables(pairs: Sequence[Pair], rows: int) -> list[pa.Table]:
     ]
 
 
-def _predictors(
-    workers: int | None, use_gpu: bool, blocks: int
-) -> tuple[int, ray.data.ActorPoolStrategy]:
-    """How many predictors to start with, and their pool."""
-    now = workers or int(ray.cluster_resources().get("GPU" if use_gpu else "CPU", 0))
-    if not now:
-        # A cluster that starts its nodes when they are asked for: ask until it has no more.
-        return 1, ray.data.ActorPoolStrategy(min_size=1, max_size=blocks)
-    # Never more predictors than blocks: Ray would keep the idle ones waiting.
-    started = min(now, blocks)
-    return started, ray.data.ActorPoolStrategy(size=started)
-
-
-def _predictor_cpus(predictors: int) -> float:
-    """What a predictor asks for: with all of them, half of the CPUs stay free for the tasks."""
-    share = min(_PREDICTOR_CPUS, ray.cluster_resources().get("CPU", math.inf) / 2 / predictors)
-    return math.floor(share * 10_000) / 10_000
-
-
 class _Gathered:
     """What has come out of the pipeline, in whatever order.
 
     Attributes:
         reasons: number and reason of each pair that could not be read.
+        says: how many of the other pairs say what of how the masks of the set were drawn.
+        turned: how many masks were turned with their images.
         own: counts at the images' own sizes.
         model: counts at the model's size.
     """
@@ -220,6 +292,8 @@ class _Gathered:
         self._tables: list[pa.Table] = []
         self._worst: list[dict[str, Any]] = []
         self.reasons: list[tuple[int, str]] = []
+        self.says: Counter[Says] = Counter()
+        self.turned = 0
         self.own = self.model = Scores.zero(len(labels))
 
     def add(self, counted: pa.Table) -> None:
@@ -229,6 +303,8 @@ class _Gathered:
         good = counted.filter(pc.is_null(counted["reason"]))
         if not len(good):
             return
+        self.says.update(good["says"].to_pylist())
+        self.turned += pc.sum(good["turned"]).as_py()
         self.own += Scores.from_columns(good, OWN, self.own.classes)
         self.model += Scores.from_columns(good, MODEL, self.own.classes)
         self._tables.append(good.select(["number", "summed_loss", *self._schema.names]))
@@ -246,6 +322,15 @@ class _Gathered:
         if not self._tables:
             return self._schema.empty_table()
         return pa.concat_tables(self._tables).sort_by("number").select(self._schema.names)
+
+    @property
+    def ignored(self) -> float:
+        """The share of the pixels, at the images' own sizes, that are not labelled; 0 to 1."""
+        total = sum(
+            pc.sum(pc.multiply(table["width"].cast("int64"), table["height"])).as_py()
+            for table in self._tables
+        )
+        return 1 - self.own.pixels / max(1, total)
 
     @property
     def loss(self) -> float | None:

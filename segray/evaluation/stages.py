@@ -14,11 +14,11 @@ from PIL import Image
 from segray.errors import InputError
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
-from segray.model.predictor import load_predictor
+from segray.model.predictor import load_gpu_predictor, load_predictor
 from segray.pixels.labels import Labels
 from segray.pixels.masks import segment_logits
 from segray.pixels.metrics import summed_cross_entropy
-from segray.storage.labelled import read_pair
+from segray.storage.labelled import DEFAULT_READING, Reading, read_pair
 from segray.storage.pairs import Pair
 from segray.storage.uri import describe_error
 
@@ -29,7 +29,8 @@ PAIRS_SCHEMA = pa.schema(
 
 _KEYS = [*PAIRS_SCHEMA, pa.field("reason", pa.string())]
 _SIZES = [pa.field(name, pa.int32()) for name in ("width", "height")]
-_TRUTH = [*_SIZES, pa.field("truth", pa.large_binary())]
+_ORIENTATION = [pa.field("says", pa.string()), pa.field("turned", pa.bool_())]
+_TRUTH = [*_SIZES, *_ORIENTATION, pa.field("truth", pa.large_binary())]
 _READ = pa.schema([*_KEYS, *_TRUTH, ("pixels", pa.large_binary())])
 _PREDICTED = pa.schema([*_KEYS, *_TRUTH, ("logits", pa.large_binary())])
 
@@ -40,15 +41,20 @@ OWN, MODEL = "own", "model"
 _CODEC = "lz4"
 
 
-def read(pairs: pa.Table, labels: Labels, image_size: int) -> pa.Table:
+def read(
+    pairs: pa.Table, labels: Labels, image_size: int, reading: Reading = DEFAULT_READING
+) -> pa.Table:
     """Read and decode pairs: ``pixels`` (uint8 [S, S, 3]), ``truth`` (packed), or why not."""
-    rows = [_read_one(row, labels, image_size) for row in pairs.to_pylist()]
+    rows = [_read_one(row, labels, image_size, reading) for row in pairs.to_pylist()]
     return pa.Table.from_pylist(rows, _READ)
 
 
-def _read_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str, Any]:
+def _read_one(
+    row: dict[str, Any], labels: Labels, image_size: int, reading: Reading
+) -> dict[str, Any]:
     try:
-        labelled = read_pair(Pair(row["key"], row["image"], row["mask"]), labels, image_size)
+        pair = Pair(row["key"], row["image"], row["mask"])
+        labelled = read_pair(pair, labels, image_size, reading)
     except InputError as error:
         return {**row, "reason": str(error)}
     except Exception as error:
@@ -58,6 +64,8 @@ def _read_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str,
         **row,
         "width": labelled.picture.width,
         "height": labelled.picture.height,
+        "says": labelled.says,
+        "turned": labelled.turned,
         "truth": pack(labelled.class_ids),
         "pixels": labelled.picture.pixels.tobytes(),
     }
@@ -66,8 +74,13 @@ def _read_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str,
 class Predict:
     """The network: ``pixels`` -> ``logits`` (float32 [S, S, C])."""
 
-    def __init__(self, bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int) -> None:
-        self._predictor = load_predictor(bundle, engine, threads)
+    def __init__(
+        self, bundle: Bundle, engine: Literal["tensorflow", "onnx"], use_gpu: bool, batch_size: int
+    ) -> None:
+        if use_gpu:
+            self._predictor = load_gpu_predictor(bundle, engine, batch_size)
+        else:
+            self._predictor = load_predictor(bundle, engine, threads=1)
         self._shape = (bundle.image_size, bundle.image_size, 3)
 
     def __call__(self, images: pa.Table) -> pa.Table:
@@ -107,6 +120,7 @@ def counted_schema(labels: Labels) -> pa.Schema:
         [
             ("number", pa.int64()),
             ("reason", pa.string()),
+            *_ORIENTATION,
             *figures_schema(labels),
             *counts,
             ("summed_loss", pa.float64()),
@@ -135,6 +149,7 @@ def _count_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str
     summed_loss, pixels = summed_cross_entropy(logits, small_truth)
     return {
         **{name: row[name] for name in ("number", "image", "mask", "width", "height")},
+        **{name: row[name] for name in ("says", "turned")},
         "labelled_pixels": own.pixels,
         "mean_iou": own.mean_iou,
         "accuracy": own.accuracy,

@@ -13,6 +13,7 @@ from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
 from segray.packages import package_versions
 from segray.storage.files import child_names, remove, write_bytes
+from segray.storage.labelled import Reading
 from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.tables import write_table
 from segray.storage.uri import join_uri
@@ -45,6 +46,7 @@ class Evaluation:
         loss: mean cross-entropy in nats over the labelled pixels at the model's size; None where
             there are none.
         seconds: that it took, the writing excluded.
+        reading: how the files of the pairs were read.
     """
 
     output: str
@@ -57,6 +59,7 @@ class Evaluation:
     model_size: Scores
     loss: float | None
     seconds: float
+    reading: Reading
 
 
 def write_evaluation(
@@ -85,7 +88,7 @@ def write_evaluation(
     write_table(join_uri(output, PER_IMAGE), figures)
     confusion = draw_confusion(evaluation.own_size.confusion, model.labels)
     write_bytes(join_uri(output, CONFUSION), confusion)
-    sheet = draw_worst(worst, model)
+    sheet = draw_worst(worst, model, evaluation.reading)
     if sheet is not None:
         write_bytes(join_uri(output, WORST), sheet)
     write_skipped(join_uri(output, SKIPPED), evaluation.skipped)
@@ -101,6 +104,7 @@ def _record(evaluation: Evaluation, configuration: dict[str, Any]) -> dict[str, 
         "model": {"uri": evaluation.model.uri, "digest": evaluation.model.digest},
         "engine": evaluation.engine,
         "labels": labels.to_json(),
+        "reading": evaluation.reading.to_json(),
         "counts": {
             "images": evaluation.images,
             "evaluated": evaluation.evaluated,

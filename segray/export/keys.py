@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segray.errors import InputError
 from segray.storage.listing import relative_key
+from segray.storage.s3 import split_uri
 from segray.storage.uri import is_local
 
 # What no name may hold: it would end the name (NUL), lead elsewhere or be read as something else
@@ -52,7 +53,7 @@ class Mirror:
         Raises:
             InputError: the output's own URI is too long for keys below it.
         """
-        place = output if is_local(output) else output.removeprefix("s3://").partition("/")[2]
+        place = output if is_local(output) else split_uri(output)[1]
         limit = (_MAX_PATH if is_local(output) else _MAX_S3_KEY) - len(place.encode()) - 1
         if limit < _MIN_KEY:
             raise InputError(f"{output} is too long for keys below it: give a shorter --output")

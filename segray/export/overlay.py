@@ -8,13 +8,21 @@ from PIL import Image
 
 from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.thumbnails import fit_size, scale_mask
+from segray.pixels.wide import ValueRange
 
 _JPEG_QUALITY = 85
 _OPACITY = 0.5
 _BOUNDARY = 255  # white
 
 
-def draw_overlay(content: bytes, mask_png: bytes, width: int, height: int, max_side: int) -> bytes:
+def draw_overlay(
+    content: bytes,
+    mask_png: bytes,
+    width: int,
+    height: int,
+    max_side: int,
+    value_range: ValueRange | None = None,
+) -> bytes:
     """Draw a mask over its image, half transparent and with a white line between classes.
 
     Args:
@@ -23,6 +31,7 @@ def draw_overlay(content: bytes, mask_png: bytes, width: int, height: int, max_s
         width: of the image that the mask was made of, in pixels, EXIF orientation applied.
         height: likewise.
         max_side: an overlay has the image's size, but at most so many pixels in each direction.
+        value_range: as the image was segmented with, see `segray.pixels.decoding.read_picture`.
 
     Returns:
         A JPEG file's content.
@@ -30,7 +39,7 @@ def draw_overlay(content: bytes, mask_png: bytes, width: int, height: int, max_s
     Raises:
         DecodeError: the image cannot be decoded, or is not of that size; or the mask cannot.
     """
-    image = _read_image(content, width, height, max_side)
+    image = _read_image(content, width, height, max_side, value_range)
     try:
         with Image.open(io.BytesIO(mask_png), formats=["PNG"]) as file:
             mask = scale_mask(np.asarray(file, np.uint8), image.shape[1], image.shape[0])
@@ -46,10 +55,12 @@ def draw_overlay(content: bytes, mask_png: bytes, width: int, height: int, max_s
     return buffer.getvalue()
 
 
-def _read_image(content: bytes, width: int, height: int, max_side: int) -> npt.NDArray[np.uint8]:
+def _read_image(
+    content: bytes, width: int, height: int, max_side: int, value_range: ValueRange | None
+) -> npt.NDArray[np.uint8]:
     """Decode to uint8 [h, w, 3] RGB, upright, neither side over `max_side`."""
     size = fit_size(width, height, max_side)
-    picture = read_picture(content, max(size))
+    picture = read_picture(content, max(size), value_range)
     if (picture.width, picture.height) != (width, height):
         raise DecodeError(
             f"has changed since it was segmented: it is {picture.width} x {picture.height} "

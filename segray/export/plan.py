@@ -162,6 +162,7 @@ def _settings(segmentation: Segmentation, config: ExportConfig) -> dict[str, Any
     """What all files of an output have in common."""
     return {
         "format": config.format,
+        "palette": config.palette,
         "results": segmentation.uri,
         "model": segmentation.model,
         "mask_size": segmentation.mask_size,

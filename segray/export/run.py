@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from segray import __version__
 from segray.errors import InputError
 from segray.export.coco import ANNOTATIONS, join_parts, read_part_ids
 from segray.export.config import ExportConfig
@@ -14,9 +13,10 @@ from segray.export.plan import Plan, make_plan, prepare_export
 from segray.export.work import Task, do_work
 from segray.progress import ProgressLine
 from segray.storage.ids import are_in
-from segray.storage.lock import hold_lock
+from segray.storage.lock import LOCK, hold_lock
 from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.uri import exists, is_local, join_uri
+from segray.version import __version__
 
 #: The masks that could not be exported, and why.
 SKIPPED = "skipped.jsonl"
@@ -56,14 +56,14 @@ def export(
     """
     started = time.monotonic()
     output = prepare_export(config).output
-    with hold_lock(output, tell) as check_lock:
+    with hold_lock(output, tell, config.lock) as check_lock:
         # Looked at anew, because a run that has just ended may have left something.
         plan = make_plan(prepare_export(config), tell)
         if plan.missing and plan.workers != 0:
             start_ray()
         progress = ProgressLine("exporting", "masks", plan.missing, tell)
         written, skipped = 0, list[Skipped]()
-        for account in _work(plan):
+        for account in _work(plan, tell):
             for row in account.to_pylist():
                 if row["problem"]:
                     raise InputError(row["problem"])
@@ -87,17 +87,30 @@ def export(
     )
 
 
-def _work(plan: Plan) -> Iterator[pa.Table]:
+def _work(plan: Plan, tell: Callable[[str], None]) -> Iterator[pa.Table]:
     config = plan.config
     classes = len(plan.segmentation.classes)
-    task = Task(config.format, plan.output, plan.mirror, classes, config.max_side)
+    task = Task(
+        config.format,
+        config.palette,
+        plan.output,
+        plan.mirror,
+        classes,
+        config.max_side,
+        plan.segmentation.value_range,
+    )
     if plan.workers == 0:
         return (account for piece in plan.work for account in do_work(piece, task))
     if not plan.work:
         return iter(())
     from segray.export.parallel import spread_work
+    from segray.nodes import SharedFiles
 
-    return spread_work(plan.work, task, plan.workers)
+    files = {
+        "--results": plan.work[0]["results"][0].as_py(),
+        "--output": join_uri(plan.output, LOCK),
+    }
+    return spread_work(plan.work, task, plan.workers, SharedFiles.of(files), tell)
 
 
 def _check_shared(plan: Plan, sample: str | None) -> None:

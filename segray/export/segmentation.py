@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segray.errors import InputError
+from segray.pixels.wide import ValueRange
 from segray.storage.files import child_names, read_bytes
 from segray.storage.ids import Ids, as_ids, find_ids
 from segray.storage.tables import open_parquet, read_parquet, read_tables, table_uris
@@ -35,6 +36,7 @@ class Segmentation:
         model: the digest of the model.
         images: the URI of the folder that was segmented; None where a table named the images.
         mask_size: ``original`` or ``model``.
+        value_range: which values of images wider than 8 bits were black and white.
     """
 
     uri: str
@@ -43,6 +45,7 @@ class Segmentation:
     model: str
     images: str | None
     mask_size: str
+    value_range: ValueRange | None
 
 
 def open_segmentation(uri: str) -> Segmentation:
@@ -72,7 +75,7 @@ def open_segmentation(uri: str) -> Segmentation:
 
 
 def _read_settings(uri: str) -> dict[str, Any]:
-    """The model, the images and the size of the masks of a finished segmentation."""
+    """How a finished segmentation was made."""
     names = child_names(uri)
     if _SETTINGS not in names:
         raise InputError(
@@ -88,7 +91,13 @@ def _read_settings(uri: str) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(record))
         model, mask_size = str(document["model"]), str(document["mask_size"])
-        return {"model": model, "mask_size": mask_size, "images": document["images"] or None}
+        low_high = document.get("value_range")  # outputs from before there were ranges have none
+        return {
+            "model": model,
+            "mask_size": mask_size,
+            "images": document["images"] or None,
+            "value_range": low_high and (int(low_high[0]), int(low_high[1])),
+        }
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{record} is no record of a segmentation: run jobs/segment.py again"

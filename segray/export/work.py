@@ -4,12 +4,12 @@ Failure is data: a mask that cannot be exported is in the account with the reaso
 does not take the files is a problem for the whole.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from segray.errors import InputError
@@ -18,11 +18,13 @@ from segray.export.keys import Mirror
 from segray.export.overlay import draw_overlay
 from segray.export.segmentation import read_rows
 from segray.pixels.decoding import DecodeError
-from segray.pixels.masks import decode_mask
+from segray.pixels.masks import decode_mask, encode_grey
 from segray.pixels.thumbnails import scale_mask
+from segray.pixels.wide import ValueRange
 from segray.storage.failures import FetchError
 from segray.storage.files import write_bytes
 from segray.storage.objects import fetch
+from segray.storage.parallel import map_ahead
 from segray.storage.uri import join_uri
 
 # Requests to have under way at once, of each kind. A request waits far more than it computes.
@@ -43,8 +45,6 @@ ACCOUNT_SCHEMA = pa.schema(
     ]
 )
 
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 _Row = dict[str, Any]
 
 
@@ -54,17 +54,21 @@ class Task:
 
     Attributes:
         format: one of `segray.export.config.FORMATS`.
+        palette: whether PNG files keep their colours.
         output: the absolute URI of the folder to write.
         mirror: how keys come from URIs.
         classes: how many classes there are.
         max_side: of overlays, in pixels.
+        value_range: see `segray.export.segmentation.Segmentation`.
     """
 
     format: str
+    palette: bool
     output: str
     mirror: Mirror
     classes: int
     max_side: int
+    value_range: ValueRange | None
 
 
 class _Account:
@@ -119,9 +123,11 @@ def _do_piece(piece: _Row, task: Task, account: _Account) -> Iterator[None]:
         return
     if task.format == "overlay":
         files = _draw(rows, task, account)
-    else:
+    elif task.palette:
         files = ((row["key"], row["mask"]) for row in rows)
-    for key in _at_once(lambda file: _write(task.output, *file), files):
+    else:
+        files = ((row["key"], encode_grey(mask)) for row, mask in _decode(rows, task, account))
+    for key in map_ahead(lambda file: _write(task.output, *file), files, _REQUESTS):
         account.written += 1
         account.sample = key
         yield
@@ -148,12 +154,15 @@ def _write(output: str, key: str, content: bytes) -> str:
 
 
 def _draw(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[tuple[str, bytes]]:
-    for row, content in _at_once(_fetch, rows):
+    for row, content in map_ahead(_fetch, rows, _REQUESTS):
         try:
             if isinstance(content, FetchError):
                 raise content
             width, height = row["width"], row["height"]
-            yield row["key"], draw_overlay(content, row["mask"], width, height, task.max_side)
+            overlay = draw_overlay(
+                *(content, row["mask"], width, height, task.max_side, task.value_range)
+            )
+            yield row["key"], overlay
         except (DecodeError, FetchError) as error:
             account.skipped.append((row["uri"], str(error)))
 
@@ -166,6 +175,16 @@ def _fetch(row: _Row) -> tuple[_Row, bytes | FetchError]:
 
 
 def _describe(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[_Row]:
+    for row, mask in _decode(rows, task, account):
+        if mask.shape != (row["height"], row["width"]):
+            mask = scale_mask(mask, row["width"], row["height"])
+        yield {**row, "file_name": row["key"], "annotations": annotate(mask)}
+
+
+def _decode(
+    rows: Iterable[_Row], task: Task, account: _Account
+) -> Iterator[tuple[_Row, npt.NDArray[np.uint8]]]:
+    """The class ids of the masks, uint8 [H, W]."""
     for row in rows:
         try:
             mask = decode_mask(row["mask"])
@@ -176,18 +195,4 @@ def _describe(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[_
         if mask.max() >= task.classes:
             account.skipped.append((row["uri"], f"its mask has the class id {mask.max()}"))
             continue
-        if mask.shape != (row["height"], row["width"]):
-            mask = scale_mask(mask, row["width"], row["height"])
-        yield {**row, "file_name": row["key"], "annotations": annotate(mask)}
-
-
-def _at_once(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """The results in the order of the items, of which a few are under way and no more are taken."""
-    with ThreadPoolExecutor(_REQUESTS) as threads:
-        under_way: deque[Future[_Result]] = deque()
-        for item in items:
-            under_way.append(threads.submit(function, item))
-            if len(under_way) > _REQUESTS:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield row, mask

@@ -7,6 +7,7 @@ weights are loaded: no Keras archive, which can carry code, is ever opened.
 
 import hashlib
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segray.errors import InputError
+from segray.model.check import check_file, most_bytes, shorten
 from segray.model.encoder import IMAGE_SIZES
 from segray.packages import package_versions
 from segray.pixels.labels import Labels
+from segray.pixels.wide import ValueRange, check_range
 from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.uri import absolute_uri, exists, join_uri
 
@@ -29,6 +32,10 @@ ARCHITECTURE = "mobilenetv2-unet"
 DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
+
+# Bytes that are read of a description; the largest so far are a fiftieth of it.
+_MOST_TEXT = 1 << 20
+
 
 _PACKAGES = ("keras", "tensorflow", "numpy", "onnxruntime", "pillow", "ray")
 
@@ -46,6 +53,8 @@ class Bundle:
         input_range: what the network scales pixel values to.
         even_upsampling: see `segray.model.unet.build_unet`.
         files: the content of the files that were asked for, each checked against its sha256.
+        value_range: which values of images wider than 8 bits are black and white; None where it
+            has learned from none.
     """
 
     uri: str
@@ -55,6 +64,7 @@ class Bundle:
     input_range: tuple[float, float]
     even_upsampling: bool
     files: dict[str, bytes]
+    value_range: ValueRange | None = None
 
 
 def has_bundle(uri: str) -> bool:
@@ -67,15 +77,19 @@ def has_bundle(uri: str) -> bool:
 
 
 def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
-    """Read a bundle.
+    """Read a bundle, and hold each file against the network before anything of it is used.
+
+    Its digests tell damage, and not who has made it: they lie beside what they are of. So nothing
+    but what segray itself writes of such a network is let through.
 
     Args:
         uri: the bundle's folder.
         files: which of `WEIGHTS` and `ONNX` to read.
 
     Raises:
-        InputError: there is no bundle, it is of a format this version does not know, or a file's
-            sha256 is not the one that ``model.json`` has.
+        InputError: there is no bundle, it is of a format this version does not know, a file's
+            sha256 is not the one that ``model.json`` has, or it is not of the network that
+            ``model.json`` describes.
     """
     uri = absolute_uri(uri)
     description = join_uri(uri, DESCRIPTION)
@@ -84,32 +98,37 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
             f"{uri} holds no model ({DESCRIPTION} is missing): give the folder model/ that "
             "jobs/train.py wrote in its --output"
         )
-    text = read_bytes(description)
+    text = read_bytes(description, _MOST_TEXT)
     try:
         document = json.loads(text)
-        if document["format_version"] != FORMAT_VERSION:
+        version, name = document["format_version"], document["architecture"]["name"]
+        if version != FORMAT_VERSION:
             raise InputError(
-                f"{description} has the format version {document['format_version']!r}, and this "
-                f"segray reads {FORMAT_VERSION}: use the version of segray that wrote it"
+                f"{description} has the format version {shorten(repr(version))}, and this segray "
+                f"reads {FORMAT_VERSION}: use the version of segray that wrote it"
             )
-        if document["architecture"]["name"] != ARCHITECTURE:
+        if name != ARCHITECTURE:
             raise InputError(
-                f"{description} describes a {document['architecture']['name']!r}, which this "
-                "segray cannot build: use the version of segray that wrote it"
+                f"{description} describes a {shorten(repr(name))}, which this segray cannot "
+                "build: use the version of segray that wrote it"
             )
         expected = {name: str(document["sha256"][name]) for name in files}
         labels = _parse_labels(document["labels"], document["architecture"]["classes"])
         image_size = _parse_image_size(document["architecture"]["image_size"])
-        low, high = map(float, document["architecture"]["input_range"])
+        low, high = _parse_range(document["architecture"]["input_range"])
         even = _parse_switch(document["architecture"]["even_upsampling"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        value_range = _parse_value_range(document["architecture"].get("value_range"))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{description} is no model description ({type(error).__name__}: {error}): "
+            f"{description} is no model description ({type(error).__name__}: {shorten(error)}): "
             "copy the bundle again or train anew"
         ) from error
-    content = {name: _read_checked(join_uri(uri, name), expected[name]) for name in files}
+    most = most_bytes(len(labels))
+    content = {name: _read_checked(join_uri(uri, name), expected[name], most) for name in files}
+    for name in files:
+        check_file(join_uri(uri, name), content[name], len(labels), image_size)
     digest = hashlib.sha256(text).hexdigest()[:16]
-    return Bundle(uri, digest, labels, image_size, (low, high), even, content)
+    return Bundle(uri, digest, labels, image_size, (low, high), even, content, value_range)
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -121,6 +140,9 @@ def _parse_labels(document: Any, classes: Any) -> Labels:
         raise ValueError(
             f"{classes!r} classes with {len(labels)} names and {len(labels.values)} values"
         )
+    for value in (*labels.values, *labels.ignored):
+        if type(value) is not int:
+            raise ValueError(f"the mask value {value!r}")
     return labels
 
 
@@ -130,15 +152,35 @@ def _parse_image_size(image_size: Any) -> int:
     return image_size
 
 
+def _parse_range(ends: Any) -> tuple[float, float]:
+    low, high = ends
+    if not all(type(end) in (int, float) for end in ends) or not -math.inf < low < high < math.inf:
+        raise ValueError(f"the input range {ends!r}")
+    return float(low), float(high)
+
+
+def _parse_value_range(value_range: Any) -> ValueRange | None:
+    if value_range is None:  # as in bundles from before there were ranges
+        return None
+    low, high = value_range
+    if not all(isinstance(value, int) for value in (low, high)):
+        raise ValueError(f"{value_range!r} is not two whole numbers")
+    try:
+        check_range((low, high))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return low, high
+
+
 def _parse_switch(switch: Any) -> bool:
     if not isinstance(switch, bool):
         raise ValueError(f"{switch!r} is not true or false")
     return switch
 
 
-def _read_checked(uri: str, expected: str) -> bytes:
+def _read_checked(uri: str, expected: str, most: int) -> bytes:
     try:
-        content = read_bytes(uri)
+        content = read_bytes(uri, most)
     except InputError as error:
         raise InputError(f"{error}: copy the whole bundle again, or train anew") from error
     found = hashlib.sha256(content).hexdigest()
@@ -150,7 +192,13 @@ def _read_checked(uri: str, expected: str) -> bytes:
     return content
 
 
-def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[str, Any]) -> None:
+def write_bundle(
+    uri: str,
+    model: "keras.Model",
+    labels: Labels,
+    record: dict[str, Any],
+    value_range: ValueRange | None = None,
+) -> None:
     """Write a trained network as a bundle.
 
     Args:
@@ -158,6 +206,7 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
         model: what `segray.model.unet.build_unet` built, trained.
         labels: its classes.
         record: JSON-ready facts to keep beside the weights: configuration, metrics, data.
+        value_range: see `Bundle`.
 
     Raises:
         InputError: the folder cannot be written.
@@ -176,6 +225,7 @@ def write_bundle(uri: str, model: "keras.Model", labels: Labels, record: dict[st
             "classes": model.output_shape[-1],
             "input_range": input_range(model),
             "even_upsampling": has_even_upsampling(model),
+            "value_range": value_range,
         },
         "labels": labels.to_json(),
         "palette": labels.palette,

@@ -20,6 +20,8 @@ _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications
 #: The sides of the squares that it takes, in pixels. It halves them five times; past the upper end,
 #: a layer's values fill no machine's memory.
 IMAGE_SIZES = range(32, 16385, 32)
+# A MobileNetV2 with its top has 14 MB of weights.
+_MOST_BYTES = 1 << 26
 _TIMEOUT = 60  # seconds without a byte
 
 
@@ -57,7 +59,7 @@ def read_encoder_weights(source: str) -> bytes | None:
     if source == "imagenet":
         return _read_imagenet()
     try:
-        content = read_bytes(absolute_uri(source))
+        content = read_bytes(absolute_uri(source), _MOST_BYTES)
     except InputError as error:
         raise InputError(f"--encoder-weights: {error}") from error
     if not content:
@@ -69,7 +71,7 @@ def _read_imagenet() -> bytes:
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     path = str(home / "models" / _IMAGENET_FILE)
     if exists(path):
-        return read_bytes(path)
+        return read_bytes(path, _MOST_BYTES)
     folder = os.environ.get("SEGRAY_IMAGENET_URL", _IMAGENET_FOLDER).rstrip("/")
     content = _download(f"{folder}/{_IMAGENET_FILE}")
     write_bytes(path, content)

@@ -1,6 +1,7 @@
 """Predictors: images in, logits out, by one of two engines."""
 
 import contextlib
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Any, Literal, Protocol, get_args
@@ -23,18 +24,28 @@ class Predictor(Protocol):
 
 
 class OnnxPredictor:
-    """ONNX Runtime on the CPU; TensorFlow is not imported.
+    """ONNX Runtime; TensorFlow is not imported.
 
     Args:
         bundle: with the file `ONNX`.
         threads: how many cores an image, or a part of a batch, is computed on; 0 for all of the
             machine's.
         parts: how many parts of a batch are computed side by side.
+        gpu: whether the network runs on the GPU.
+
+    Raises:
+        InputError: ONNX Runtime sees no GPU here.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0, parts: int = 1) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 0, parts: int = 1, gpu: bool = False) -> None:
         import onnxruntime
 
+        provider = "CUDAExecutionProvider" if gpu else "CPUExecutionProvider"
+        if provider not in onnxruntime.get_available_providers():
+            raise _no_gpu("this ONNX Runtime is built for CPUs only")
+        if gpu:
+            # CUDA's libraries are packages of their own, which the linker would not look into.
+            onnxruntime.preload_dlls()
         self._parts = parts
         self._pool = ThreadPoolExecutor(parts)
         options = onnxruntime.SessionOptions()
@@ -42,8 +53,11 @@ class OnnxPredictor:
         # Threads that wait sleep: other work, such as decoding, wants the cores meanwhile.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            bundle.files[ONNX], options, providers=["CPUExecutionProvider"]
+            bundle.files[ONNX], options, providers=[provider]
         )
+        # It goes on without a provider that does not start, and only notes it in its log.
+        if provider not in self._session.get_providers():
+            raise _no_gpu("ONNX Runtime's CUDA provider does not start")
         self._input = self._session.get_inputs()[0].name
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -57,25 +71,33 @@ class OnnxPredictor:
 
 
 class TensorflowPredictor:
-    """Keras on TensorFlow; with a GPU, compiled by XLA and in mixed precision.
+    """Keras on TensorFlow; for a GPU, compiled by XLA and in mixed precision.
 
     Args:
         bundle: with the file `WEIGHTS`.
         threads: how many cores one call uses; 0 for all of the machine's. TensorFlow takes it
             from the first predictor of a process, if nothing has run in it before.
+        gpu: whether the network runs on the GPU.
+
+    Raises:
+        InputError: TensorFlow sees no GPU here.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 0, gpu: bool = False) -> None:
         import keras
         import tensorflow as tf
 
         from segray.model.unet import build_unet, load_weights_content
 
+        # Once TensorFlow has run, it keeps the threads and the way with memory that it has.
         if threads:
-            # Once TensorFlow has run, it keeps the threads that it has.
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
-        gpu = bool(tf.config.list_physical_devices("GPU"))
+        if gpu:
+            cards = find_tensorflow_gpus()
+            with contextlib.suppress(RuntimeError):
+                for card in cards:
+                    tf.config.experimental.set_memory_growth(card, True)
         before = keras.config.dtype_policy()
         # float16 and not bfloat16: for a forward pass its range is enough and its precision better.
         keras.config.set_dtype_policy("mixed_float16" if gpu else "float32")
@@ -96,19 +118,29 @@ class TensorflowPredictor:
         def forward(images: Any) -> Any:
             return model(images, training=False)
 
-        self._forward, self._compiled = forward, gpu
+        self._forward = forward
         # Several batches at once would share the cores and multiply the memory.
         self._running = Lock()
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
-        count = len(images)
-        if self._compiled:
-            # XLA compiles for each size that it meets: powers of two are few.
-            images = np.resize(images, (1 << (count - 1).bit_length(), *images.shape[1:]))
         with self._running:
             logits: npt.NDArray[np.float32] = self._forward(images).numpy()
-        return logits[:count]
+        return logits
+
+
+class _PaddedPredictor:
+    """Gives a network batches of one size: for any other a GPU compiles or tunes anew."""
+
+    def __init__(self, predictor: Predictor, batch_size: int) -> None:
+        self._predictor, self._batch_size = predictor, batch_size
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """images uint8 [B, S, S, 3] RGB, at most a batch -> logits float32 [B, S, S, C]."""
+        count = len(images)
+        if count < self._batch_size:
+            images = np.resize(images, (self._batch_size, *images.shape[1:]))
+        return self._predictor.predict(images)[:count]
 
 
 def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"]:
@@ -134,7 +166,7 @@ def engine_file(engine: Literal["tensorflow", "onnx"]) -> str:
 def load_predictor(
     bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int = 0
 ) -> Predictor:
-    """Make a bundle ready to run; the bundle has the engine's file (`engine_file`).
+    """Make a bundle ready to run on CPUs; the bundle has the engine's file (`engine_file`).
 
     Args:
         bundle: the model.
@@ -147,3 +179,46 @@ def load_predictor(
     # A core to each part of a batch: ONNX Runtime's own threads wait for each other after every
     # layer, and are a fifth slower.
     return OnnxPredictor(bundle, 1, threads) if threads else OnnxPredictor(bundle)
+
+
+def load_gpu_predictor(
+    bundle: Bundle, engine: Literal["tensorflow", "onnx"], batch_size: int
+) -> Predictor:
+    """Make a bundle ready to run on this process's GPU; it has the engine's file (`engine_file`).
+
+    Args:
+        bundle: the model.
+        engine: what runs it.
+        batch_size: the greatest batch; smaller ones are filled up to it.
+
+    Raises:
+        InputError: the engine sees no GPU.
+    """
+    network: Predictor
+    if engine == "tensorflow":
+        network = TensorflowPredictor(bundle, gpu=True)
+    else:
+        network = OnnxPredictor(bundle, gpu=True)
+    return _PaddedPredictor(network, batch_size)
+
+
+def find_tensorflow_gpus() -> list[Any]:
+    """List the GPUs that TensorFlow sees in this process, at least one.
+
+    Raises:
+        InputError: it sees none.
+    """
+    import tensorflow as tf
+
+    gpus: list[Any] = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        raise _no_gpu("TensorFlow sees none")
+    return gpus
+
+
+def _no_gpu(reason: str) -> InputError:
+    """The error of a process that cannot use its GPU, for the reason given."""
+    return InputError(
+        f"--use-gpu: no GPU can be used on the node {socket.gethostname()}: {reason}: install "
+        "the extra '.[gpu]' there, as docs/cluster.md says, or leave out --use-gpu"
+    )

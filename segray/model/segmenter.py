@@ -31,6 +31,7 @@ class Segmenter:
         self.labels: Labels = bundle.labels
         self.image_size = bundle.image_size
         self.digest = bundle.digest
+        self._value_range = bundle.value_range
         self._predictor = load_predictor(bundle, chosen)
 
     def __repr__(self) -> str:
@@ -59,7 +60,7 @@ class Segmenter:
             name = absolute_uri(str(image))
             image = read_bytes(name)
         try:
-            picture = read_picture(image, self.image_size)
+            picture = read_picture(image, self.image_size, self._value_range)
         except DecodeError as error:
             raise InputError(f"cannot segment {name}: {error}") from error
         logits = self._predictor.predict(picture.pixels[None])[0]
@@ -86,7 +87,8 @@ def load(uri: str, engine: Engine = "auto") -> Segmenter:
         engine: ``onnx`` (what ``auto`` means here) or ``tensorflow``.
 
     Raises:
-        InputError: there is no bundle, or it is damaged.
+        InputError: there is no bundle, it is damaged, or its files are not of the network that it
+            names (`segray.model.check`): nothing of them is run then.
 
     Example:
         >>> segmenter = segray.load("output/train/model")

@@ -17,6 +17,7 @@ import keras
 from segray.errors import InputError
 from segray.model.encoder import check_image_size
 from segray.model.normalisation import BatchNormalization
+from segray.model.weights import check_encoder_weights
 
 # Where the encoder is tapped, from the finest (stride 2) to the coarsest (stride 32).
 TAPS = (
@@ -96,6 +97,10 @@ def _with_own_statistics(layer: keras.Layer, momentum: float) -> keras.Layer:
 
 
 def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
+    try:
+        check_encoder_weights(content)
+    except ValueError as error:
+        raise InputError(f"--encoder-weights: the file cannot be used: {error}") from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, _file_name(content))
         path.write_bytes(content)
@@ -114,11 +119,8 @@ def _file_name(content: bytes) -> str:
     """Keras tells its two weight formats apart by the file's name, so give it the right one."""
     import h5py
 
-    try:
-        with h5py.File(io.BytesIO(content)) as file:
-            legacy = "layer_names" in file.attrs
-    except OSError as error:
-        raise InputError("--encoder-weights: the file is not in the HDF5 format") from error
+    with h5py.File(io.BytesIO(content)) as file:
+        legacy = "layer_names" in file.attrs
     return "encoder.h5" if legacy else "encoder.weights.h5"
 
 

@@ -1,51 +1,41 @@
 """Decoding: bytes of unknown origin in, upright pixels or a reason out."""
 
-import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image, ImageFile
 
-from segray.pixels.formats import (
-    check_gif,
-    check_jpeg,
-    check_tiff,
-    check_webp,
-    describe,
-    identify,
-    strip_png,
-)
-from segray.pixels.limits import MAX_PIXELS, MEMORY, check_pixels, memory_needed
+from segray.pixels.limits import MEMORY, memory_needed
+from segray.pixels.opening import FORMATS, SUFFIXES, load_oriented, name_format, open_image
+from segray.pixels.orientation import swaps_sides, turn_upright
 from segray.pixels.refusals import DecodeError, reasons
-from segray.pixels.scaling import REDUCED_MARGIN, check_grey, scale_to_rgb, to_rgb
+from segray.pixels.scaling import REDUCED_MARGIN, refuse_floats, scale_to_rgb, to_rgb
+from segray.pixels.wide import (
+    MAX_VALUE,
+    ValueRange,
+    check_values,
+    find_reach,
+    is_coloured,
+    is_grey,
+    join_bytes,
+    tabulate,
+    take_lower_bytes,
+)
 
-__all__ = ["FORMATS", "SUFFIXES", "DecodeError", "Picture", "read_mask_values", "read_picture"]
-
-# What Pillow may try on the bytes. Its other codecs are rarely used and less hardened. The
-# classes are taken themselves, because `Image.open` drops the reason why one of them refuses.
-_DECODERS: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": JpegImageFile,
-    "PNG": PngImageFile,
-    "WEBP": WebPImageFile,
-    "TIFF": TiffImageFile,
-    "BMP": BmpImageFile,
-    "GIF": GifImageFile,
-}
-
-#: The formats that are read, told by content.
-FORMATS = tuple(_DECODERS)
-
-#: The suffixes, in lower case, under which these formats are usually kept.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+__all__ = [
+    "FORMATS",
+    "SUFFIXES",
+    "DecodeError",
+    "Mask",
+    "Picture",
+    "read_mask",
+    "read_picture",
+    "read_reach",
+]
 
 
 @dataclass(frozen=True)
@@ -56,43 +46,96 @@ class Picture:
         pixels: uint8 [size, size, 3] RGB in [0, 255], EXIF orientation applied.
         width: the image's own width in pixels, EXIF orientation applied.
         height: likewise.
+        orientation: of the file by its EXIF, 1 to 8; 1 where its pixels are stored upright.
     """
 
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
+    orientation: int = 1
 
 
-def read_picture(source: bytes | Image.Image, size: int | tuple[int, int]) -> Picture:
+@dataclass(frozen=True)
+class Mask:
+    """What a mask file holds.
+
+    Attributes:
+        values: uint8 or uint16 [H, W] of numbers, or uint32 [H, W] of 0xRRGGBB; the file's own
+            EXIF orientation applied.
+        orientation: that orientation, 1 to 8; 1 where there is none.
+    """
+
+    values: npt.NDArray[np.integer[Any]]
+    orientation: int = 1
+
+
+def read_picture(
+    source: bytes | Image.Image,
+    size: int | tuple[int, int],
+    value_range: ValueRange | None = None,
+) -> Picture:
     """Decode an image and scale it, to a square as training and segmenting both do.
 
     The first frame of an animated image counts. Alpha is dropped, colour profiles are ignored.
-    Of 16 bits the upper 8 are taken, but grey of which no value is over 255 is taken as it is.
     May be called on several threads at a time.
 
     Args:
         source: an image file's bytes (one of `FORMATS`, told by content), or an image in memory.
             JPEG bytes of over eight times `size` are decoded at a reduced scale.
         size: the side of the square, or the width and height to scale to, in pixels.
+        value_range: which values of an image wider than 8 bits a channel are black and white.
+            Without it the upper 8 of 16 bits are taken, but grey of which no value is over 255 is
+            taken as it is.
 
     Raises:
-        DecodeError: the bytes are no such image, are damaged, or claim more than `MAX_PIXELS` or
-            more than can be decoded in `MAX_MEMORY`.
+        DecodeError: the bytes are no such image, are damaged, or claim more than
+            `segray.pixels.limits.MAX_PIXELS` or more than can be decoded in `MAX_MEMORY` there.
     """
     size = (size, size) if isinstance(size, int) else size
-    with reasons(_name(source)):
+    with reasons(name_format(source)):
         if isinstance(source, Image.Image):
-            return _make_picture(source, source.size, size)
-        image = _open(source)
+            if value_range and is_coloured(source):
+                raise DecodeError(
+                    "has 16 bits a channel, of which Pillow gives the upper 8 alone: give the "
+                    "file's path or bytes instead of the image",
+                    "unsupported",
+                )
+            return _make_picture(source, size, value_range)
+        image = open_image(source)
+        if value_range and is_coloured(image):
+            return _read_coloured(image, source, size, value_range)
         own_size = image.size
         least = REDUCED_MARGIN * max(size)
         # The exact box, because a size that the scale does not divide is rounded up.
         _, box = image.draft(image.mode, (least, least)) or (None, None)
         with MEMORY.reserved(memory_needed(image, source, own_size)):
-            return _make_picture(image, own_size, size, box)
+            if box is None:
+                return _make_picture(image, size, value_range)
+            return _make_reduced(image, own_size, size, box)
 
 
-def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.integer[Any]]:
+def read_reach(data: bytes) -> int | None:
+    """How far the values of an image of more than 8 bits a channel reach; None of any other image.
+
+    One value in a thousand may be greater (`segray.pixels.wide.find_reach`).
+
+    Raises:
+        DecodeError: as `read_picture`.
+    """
+    with reasons(name_format(data)):
+        image = open_image(data)
+        if is_coloured(image):
+            with _lower_bytes(image, data) as lower:
+                image.load()
+                return find_reach(image, lower)
+        if not is_grey(image):
+            return None
+        with MEMORY.reserved(memory_needed(image, data, image.size)):
+            image.load()
+            return find_reach(image)
+
+
+def read_mask(data: bytes, coloured: bool = False) -> Mask:
     """Decode a mask file to the numbers, or the colours, that its pixels hold.
 
     Args:
@@ -101,15 +144,12 @@ def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.inte
             palette's colours are taken; alpha is dropped.
         coloured: whether the colours are wanted.
 
-    Returns:
-        uint8 or uint16 [H, W] of numbers, or uint32 [H, W] of 0xRRGGBB; EXIF orientation applied.
-
     Raises:
         DecodeError: as `read_picture`; its coding is lossy, so that it does not hold exactly what
             was saved; or it has colour channels where numbers are wanted.
     """
-    with reasons(_name(data)):
-        image = _open(data)
+    with reasons(name_format(data)):
+        image = open_image(data)
         lossy = _lossy_coding(image, data)
         if lossy:
             raise DecodeError(
@@ -122,15 +162,17 @@ def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[np.inte
             return _read_colours(image) if coloured else _read_numbers(image)
 
 
-def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
+def _read_numbers(image: Image.Image) -> Mask:
+    refuse_floats(image)
     # Pillow stretches grey of two and four bits to eight; a mask's values are those stored.
     tiles = getattr(image, "tile", None)
     stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "", 1)
-    upright = _turn_upright(image, _orientation(image))
+    told, left = load_oriented(image)
+    upright = turn_upright(image, left)
     if upright.mode == "1":
-        return np.asarray(upright, dtype=np.uint8)
-    if upright.mode in ("L", "P") or upright.mode.startswith("I"):
-        return _unsigned(np.asarray(upright)) // stretch
+        return Mask(np.asarray(upright, dtype=np.uint8), told)
+    if upright.mode in ("L", "P") or is_grey(upright):
+        return Mask(_unsigned(np.asarray(upright)) // stretch, told)
     raise DecodeError(
         f"the mask has the channels {'+'.join(upright.getbands())}, and one of numbers has a "
         "single channel: if colours stand for the classes, give --classes name=#rrggbb, or else "
@@ -139,19 +181,21 @@ def _read_numbers(image: Image.Image) -> npt.NDArray[np.integer[Any]]:
     )
 
 
-def _read_colours(image: Image.Image) -> npt.NDArray[np.uint32]:
+def _read_colours(image: Image.Image) -> Mask:
+    refuse_floats(image)
     if image.mode not in _COLOUR_MODES:
         raise DecodeError(
             f"the mask has pixels of the kind {image.mode}, and --classes name=#rrggbb needs red, "
             "green and blue of 8 bits: save it as an RGB or palette PNG",
             "unsupported",
         )
-    pixels = np.asarray(to_rgb(_turn_upright(image, _orientation(image))))
+    told, left = load_oriented(image)
+    pixels = np.asarray(to_rgb(turn_upright(image, left)))
     colours = pixels[..., 0].astype(np.uint32)
     for channel in (1, 2):
         colours <<= 8
         colours |= pixels[..., channel]
-    return colours
+    return Mask(colours, told)
 
 
 # Pillow's modes that turn into RGB without rounding.
@@ -183,90 +227,66 @@ def _webp_chunks(data: bytes) -> Iterator[str]:
         place += 8 + (16 if kind == "ANMF" else length + length % 2)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    if not data:
-        raise DecodeError("the file is empty", "empty")
-    name = identify(data)
-    if name is None and data.count(0) == len(data):
-        raise DecodeError("the file holds nothing but zeros", "damaged")
-    if name is None:
-        reads = ", ".join(FORMATS)
-        raise DecodeError(
-            f"not an image that segray reads, but {describe(data)} (it reads {reads})",
-            "unsupported",
-        )
-    match name:
-        case "JPEG":
-            check_jpeg(data)
-        case "PNG":
-            data = strip_png(data)
-        case "GIF":
-            check_gif(data)
-        case "TIFF":
-            check_tiff(data)
-        case "WEBP":
-            check_webp(data)
-    try:
-        image = _DECODERS[name](io.BytesIO(data))
-    except Image.DecompressionBombError as error:
-        raise DecodeError(
-            f"claims over {MAX_PIXELS} pixels, which is the limit", "too large"
-        ) from error
-    check_pixels(image)
-    return image
-
-
-def _orientation(image: Image.Image) -> int:
-    # Of a TIFF Pillow turns the pixels upright itself as it loads, and then forgets the tag.
-    image.load()
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        # Damaged EXIF is common in the wild and says nothing about the pixels.
-        return 1
-
-
-# EXIF 2.32, tag 0x0112: what brings each stored orientation upright.
-_TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_TURNED = range(5, 9)  # those that swap width and height
-
-
-def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    method = _TO_UPRIGHT.get(orientation)
-    return image if method is None else image.transpose(method)
-
-
 def _make_picture(
+    image: Image.Image, size: tuple[int, int], value_range: ValueRange | None
+) -> Picture:
+    """Load an image, turn it and scale it.
+
+    In this order, so that an image has the same pixels to the bit however it is stored: neither
+    Pillow's means of blocks nor its order of scaling the sides are the same both ways.
+    """
+    return _scale_upright(image, load_oriented(image), size, value_range)
+
+
+def _scale_upright(
     image: Image.Image,
+    orientation: tuple[int, int],
+    size: tuple[int, int],
+    value_range: ValueRange | None = None,
+) -> Picture:
+    told, left = orientation
+    upright = turn_upright(image, left)
+    pixels = np.asarray(scale_to_rgb(upright, size, upright.size, value_range))
+    return Picture(pixels, *upright.size, told)
+
+
+def _make_reduced(
+    image: ImageFile.ImageFile,
     own_size: tuple[int, int],
     size: tuple[int, int],
-    box: tuple[float, float, float, float] | None = None,
+    box: tuple[float, float, float, float],
 ) -> Picture:
-    """Load an image and scale it, or the box at its upper left, which has the size `own_size`."""
-    orientation = _orientation(image)
-    turned = orientation in _TURNED
-    _, _, right, bottom = box or (0, 0, *image.size)
-    small = scale_to_rgb(image, size[::-1] if turned else size, (right, bottom))
-    # Few pixels are turned faster than many.
-    pixels = np.asarray(_turn_upright(small, orientation))
-    return Picture(pixels, *(own_size[::-1] if turned else own_size))
+    """Load a JPEG at a reduced scale, and scale the box at its upper left, of size `own_size`."""
+    told, left = load_oriented(image)
+    turned = swaps_sides(left)
+    small = scale_to_rgb(image, size[::-1] if turned else size, box[2:])
+    # Few pixels are turned faster than many, and a JPEG has no exact ones.
+    pixels = np.asarray(turn_upright(small, left))
+    return Picture(pixels, *(own_size[::-1] if turned else own_size), told)
+
+
+def _read_coloured(
+    image: ImageFile.ImageFile, data: bytes, size: tuple[int, int], value_range: ValueRange
+) -> Picture:
+    """Bring an image of several wide channels to 8 bits, and scale it."""
+    with _lower_bytes(image, data) as lower:
+        orientation = load_oriented(image)
+        join_bytes(image, lower, tabulate(value_range, MAX_VALUE))
+        return _scale_upright(image, orientation, size)
+
+
+@contextmanager
+def _lower_bytes(image: ImageFile.ImageFile, data: bytes) -> Iterator[Image.Image]:
+    """The lower bytes of an image of several wide channels, in memory for two of it."""
+    with MEMORY.reserved(2 * memory_needed(image, data, image.size)):
+        lower = open_image(data)
+        take_lower_bytes(lower)
+        lower.load()
+        yield lower
 
 
 def _unsigned(values: npt.NDArray[Any]) -> npt.NDArray[np.integer[Any]]:
     if values.dtype == np.uint8:
         return values
-    check_grey(values)
+    check_values(values)
     return values.astype(np.uint16)
-
-
-def _name(source: bytes | Image.Image) -> str:
-    name = source.format if isinstance(source, Image.Image) else identify(source)
-    return name or "image"

@@ -163,12 +163,20 @@ def strip_png(data: bytes) -> bytes:
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
+# What those texts of a PNG begin with in which Pillow looks for the orientation.
+_ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
+
+
 def _tells_orientation(kind: bytes, beginning: bytes) -> bool:
     """Whether a part of a PNG is one of those in which Pillow looks for the orientation."""
     if kind == b"eXIf":
         return True
-    texts = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-    return kind in (b"iTXt", b"zTXt", b"tEXt") and beginning.startswith(texts)
+    return kind in (b"iTXt", b"zTXt", b"tEXt") and beginning.startswith(_ORIENTATION_TEXTS)
+
+
+def may_tell_orientation(png: bytes) -> bool:
+    """Whether a PNG holds what such a part begins with, if only by chance."""
+    return any(word in png for word in (b"eXIf", *_ORIENTATION_TEXTS))
 
 
 def check_jpeg(data: bytes) -> int:

@@ -35,8 +35,8 @@ _OKABE_ITO = (
     (240, 228, 66),
 )
 
-# A class name becomes the end of a column's name; one with a hyphen needs quotes in SQL.
-_NAME = re.compile(r"[^\W\d_][\w-]{0,62}")
+# A class name becomes the end of a column's name; one with a hyphen or a blank needs quotes in SQL.
+_NAME = re.compile(r"[^\W\d_](?:[\w -]{0,61}[\w-])?")
 # A number, or a colour as HTML writes it.
 _VALUE = re.compile(r"[0-9]{1,9}|#[0-9a-fA-F]{6}")
 
@@ -51,12 +51,14 @@ class Labels:
             `coloured`, an RGB colour as 0xRRGGBB.
         ignored: mask values whose pixels are left out of loss and metrics, of the same kind.
         coloured: whether the values are colours.
+        others_ignored: whether all values that are none of these are ignored as well.
     """
 
     names: tuple[str, ...]
     values: tuple[int, ...]
     ignored: tuple[int, ...] = ()
     coloured: bool = False
+    others_ignored: bool = False
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
@@ -72,7 +74,7 @@ class Labels:
             if not _NAME.fullmatch(name):
                 raise InputError(
                     f"--classes: {name!r} cannot be a class name: begin with a letter and go on "
-                    "with letters, digits, _ or -, 63 characters at most"
+                    "with letters, digits, _, - or blanks between words, 63 characters at most"
                 )
         # Columns are told apart without regard to case by DuckDB and most SQL engines.
         _refuse_repeated("name", [repr(name.casefold()) for name in self.names])
@@ -83,12 +85,18 @@ class Labels:
         _refuse_repeated("value", [self._spell(value) for value in (*self.values, *self.ignored)])
 
     @classmethod
-    def parse(cls, classes: Sequence[str], ignored: Sequence[str | int] = ()) -> "Labels":
+    def parse(
+        cls,
+        classes: Sequence[str],
+        ignored: Sequence[str | int] = (),
+        others_ignored: bool = False,
+    ) -> "Labels":
         """Read the words of ``--classes`` and ``--ignore-values``.
 
         Args:
             classes: ``name=value`` each, the value a whole number or a colour as ``#rrggbb``.
             ignored: values of the same kind.
+            others_ignored: see `Labels`.
 
         Raises:
             InputError: a word is none of these, numbers and colours are mixed, or the classes
@@ -113,16 +121,17 @@ class Labels:
                     "colour, such as '#000000': give it as in --classes"
                 )
         coloured = _are_colours([*values, *others])
-        return cls(tuple(names), _numbers(values), _numbers(others), coloured)
+        return cls(tuple(names), _numbers(values), _numbers(others), coloured, others_ignored)
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Labels":
-        """The labels that `to_json` wrote; of bundles from before there were colours, too."""
+        """The labels that `to_json` wrote; of bundles from before there were switches, too."""
         names, values, ignored = (tuple(document[key]) for key in ("names", "values", "ignored"))
-        coloured = document.get("coloured", False)
-        if not isinstance(coloured, bool):
-            raise InputError(f"coloured is {coloured!r}, and has to be true or false")
-        return cls(names, values, ignored, coloured)
+        switches = {name: document.get(name, False) for name in ("coloured", "others_ignored")}
+        for name, switch in switches.items():
+            if not isinstance(switch, bool):
+                raise InputError(f"{name} is {switch!r}, and has to be true or false")
+        return cls(names, values, ignored, **switches)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready form, which `from_json` reads."""
@@ -131,6 +140,7 @@ class Labels:
             "values": list(self.values),
             "ignored": list(self.ignored),
             "coloured": self.coloured,
+            "others_ignored": self.others_ignored,
         }
 
     def __len__(self) -> int:
@@ -163,8 +173,9 @@ class Labels:
             uint8 [H, W], class ids, `IGNORED` where the value is one to ignore.
 
         Raises:
-            InputError: values that no class claims; the message has the most frequent ones and
-                how many pixels hold them, and the caller adds which file it is.
+            InputError: values that no class claims and that are not ignored; the message has the
+                most frequent ones and how many pixels hold them, and the caller adds which file it
+                is.
         """
         claimed = np.array((*self.values, *self.ignored), dtype=np.uint32)
         ids = np.array([*range(len(self)), *[IGNORED] * len(self.ignored)], dtype=np.uint8)
@@ -178,9 +189,12 @@ class Labels:
         values = pixels[starts].astype(np.uint32)
         places = np.minimum(np.searchsorted(claimed, values), len(claimed) - 1)
         unclaimed = claimed[places] != values
+        found = ids[places]
         if unclaimed.any():
-            raise InputError(self._describe_unclaimed(values[unclaimed], lengths[unclaimed]))
-        return np.repeat(ids[places], lengths).reshape(mask.shape)
+            if not self.others_ignored:
+                raise InputError(self._describe_unclaimed(values[unclaimed], lengths[unclaimed]))
+            found[unclaimed] = IGNORED
+        return np.repeat(found, lengths).reshape(mask.shape)
 
     def _describe_unclaimed(
         self, values: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]
@@ -209,7 +223,7 @@ class Labels:
         flag = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
         flag = f"--ignore-values {flag}"
         if more or len(flag) > _FLAG_LENGTH:
-            flag = "all of them in --ignore-values"
+            flag = "--ignore-others, if they are smoothed edges or nothing to learn"
         return (
             f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: train "
             f"with a class for {'each' if first else 'it'}, or with {flag}"

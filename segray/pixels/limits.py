@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from PIL import ExifTags, ImageFile, TiffImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from segray.pixels.formats import check_jpeg
+from segray.pixels.formats import check_jpeg, may_tell_orientation
 from segray.pixels.refusals import DecodeError
 
 #: Images of more pixels than this are refused before a pixel is decoded. 2**30 bytes of RGB
@@ -64,6 +65,8 @@ def memory_needed(image: ImageFile.ImageFile, content: bytes, own_size: tuple[in
     elif isinstance(image, WebPImageFile):
         # libwebp's canvas, the one before it, a copy of the frame, and Pillow's pixels.
         needed = 4 * 4 * width * height
+    elif isinstance(image, PngImageFile) and may_tell_orientation(content):
+        needed *= 2  # the pixels as they are stored, and upright
     elif isinstance(image, TiffImageFile):
         needed += _tiff_memory(image)
     if needed > MAX_MEMORY:

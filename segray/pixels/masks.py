@@ -101,10 +101,27 @@ def encode_mask(mask: npt.NDArray[np.uint8], palette: Sequence[tuple[int, int, i
         mask: uint8 [H, W] of class ids, each below ``len(palette)``.
         palette: one RGB colour per class.
     """
-    height, width = mask.shape
-    # No copy of the mask: of a large one, that would cost as much as writing it does.
-    image = Image.frombuffer("P", (width, height), np.ascontiguousarray(mask), "raw", "P", 0, 1)
+    image = _as_image(mask, "P")
     image.putpalette([channel for colour in palette for channel in colour])
+    return _encode(image)
+
+
+def encode_grey(mask: npt.NDArray[np.uint8]) -> bytes:
+    """Write a mask as a grey PNG of 8 bits, whose values are class ids to every program.
+
+    Args:
+        mask: uint8 [H, W] of class ids.
+    """
+    return _encode(_as_image(mask, "L"))
+
+
+def _as_image(mask: npt.NDArray[np.uint8], mode: str) -> Image.Image:
+    # No copy of the mask: of a large one, that would cost as much as writing it does.
+    height, width = mask.shape
+    return Image.frombuffer(mode, (width, height), np.ascontiguousarray(mask), "raw", mode, 0, 1)
+
+
+def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     # Level 1: twice as fast as the default on large masks, and masks are small in any case.
     image.save(buffer, "PNG", compress_level=1)
@@ -112,6 +129,6 @@ def encode_mask(mask: npt.NDArray[np.uint8], palette: Sequence[tuple[int, int, i
 
 
 def decode_mask(png: bytes) -> npt.NDArray[Any]:
-    """The class ids that `encode_mask` wrote, uint8 [H, W]."""
+    """The class ids that `encode_mask` or `encode_grey` wrote, uint8 [H, W]."""
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         return np.asarray(image, dtype=np.uint8)

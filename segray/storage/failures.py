@@ -17,6 +17,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import ReadTimeoutError as BodyTimeoutError
 
+from segray.storage.access import explain_refusal
 from segray.storage.uri import describe_error
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -93,14 +94,11 @@ def _explain_answer(error: ClientError) -> FetchError:
         return StaleError("CredentialsExpired", f"the credentials have expired {which}: renew them")
     if code in _THROTTLED or status in (429, 503):
         return PassingError("Throttled", f"the store asks to slow down {which}")
-    if code in _STORES_OWN or status == 408 or status >= 500:
+    if code in _STORES_OWN or status == 408 or (status >= 500 and status != 501):
         return PassingError("StoreFailed", f"the store has a fault of its own {which}")
     if code in _ARCHIVED:
         return FetchError("Archived", f"the object is in an archive {which}: restore it first")
     if status == 404:
         return FetchError("NotFound", f"no such bucket or key {which}")
-    if status in (401, 403):
-        return FetchError(
-            "Forbidden", f"these credentials may not read it {which}: check the permissions"
-        )
-    return FetchError("Refused", f"the store refuses to send it {which}")
+    kind = "Forbidden" if status in (401, 403) else "Refused"
+    return FetchError(kind, explain_refusal(error) or f"the store refuses to send it {which}")

@@ -21,17 +21,25 @@ PARTIAL = ".partial-"
 _ANSWER_SECONDS = 20.0
 
 
-def read_bytes(uri: str) -> bytes:
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """The content of a file or object, with one request, or more where its failure may pass.
 
+    Args:
+        uri: of the file or object.
+        limit: bytes; of a larger one no more than that is read, and it is refused. Objects have a
+            limit in any case (`segray.storage.objects`).
+
     Raises:
-        InputError: it is not there or cannot be read.
+        InputError: it is not there, cannot be read or is too large.
     """
     if is_local(uri):
-        with explain_errors(uri):
-            return Path(uri).read_bytes()
+        with explain_errors(uri), Path(uri).open("rb") as file:
+            content = file.read() if limit is None else file.read(limit + 1)
+        if limit is not None and len(content) > limit:
+            raise InputError(f"cannot read {uri}: is larger than the limit of {limit} bytes")
+        return content
     try:
-        return fetch(uri)
+        return fetch(uri, limit=limit)
     except FetchError as error:
         raise InputError(f"cannot read {uri}: {error}") from error
 

@@ -1,6 +1,8 @@
 """Inventory: a ready table of objects, instead of a listing; S3 Inventory's among them."""
 
+import contextlib
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from segray.errors import InputError
+from segray.storage.delimiter import pick_delimiter
 from segray.storage.files import read_bytes
 from segray.storage.listing import Entry
 from segray.storage.ranges import open_stream
@@ -27,6 +30,9 @@ _NAMES = {
     "latest": ("is_latest", "islatest"),
     "deleted": ("is_delete_marker", "isdeletemarker"),
 }
+
+# A line of names is not longer.
+_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,9 @@ def open_inventory(uri: str) -> list[Part]:
     """Find the files of an inventory.
 
     Args:
-        uri: a CSV file (maybe .gz) or Parquet file with a column ``uri``, and maybe ``size`` and
-            ``etag``; a folder of such Parquet files; or the ``manifest.json`` of an S3 Inventory
-            in CSV or Parquet.
+        uri: a CSV file (maybe .gz, and with semicolons or tabs) or Parquet file with a column
+            ``uri``, and maybe ``size`` and ``etag``; a folder of such Parquet files; or the
+            ``manifest.json`` of an S3 Inventory in CSV or Parquet.
 
     Raises:
         InputError: it is none of them.
@@ -120,6 +126,15 @@ def _read_tables(part: Part) -> Iterator[pa.Table]:
             yield _take_columns(pa.Table.from_batches([batch]), part.uri)
 
 
+def _header(raw: Any, part: Part) -> str:
+    """The beginning of a text, which is not read on."""
+    begun: bytes = raw.peek()
+    if part.uri.endswith(".gz"):
+        with contextlib.suppress(zlib.error):  # what is damaged is found by whoever reads it
+            begun = zlib.decompressobj(31).decompress(begun, _HEADER_BYTES)
+    return begun[:_HEADER_BYTES].decode(errors="replace")
+
+
 def _read_csv(raw: Any, part: Part) -> Iterator[pa.RecordBatch]:
     compression = "gzip" if part.uri.endswith(".gz") else None
     return cast(
@@ -127,7 +142,11 @@ def _read_csv(raw: Any, part: Part) -> Iterator[pa.RecordBatch]:
         pa_csv.open_csv(
             pa.input_stream(raw, compression=compression),
             read_options=pa_csv.ReadOptions(column_names=list(part.columns) or None),
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+            parse_options=pa_csv.ParseOptions(
+                # S3 Inventory has no line of names, and commas.
+                delimiter="," if part.columns else pick_delimiter(_header(raw, part)),
+                newlines_in_values=True,
+            ),
             # Everything is text first: a column of digits may be a column of names.
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for names in _NAMES.values() for name in names}

@@ -33,7 +33,9 @@ _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "41
 
 
 @contextlib.contextmanager
-def hold_lock(output: str, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def hold_lock(
+    output: str, tell: Callable[[str], None], lock: bool = True
+) -> Iterator[Callable[[], None]]:
     """Keep other runs away from an output; one whose holder has died is free.
 
     On a disk the operating system keeps the lock, as long as the process lives. In S3 it is an
@@ -43,13 +45,22 @@ def hold_lock(output: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
     Args:
         output: the absolute URI of the folder.
         tell: is called with a line when there is something to wait for.
+        lock: if not, nothing is locked in S3, and a line says so: --no-lock.
 
     Yields:
         A function that raises InputError if the lock was lost meanwhile.
 
     Raises:
-        InputError: another run is at work there, or the lock cannot be written.
+        InputError: another run is at work there, or the lock cannot be written, or the store takes
+            no conditional writes.
     """
+    if not lock and not is_local(output):
+        tell(
+            f"--no-lock: nothing keeps a second run away from {output}: see to it that this is the "
+            "only one"
+        )
+        yield lambda: None
+        return
     uri = join_uri(output, LOCK)
     with _hold_file(uri) if is_local(uri) else _hold_object(uri, tell) as check:
         yield check
@@ -126,38 +137,71 @@ def _take(
     place: dict[str, str], holder: dict[str, Any], uri: str, tell: Callable[[str], None]
 ) -> str:
     """Write the lock where there is none, or where its holder shows no life; its ETag."""
-    told = False
     while True:
-        try:
-            return persist(uri, lambda: _put(place, holder, IfNoneMatch="*"))
-        except Exception as error:
-            if _code(error) not in _REFUSED:
-                raise
+        # Looked at first: a store that ignores the condition would overwrite a living one.
         etag, other = persist(uri, lambda: _read(place))
-        if not etag:
-            continue  # released meanwhile
-        if other.get("run") == holder["run"]:
+        if etag and other.get("run") == holder["run"]:
             return etag  # written by an attempt whose answer was lost
-        who = f"process {other.get('process', '?')} on {other.get('host', '?')}"
-        here = other.get("machine") == holder["machine"] != ""
-        if not (here and not _is_alive(other.get("process"))):
-            if not told:
-                tell(f"{uri} is held by {who}: looking for {PATIENCE:.0f} s whether it is alive")
-                told = True
-            deadline = time.monotonic() + PATIENCE
-            while time.monotonic() < deadline:
-                time.sleep(BEAT / 5)
-                now, _ = persist(uri, lambda: _read(place))
-                if now != etag:
-                    break
-            else:
-                now = etag
-            if now and now != etag:
-                raise InputError(_refusal(uri, who))
-            if not now:
-                continue
-        with contextlib.suppress(Exception):
-            return _put(place, holder, IfMatch=etag)
+        if etag and not _is_dead(place, etag, other, holder, uri, tell):
+            continue  # released meanwhile
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        try:
+            taken = _put_persistently(uri, place, holder, condition)
+        except _ConditionError:
+            continue
+        try:
+            # It is ours, and the same write again has to be refused now.
+            _put_persistently(uri, place, holder, condition)
+        except _ConditionError:
+            return taken
+        persist(uri, lambda: _release(place, holder))
+        raise InputError(_no_conditions(uri, "ignores conditional writes"))
+
+
+class _ConditionError(Exception):
+    """A conditional write was refused for its condition."""
+
+
+def _put_persistently(
+    uri: str, place: dict[str, str], document: dict[str, Any], condition: dict[str, str]
+) -> str:
+    try:
+        return persist(uri, lambda: _put(place, document, **condition))
+    except Exception as error:
+        if _code(error) in _REFUSED:
+            raise _ConditionError from error
+        if _code(error) in ("NotImplemented", "501"):
+            raise InputError(_no_conditions(uri, "does not know conditional writes")) from error
+        raise
+
+
+def _is_dead(
+    place: dict[str, str],
+    etag: str,
+    other: dict[str, Any],
+    holder: dict[str, Any],
+    uri: str,
+    tell: Callable[[str], None],
+) -> bool:
+    """Whether another run's lock may be taken; not if it is released while it is watched.
+
+    Raises:
+        InputError: the other run is alive.
+    """
+    who = f"process {other.get('process', '?')} on {other.get('host', '?')}"
+    here = other.get("machine") == holder["machine"] != ""
+    if here and not _is_alive(other.get("process")):
+        return True
+    tell(f"{uri} is held by {who}: looking for {PATIENCE:.0f} s whether it is alive")
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        time.sleep(BEAT / 5)
+        now, _ = persist(uri, lambda: _read(place))
+        if not now:
+            return False
+        if now != etag:
+            raise InputError(_refusal(uri, who))
+    return True
 
 
 def _release(place: dict[str, str], holder: dict[str, Any]) -> None:
@@ -207,6 +251,13 @@ def _is_alive(process: Any) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _no_conditions(uri: str, problem: str) -> str:
+    return (
+        f"cannot lock {uri}: the store {problem}, and so a lock would keep nobody away: give "
+        "--no-lock, and see to it that one run at a time is at work on this output"
+    )
 
 
 def _refusal(uri: str, who: str) -> str:

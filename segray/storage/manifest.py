@@ -9,9 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.errors import InputError
+from segray.storage.delimiter import pick_delimiter
 from segray.storage.files import read_bytes
 from segray.storage.listing import relative_key
 from segray.storage.pairs import Pair
+from segray.storage.s3 import split_uri
 from segray.storage.tables import check_text, table_uris
 from segray.storage.uri import (
     absolute_uri,
@@ -71,6 +73,7 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
         is_folder = file_system(uri).isdir(uri)
     folder = uri if is_folder else uri.rpartition("/")[0]
     place_of: dict[str, str] = {}
+    place_of_mask: dict[str, str] = {}
     rows = []
     for file in table_uris(uri) if is_folder else [uri]:
         for place, cells in _read_rows(file):
@@ -81,7 +84,13 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
                     "one of these rows"
                 )
             place_of[image] = place
+            place_of_mask[mask] = place
             rows.append((image, mask, split))
+    for both in sorted(place_of.keys() & place_of_mask.keys()):
+        raise InputError(
+            f"{both} is an image in {place_of[both]} and a mask in {place_of_mask[both]}: name "
+            "another file in one of these columns"
+        )
     if not rows:
         raise InputError(
             f"{uri} lists no pairs: give --pairs a CSV or Parquet file, or a folder of *.parquet, "
@@ -144,8 +153,7 @@ def _read_csv(uri: str, content: bytes) -> Iterator[_Row]:
         raise InputError(
             f"{uri} is neither a Parquet file nor a CSV file in UTF-8: save it as one of these"
         ) from error
-    # Spreadsheets of many countries separate by semicolons.
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    delimiter = pick_delimiter(text)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
     )
@@ -211,7 +219,7 @@ def _resolve(folder: str, path: str) -> str:
         return absolute_uri(path)
     if is_local(folder):
         return posixpath.normpath(f"{folder}/{path}")
-    bucket, _, prefix = folder.removeprefix("s3://").partition("/")
+    bucket, prefix = split_uri(folder)
     key = f"{prefix}/{path}".lstrip("/")
     return f"s3://{bucket}{posixpath.normpath('/' + key)}"
 

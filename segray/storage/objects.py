@@ -21,7 +21,7 @@ from threading import Event
 from typing import Any, TypeVar
 
 from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
-from segray.storage.s3 import forget_client, s3_client
+from segray.storage.s3 import forget_client, s3_client, split_uri
 from segray.storage.uri import is_local
 
 #: Files larger than this are not read: no image within the limit on pixels needs as much.
@@ -57,6 +57,7 @@ def fetch(
     on_retry: Callable[[str], None] | None = None,
     on_length: Callable[[int], None] | None = None,
     stopped: Event | None = None,
+    limit: int | None = None,
 ) -> bytes:
     """The content of a file or object; any number of threads may call it.
 
@@ -68,15 +69,17 @@ def fetch(
         on_length: called with the number of bytes that are about to be read, at each attempt, and
             may wait until there is room for them.
         stopped: once it is set, no further attempt begins.
+        limit: bytes; of a larger one no more than that is read. Default: `MAX_FILE_BYTES`.
 
     Raises:
         FetchError: it cannot be had, or is no longer what was listed.
     """
-    if size is not None and size > MAX_FILE_BYTES:
-        raise _too_large(size)
+    limit = MAX_FILE_BYTES if limit is None else limit
+    if size is not None and size > limit:
+        raise _too_large(size, limit)
     if is_local(uri):
-        return _read_file(uri, size, etag, on_length)
-    return insist(uri, _Request(uri, size, etag, on_length).send, on_retry, stopped)
+        return _read_file(uri, size, etag, on_length, limit)
+    return insist(uri, _Request(uri, size, etag, on_length, limit).send, on_retry, stopped)
 
 
 def insist(
@@ -166,15 +169,17 @@ class _Request:
         size: int | None,
         etag: str | None,
         on_length: Callable[[int], None] | None,
+        limit: int,
     ) -> None:
         if not uri.startswith("s3://"):
             raise FetchError("Unsupported", "is neither a path nor s3://bucket/key")
-        self.bucket, _, self.key = uri.removeprefix("s3://").partition("/")
+        self.bucket, self.key = split_uri(uri)
         if not self.bucket or not self.key:
             raise FetchError("NotFound", "names no object: an object is s3://bucket/key")
         self.size = size
         self.etag = _bare(etag)
         self.on_length = on_length
+        self.limit = limit
         self.seen: set[object] = set()
 
     def send(self, client: Any) -> bytes:
@@ -194,16 +199,16 @@ class _Request:
             if length.isdecimal():
                 self._check_length(int(length), etag)
             if self.on_length:
-                self.on_length(int(length) if length.isdecimal() else MAX_FILE_BYTES)
-            content = read_body(stream, headers)
+                self.on_length(int(length) if length.isdecimal() else self.limit)
+            content = read_body(stream, headers, self.limit)
         self._check_length(len(content), etag)
         self._check_digest(content, etag, headers)
         return content
 
     def _check_length(self, length: int, etag: str) -> None:
         if self.size is None:
-            if length > MAX_FILE_BYTES:
-                raise _too_large(length)
+            if length > self.limit:
+                raise _too_large(length, self.limit)
         elif length != self.size:
             # The listed ETag with another length is a damaged answer, not another object.
             raise _truncated(length, self.size) if self.etag and etag else self._changed(length)
@@ -245,12 +250,13 @@ def _bare(etag: str | None) -> str:
     return (etag or "").removeprefix("W/").strip('"')
 
 
-def read_body(stream: Any, headers: dict[str, str]) -> bytes:
+def read_body(stream: Any, headers: dict[str, str], limit: int = MAX_FILE_BYTES) -> bytes:
     """All of an answer's body.
 
     Args:
         stream: the one beneath botocore's, which a ``with`` block of that gives.
         headers: of the answer, their names in lower case.
+        limit: bytes that are read at most.
 
     Raises:
         FetchError: it is too long, too slow, or not as long as the headers say.
@@ -267,8 +273,8 @@ def read_body(stream: Any, headers: dict[str, str]) -> bytes:
     while chunk := stream.read1(_CHUNK):
         content[received : received + len(chunk)] = chunk
         received += len(chunk)
-        if received > MAX_FILE_BYTES:
-            raise _too_large(received)
+        if received > limit:
+            raise _too_large(received, limit)
         now = time.monotonic()
         if now > due:
             if received - checked < SLOWEST * READ_SECONDS:
@@ -282,7 +288,11 @@ def read_body(stream: Any, headers: dict[str, str]) -> bytes:
 
 
 def _read_file(
-    path: str, size: int | None, etag: str | None, on_length: Callable[[int], None] | None
+    path: str,
+    size: int | None,
+    etag: str | None,
+    on_length: Callable[[int], None] | None,
+    limit: int,
 ) -> bytes:
     try:
         # Not blocking, or a pipe of this name would wait for a writer.
@@ -290,14 +300,14 @@ def _read_file(
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FetchError("NotAFile", "is no regular file")
             if on_length:
-                on_length(min(os.fstat(file.fileno()).st_size, MAX_FILE_BYTES))
-            content = file.read(MAX_FILE_BYTES + 1)
+                on_length(min(os.fstat(file.fileno()).st_size, limit))
+            content = file.read(limit + 1)
             status = os.fstat(file.fileno())
     except (OSError, ValueError) as error:
         failure = explain_failure(path, error)
     else:
-        if len(content) > MAX_FILE_BYTES:
-            raise _too_large(status.st_size)
+        if len(content) > limit:
+            raise _too_large(status.st_size, limit)
         if len(content) == (status.st_size if size is None else size) and (
             not etag or etag == f"{status.st_mtime_ns:x}"
         ):
@@ -310,8 +320,8 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _too_large(size: int) -> FetchError:
-    return FetchError("TooLarge", f"is {size} bytes large, over the limit of {MAX_FILE_BYTES}")
+def _too_large(size: int, limit: int) -> FetchError:
+    return FetchError("TooLarge", f"is {size} bytes large, over the limit of {limit}")
 
 
 def _truncated(length: int, expected: int) -> PassingError:

@@ -1,9 +1,11 @@
 """Pairs: which mask belongs to which image, and which pairs are kept for validation."""
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from itertools import islice
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -11,7 +13,12 @@ from segray.errors import InputError
 from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import list_entries, relative_key
 from segray.storage.skipped import Skipped
-from segray.storage.uri import absolute_uri
+from segray.storage.uri import absolute_uri, exists, is_local
+
+# What annotations of many images come in, one file for all.
+_ANNOTATIONS = (".json", ".xml", ".csv", ".parquet", ".txt", ".zip", ".npy", ".npz", ".mat")
+# Of so many masks the names are compared for advice.
+_COMPARED = 1000
 
 
 @dataclass(frozen=True)
@@ -31,39 +38,49 @@ class Pairing:
     skipped: list[Skipped]
 
 
-def find_pairs(images: str, masks: str) -> Pairing:
-    """Pair the files of two folders by their names without suffix, at any depth.
+def find_pairs(images: str, masks: str, image_suffix: str = "", mask_suffix: str = "") -> Pairing:
+    """Pair the files of two folders by their names without file suffixes, at any depth.
 
-    Where a name alone is not unique, the path below the folder counts as well.
+    Where a name alone is not unique, the path below the folder counts as well. Names that differ
+    in their Unicode form only are the same. A mask may have the suffix of its image before its own.
+    One folder may lie in the other, or be the other if a suffix tells images from masks.
+
+    Args:
+        images: the URI of the folder of images.
+        masks: the URI of the folder of masks.
+        image_suffix: what the names of images end with beyond those of their masks, before the
+            suffix of the file, such as ``_leftImg8bit``. Other files are no images.
+        mask_suffix: likewise of masks, such as ``_mask``.
 
     Raises:
-        InputError: a folder is missing or empty, two files claim one place, or nothing matches.
+        InputError: a folder is missing or empty, images and masks are not told apart, two files
+            claim one place, or nothing matches.
     """
     images, masks = absolute_uri(images), absolute_uri(masks)
-    image_uris = _list(images, "image")
-    mask_uris = _list(masks, "mask")
-    key_of = _stem
-    if _repeats(images, image_uris, _stem) or _repeats(masks, mask_uris, _stem):
-        key_of = _path
-        for root, uris in ((images, image_uris), (masks, mask_uris)):
-            for key, same in _repeats(root, uris, _path).items():
-                raise InputError(
-                    f"{same[0]} and {same[1]} share the name {key}: remove or rename one of them"
-                )
-    image_of = {key_of(images, uri): uri for uri in image_uris}
-    mask_of = {key_of(masks, uri): uri for uri in mask_uris}
+    image_suffix, mask_suffix = _bare(image_suffix), _bare(mask_suffix)
+    _refuse_annotations(masks)
+    if _is_same(images, masks) and not (image_suffix or mask_suffix):
+        raise InputError(
+            f"images and masks are both to be found in {images}, and nothing tells them apart: "
+            "give folders of their own, or --mask-suffix with what the names of the masks end "
+            "with, such as _mask"
+        )
+    image_uris = _list_kind(images, image_suffix, masks, mask_suffix, "image")
+    mask_uris = _list_kind(masks, mask_suffix, images, image_suffix, "mask")
+    image_of, mask_of = _keyed((images, image_uris, image_suffix), (masks, mask_uris, mask_suffix))
     keys = sorted(image_of.keys() & mask_of.keys())
     if not keys:
         raise InputError(
             f"no image matches a mask: {images} has names such as {min(image_of)} and {masks} "
-            f"such as {min(mask_of)}; a pair shares its name up to the suffix"
+            f"such as {min(mask_of)}; a pair shares its name up to the suffix: "
+            f"{_advise(image_of.keys(), mask_of.keys())}"
         )
     pairs = [Pair(key, image_of[key], mask_of[key]) for key in keys]
     skipped = [
-        Skipped(image_of[key], None, f"no mask below {masks} is named {key}")
+        Skipped(image_of[key], None, f"no mask below {masks} is named {key}{mask_suffix}")
         for key in sorted(image_of.keys() - mask_of.keys())
     ] + [
-        Skipped(None, mask_of[key], f"no image below {images} is named {key}")
+        Skipped(None, mask_of[key], f"no image below {images} is named {key}{image_suffix}")
         for key in sorted(mask_of.keys() - image_of.keys())
     ]
     return Pairing(pairs, skipped)
@@ -89,6 +106,38 @@ def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list
     return train, [pairs[i] for i in sorted(chosen)]
 
 
+def _refuse_annotations(masks: str) -> None:
+    if PurePosixPath(masks).suffix.lower() in _ANNOTATIONS and exists(masks):
+        raise InputError(
+            f"{masks} is a file of annotations: segray learns from a folder of masks, an "
+            "image file for each photograph; docs/data.md shows how to draw them from annotations"
+        )
+
+
+def _list_kind(root: str, suffix: str, other: str, other_suffix: str, what: str) -> list[str]:
+    """The URIs of the images, or of the masks, whichever the other kind is."""
+    uris = _list(root, what)
+    if other.startswith(f"{root}/"):
+        uris = [uri for uri in uris if not uri.startswith(f"{other}/")]
+    if suffix:
+        uris = [uri for uri in uris if _bare(uri).endswith(suffix)]
+    elif _is_same(root, other):
+        uris = [uri for uri in uris if not _bare(uri).endswith(other_suffix)]
+    if not uris:
+        raise InputError(
+            f"no {what} found below {root} whose name ends in {suffix} before the file suffix: "
+            f"correct --{what}-suffix"
+            if suffix
+            else f"no {what} found below {root}, apart from what is below {other}"
+        )
+    return uris
+
+
+def _is_same(folder: str, other: str) -> bool:
+    real = [Path(uri).resolve() if is_local(uri) else uri for uri in (folder, other)]
+    return real[0] == real[1]
+
+
 def _list(root: str, what: str) -> list[str]:
     entries = list_entries(root)
     # What the content is decides later; this keeps notes and sidecar files out.
@@ -102,16 +151,78 @@ def _list(root: str, what: str) -> list[str]:
     return uris
 
 
+# A folder, the URIs of its files, and what their names end with beyond those of their partners.
+_Side = tuple[str, list[str], str]
+
+
+def _keyed(*sides: _Side) -> tuple[dict[str, str], ...]:
+    """The URIs of images and of masks by what a pair shares: as little as tells them apart."""
+    for key_of in (_stem, _path):
+        keyed = [_group(side, key_of) for side in sides]
+        if all(len(same) == 1 for groups in keyed for same in groups.values()):
+            return tuple({key: uri for key, [uri] in groups.items()} for groups in keyed)
+    # As jobs/export.py names masks: images that differ in their file suffixes alone have masks of
+    # their own.
+    (images, image_uris, _), (masks, mask_uris, suffix) = sides
+    whole = _group((images, image_uris, ""), lambda root, uri: _composed(relative_key(root, uri)))
+    named = _group(
+        (masks, mask_uris, suffix),
+        lambda root, uri: _composed(relative_key(root, uri)).rpartition(".")[0],
+    )
+    if whole.keys() & named.keys():
+        keyed = [whole, named]
+    repeated = [item for groups in keyed for item in groups.items() if len(item[1]) > 1]
+    if not repeated:
+        return tuple({key: uri for key, [uri] in groups.items()} for groups in keyed)
+    key, same = repeated[0]
+    raise InputError(
+        f"{same[0]} and {same[1]} share the name {key}: remove or rename one of them, or list the "
+        "pairs in a table for --pairs"
+    )
+
+
+def _group(side: _Side, key_of: Callable[[str, str], str]) -> dict[str, list[str]]:
+    root, uris, suffix = side
+    groups: dict[str, list[str]] = defaultdict(list)
+    for uri in uris:
+        groups[key_of(root, uri).removesuffix(suffix)].append(uri)
+    return groups
+
+
 def _stem(root: str, uri: str) -> str:
-    return PurePosixPath(uri).stem
+    return _bare(uri)
 
 
 def _path(root: str, uri: str) -> str:
-    return str(PurePosixPath(relative_key(root, uri)).with_suffix(""))
+    folder = _composed(relative_key(root, uri)).rpartition("/")[0]
+    return f"{folder}/{_bare(uri)}" if folder else _bare(uri)
 
 
-def _repeats(root: str, uris: list[str], key_of: Callable[[str, str], str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for uri in uris:
-        groups[key_of(root, uri)].append(uri)
-    return {key: same for key, same in groups.items() if len(same) > 1}
+def _bare(uri: str) -> str:
+    """The name of a file without the suffixes of image files, in the composed form of Unicode."""
+    name = _composed(uri).rpartition("/")[2]
+    while (dot := name.rfind(".")) >= 0 and name[dot:].lower() in SUFFIXES:
+        name = name[:dot]
+    return name
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _advise(images: Collection[str], masks: Collection[str]) -> str:
+    """What to do where no names match."""
+    known = set(images)
+    # The longest name of an image that the name of a mask begins with, and how that goes on.
+    beyond = Counter(
+        mask[length:]
+        for mask in islice(masks, _COMPARED)
+        for length in [next((n for n in range(len(mask), 0, -1) if mask[:n] in known), 0)]
+        if length
+    )
+    if beyond:
+        return f"give --mask-suffix {beyond.most_common(1)[0][0]}"
+    return (
+        "give what the names have beyond that as --mask-suffix and --image-suffix, or list the "
+        "pairs in a table for --pairs"
+    )

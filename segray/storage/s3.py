@@ -5,12 +5,27 @@ Endpoint, region and credentials come from the standard AWS environment.
 
 import functools
 import os
+import re
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
+
+from segray.storage.access import S3Access
+
+#: Settings of a client: S3's newer checksums, which many another store refuses, go with no request
+#: that does without them.
+CHECKSUMS = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+
+# Of S3, of Outposts and of Object Lambda, as botocore takes them.
+_ACCESS_POINT = re.compile(
+    r"arn:aws[\w-]*:s3[\w-]*:[\w-]*:\d{12}:(outpost[/:][\w-]+[/:])?accesspoint[/:][\w.-]+(?=/|$)"
+)
 
 # Requests that one client may have under way at once.
 _CONNECTIONS = 32
@@ -60,9 +75,11 @@ def forget_client(age: float = 0.0) -> None:
 
 def _make_client(connect_seconds: float, read_seconds: float) -> Any:
     import botocore.handlers
+    from botocore import UNSIGNED
     from botocore.config import Config
     from botocore.session import Session
 
+    access = S3Access.of_environment()
     client = Session().create_client(
         "s3",
         region_name=os.environ.get("AWS_REGION"),  # botocore itself reads AWS_DEFAULT_REGION only
@@ -71,10 +88,19 @@ def _make_client(connect_seconds: float, read_seconds: float) -> Any:
             connect_timeout=connect_seconds,
             read_timeout=read_seconds,
             retries={"mode": "standard", "total_max_attempts": 1},
-            response_checksum_validation="when_required",
+            signature_version=UNSIGNED if access.s3_unsigned else None,
+            **CHECKSUMS,
         ),
     )
+
+    def complete(params: dict[str, Any], model: Any, **_: Any) -> None:
+        known = model.input_shape.members if model.input_shape else {}
+        for name, value in access.parameters.items():
+            if name in known:
+                params.setdefault(name, value)
+
     events = client.meta.events
+    events.register("provide-client-params.s3", complete)
     events.register("before-parse.s3.ListObjectsV2", _parse_listing)
     # A page is parsed once: botocore's own handler, which comes first wherever another one is
     # registered, parses the whole of it in search of an error. `_parse_listing` finds that too.
@@ -91,9 +117,18 @@ def _make_client(connect_seconds: float, read_seconds: float) -> Any:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    """Bucket and key of ``s3://bucket/key``; the bucket may be the ARN of an access point."""
+    place = uri.removeprefix("s3://")
+    point = _ACCESS_POINT.match(place)
+    if point:
+        return point[0], place[point.end() + 1 :]
+    bucket, _, key = place.partition("/")
     return bucket, key
+
+
+def is_access_point(bucket: str) -> bool:
+    """Whether what stands in a bucket's place is the ARN of an access point."""
+    return bool(_ACCESS_POINT.fullmatch(bucket))
 
 
 def _parse_listing(

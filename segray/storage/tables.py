@@ -127,7 +127,9 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
     """
     with explain_errors(uri), open_ranges(uri) as file:
         # Not buffered ahead: what was read of the file would stay in memory until its end.
-        yield pq.ParquetFile(file, page_checksum_verification=True)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        _check_types(uri, parquet.schema_arrow)
+        yield parquet
 
 
 def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Content:
@@ -142,7 +144,7 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Conte
     """
     try:
         with explain_errors(uri), open_ranges(uri) as file:
-            return read(_parquet(file))
+            return read(_parquet(uri, file))
     except InputError as error:
         cause = error.__cause__
         failed = isinstance(cause, FetchError) and cause.kind != CHANGED
@@ -151,11 +153,36 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Conte
     # Before an object counts for damaged: once more, whole, and compared with its ETag.
     content = read_bytes(uri)
     with explain_errors(uri):
-        return read(_parquet(io.BytesIO(content)))
+        return read(_parquet(uri, io.BytesIO(content)))
 
 
-def _parquet(file: BinaryIO) -> pq.ParquetFile:
-    return pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+def _parquet(uri: str, file: BinaryIO) -> pq.ParquetFile:
+    parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+    _check_types(uri, parquet.schema_arrow)
+    return parquet
+
+
+def _check_types(place: str, schema: pa.Schema) -> None:
+    """Refuse a file with values that Python code of some library makes up as they are read.
+
+    Where Ray Data is imported, a column of its pickled objects runs whatever its writer wanted.
+
+    Raises:
+        InputError: it names the place, the column and its type.
+    """
+    for field in schema:
+        kinds = [field.type]
+        while kinds:
+            kind = kinds.pop()
+            if isinstance(kind, pa.ExtensionType):
+                raise InputError(
+                    f"{place}: the column {field.name!r} is of the type {kind.extension_name}, "
+                    "whose values are made by code: have it written as plain columns, or without "
+                    "this one"
+                )
+            if pa.types.is_dictionary(kind):
+                kinds.append(kind.value_type)
+            kinds += [kind.field(i).type for i in range(kind.num_fields)]
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:

@@ -13,6 +13,8 @@ from pathlib import Path
 import fsspec
 
 from segray.errors import InputError
+from segray.storage.access import S3Access, explain_refusal
+from segray.storage.s3 import CHECKSUMS, is_access_point, split_uri
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -31,8 +33,13 @@ def absolute_uri(uri: str) -> str:
         return os.path.abspath(uri[len("file://") :])  # noqa: PTH100
     if scheme[1] != "s3":
         raise InputError(f"{scheme[0]}... is not supported: give a local path or s3://bucket/key")
-    bucket, _, key = uri[len("s3://") :].partition("/")
-    if "@" in bucket or ":" in bucket:
+    bucket, key = split_uri(uri)
+    if bucket.startswith("arn:") and not is_access_point(bucket):
+        raise InputError(
+            "of ARNs, that of an access point may stand for a bucket: give s3://bucket/key, or "
+            "s3://ARN/key or s3://alias/key of an access point"
+        )
+    if ("@" in bucket or ":" in bucket) and not is_access_point(bucket):
         raise InputError(
             "an s3:// URI must not hold credentials: set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY in the environment, or use an instance profile"
@@ -59,7 +66,15 @@ def file_system(uri: str) -> fsspec.AbstractFileSystem:
     """
     if is_local(uri):
         return fsspec.filesystem("file")
-    return fsspec.filesystem("s3", use_listings_cache=False)
+    access = S3Access.of_environment()
+    return fsspec.filesystem(
+        "s3",
+        use_listings_cache=False,
+        anon=access.s3_unsigned,
+        requester_pays=access.s3_requester_pays,
+        s3_additional_kwargs=access.parameters,
+        config_kwargs=CHECKSUMS,
+    )
 
 
 @contextlib.contextmanager
@@ -81,8 +96,8 @@ def describe_error(uri: str, error: BaseException) -> str:
         return "the endpoint in AWS_ENDPOINT_URL is no URL: give it as https://host:port"
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return (
-            "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-            "or run where an instance profile provides them"
+            "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, run where "
+            "an instance profile provides them, or give --s3-unsigned if the bucket is public"
         )
     if kind in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionError"):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -96,9 +111,10 @@ def describe_error(uri: str, error: BaseException) -> str:
         return "it is a folder, and not a file: give another path"
     if isinstance(error, NotADirectoryError):
         return "it is a file, or in one, and not in a folder: give another path"
-    if isinstance(error, PermissionError) or kind in ("AccessDenied", "403"):
-        who = "this user" if is_local(uri) else "these credentials"
-        return f"{who} may not do that: check the permissions"
+    if refusal := explain_refusal(error):
+        return refusal
+    if isinstance(error, PermissionError):
+        return "this user may not do that: check the permissions"
     # A URL in an error may hold the password of an endpoint or of a proxy.
     return re.sub(r"//[^/@\s]*@", "//", " ".join(f"{kind}: {error}".split()))[:300]
 
@@ -120,12 +136,13 @@ def exists(uri: str) -> bool:
         InputError: the store cannot be asked.
     """
     with explain_errors(uri):
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
+        bucket, key = split_uri(uri)
         if is_local(uri) or key:
             return bool(file_system(uri).exists(uri))
-        # Asked for a bucket alone, s3fs takes every failure to answer for a no.
+        # Asked for a bucket alone, s3fs takes every failure to answer for a no. A HEAD cannot say
+        # that the requester pays.
         try:
-            file_system(uri).call_s3("head_bucket", Bucket=bucket)
+            file_system(uri).call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
         except FileNotFoundError:
             return False
         return True

@@ -61,12 +61,13 @@ def draw_epoch(
 
     Every worker draws the same global batches and takes its own share, so that what a step learns
     from does not depend on how many workers there are, and every worker makes equally many steps.
+    Shares differ by one image at most.
     A remainder that fills no batch waits for another epoch's order; fewer examples than a batch
     are repeated to fill it.
 
     Args:
         count: how many examples there are in all.
-        batch_size: examples in a global batch, a multiple of `workers`.
+        batch_size: examples in a global batch, at least as many as `workers`.
         seed: of the run.
         epoch: of the run, from 1.
         rank: of this worker, from 0.
@@ -78,8 +79,7 @@ def draw_epoch(
     rng = np.random.default_rng([seed, epoch])
     steps = steps_per_epoch(count, batch_size)
     order = np.resize(rng.permutation(count), steps * batch_size)
-    share = batch_size // workers
-    mine = slice(rank * share, (rank + 1) * share)
+    mine = slice(rank * batch_size // workers, (rank + 1) * batch_size // workers)
     for start in range(0, len(order), batch_size):
         warps = augmentation.draw_warps(rng, batch_size, size, source_size)
         colours = augmentation.draw_colours(rng, batch_size)

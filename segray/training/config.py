@@ -11,8 +11,12 @@ import tyro
 
 from segray.errors import InputError
 from segray.pixels.labels import Labels
+from segray.pixels.orientation import MaskOrientation
+from segray.pixels.wide import ValueRange, check_range
+from segray.storage.access import ORDINARY, S3Access
 from segray.training.augmentation import Augmentation
 from segray.training.schedule import Schedule
+from segray.training.workers import WORKERS_FLAG, Workers, name_workers
 
 Recipe = Literal["segray", "tutorial"]
 Loss = Literal["ce", "ce+dice", "ce+lovasz", "focal"]
@@ -40,6 +44,11 @@ class TrainConfig:
     """URI of the folder of images; default: a sample that segray draws."""
     masks: str | None = None
     """URI of the folder of masks; a mask and its image share a name up to the suffix."""
+    image_suffix: str = ""
+    """What the names of images end with beyond those of their masks, such as _leftImg8bit."""
+    mask_suffix: str = ""
+    """What the names of masks end with beyond those of their images, such as _mask. With it,
+    --images and --masks may be one folder."""
     pairs: str | None = None
     """URI of a CSV or Parquet file with the columns image and mask, and maybe split (train,
     validation or test), instead of --images and --masks."""
@@ -54,6 +63,16 @@ class TrainConfig:
     ignore_values: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VALUE ...")] = ()
     """Mask values, or colours in quotes ('#000000'), whose pixels count in neither loss nor
     metrics."""
+    ignore_others: bool = False
+    """Ignore all mask values that --classes does not name, as those of smoothed edges."""
+    mask_orientation: MaskOrientation = "auto"
+    """What masks of images with an EXIF orientation were drawn on: the pixels as they are stored,
+    so that masks are turned with their images, or the upright picture; auto: what the shapes of the
+    pairs say."""
+    value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    """The values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
+    default: 0 to what 8 or more bits hold that hold all values of a sample of the images. The model
+    keeps it."""
     max_error_rate: float = 0.05
     """Share of unreadable or unpaired files, 0 to 1, above which the job stops."""
 
@@ -138,9 +157,10 @@ class TrainConfig:
     validation_masks: str | None = None
     """URI of its masks."""
 
-    workers: int = 1
-    """How many processes train together, each with its share of every batch; 0: none, training
-    runs in the job's own process, as in a notebook."""
+    workers: Annotated[Workers, WORKERS_FLAG] = 1
+    """How many processes train together, each with its share of every batch. 1..4: as many of
+    them as there is room for; a run goes on without those that are lost, and takes in more at the
+    end of an epoch. 0: none, training runs in the job's own process, as in a notebook."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     precision: Precision = "auto"
@@ -149,18 +169,31 @@ class TrainConfig:
     """Where decoded examples are kept: in Ray's memory, or nowhere (decoded anew each epoch);
     auto: in memory if they fit."""
     max_restarts: int = 3
-    """How often a run whose worker died goes on by itself from the last finished epoch."""
+    """How often in a row, without an epoch finished in between, a run whose worker died goes on by
+    itself from the last finished epoch."""
     mlflow: str | None = None
     """URL of an MLflow tracking server that gets the numbers of each epoch, too; name and password
     come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
     stall_timeout: float = 600.0
     """Seconds that workers wait for one that does not come, before they are all restarted."""
 
+    lock: bool = True
+    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
+    you, for stores that take no conditional writes."""
+
+    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
+
     def __post_init__(self) -> None:
         self._check_data()
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, f"{_flag(name)} must be at least 1")
-        for name in ("workers", "frozen_epochs", "patience", "max_restarts"):
+        least, most = self.least_workers, self.most_workers
+        _require(least >= 0, "--workers must not be below 0")
+        _require(
+            least == most or 1 <= least < most,
+            f"--workers {name_workers(self.workers)}: a range goes from at least 1 up, as in 1..4",
+        )
+        for name in ("frozen_epochs", "patience", "max_restarts"):
             _require(getattr(self, name) >= 0, f"{_flag(name)} must not be below 0")
         for name in ("learning_rate", "stall_timeout"):
             _require(0 < getattr(self, name) < math.inf, f"{_flag(name)} must be a number above 0")
@@ -176,20 +209,37 @@ class TrainConfig:
             -math.inf < self.input_range[0] < self.input_range[1] < math.inf,
             "--input-range takes two numbers, as in -1 1",
         )
+        check_range(self.value_range)
         _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
         self.weigh_classes(np.ones(len(self.labels), dtype=np.int64))
 
+    @property
+    def least_workers(self) -> int:
+        """With how many workers a run begins and goes on at least."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """How many workers a run has at most."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def workers_use_gpu(self) -> bool:
+        """Whether GPUs are asked for; without workers, one is the job's own to look for."""
+        return self.use_gpu and self.most_workers > 0
+
     def check_shares(self) -> None:
-        """Refuse a batch that the workers cannot share; a recipe may set one and flags the other.
+        """Refuse a batch that is too small for the workers; a recipe may set one and flags the
+        other.
 
         Raises:
-            InputError: the batch is no multiple of the workers.
+            InputError: a worker would have no image of a batch.
         """
         _require(
-            self.batch_size % max(1, self.workers) == 0,
-            f"--batch-size {self.batch_size} cannot be shared equally by --workers "
-            f"{self.workers}: take a multiple, such as "
-            f"{self.workers * max(1, round(self.batch_size / max(1, self.workers)))}",
+            self.batch_size >= self.most_workers,
+            f"--batch-size {self.batch_size} has no image for some of --workers "
+            f"{name_workers(self.workers)}: give at least --batch-size {self.most_workers}, or "
+            "fewer workers",
         )
 
     def _check_data(self) -> None:
@@ -200,6 +250,10 @@ class TrainConfig:
         _require(
             self.images is None or self.pairs is None,
             "--pairs names images and masks itself: leave out --images and --masks",
+        )
+        _require(
+            self.images is not None or not (self.image_suffix or self.mask_suffix),
+            "--image-suffix and --mask-suffix are of files in --images and --masks: give these",
         )
         _require(
             (self.validation_images is None) == (self.validation_masks is None),
@@ -215,17 +269,18 @@ class TrainConfig:
 
     @cached_property
     def labels(self) -> Labels:
-        """What --classes and --ignore-values say."""
-        return Labels.parse(self.classes, self.ignore_values)
+        """What --classes, --ignore-values and --ignore-others say."""
+        return Labels.parse(self.classes, self.ignore_values, self.ignore_others)
 
-    def count_parts(self, cores: int) -> int:
+    def count_parts(self, cores: int, workers: int) -> int:
         """Into how many parts each worker's share of a batch is divided, to go through the network
         side by side on cores of their own (`segray.training.parts`).
 
         Args:
             cores: that a worker computes on; 0 if that is TensorFlow's to say.
+            workers: how many there are.
         """
-        share = self.batch_size // max(1, self.workers)
+        share = self.batch_size // workers
         return max(1, min(cores, share // _IMAGES_OF_A_PART, MOST_PARTS))
 
     @property
@@ -280,8 +335,9 @@ class TrainConfig:
         return weights
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready, as they go into the bundle."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        """The settings, JSON-ready, as they go into the bundle; not how S3 is asked."""
+        names = [item.name for item in fields(self) if item.name != "s3"]
+        return {name: getattr(self, name) for name in names}
 
 
 #: What learns the sample data set in about a minute on two cores, with no weights to fetch.

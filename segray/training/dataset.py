@@ -3,10 +3,12 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segray.errors import InputError
+from segray.pixels.orientation import Says
 from segray.storage.files import write_bytes
+from segray.storage.labelled import Reading
 from segray.storage.manifest import DATASET, DATASET_COLUMNS, DATASET_SPLITS, read_dataset
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
@@ -27,10 +29,33 @@ class DataSet:
     train: Decoded
     validation: Decoded
 
+    def with_reading(self, reading: Reading) -> "DataSet":
+        """The same, where it would be decoded alike by another reading."""
+        train, validation = (
+            replace(part, examples=replace(part.examples, reading=reading))
+            for part in (self.train, self.validation)
+        )
+        return DataSet(train, validation)
+
     @property
     def fingerprint(self) -> str:
         """Of the names and the content of all files, and of their parts."""
         return f"{self.train.fingerprint}-{self.validation.fingerprint}"
+
+    @property
+    def says(self) -> list[Says]:
+        """What each pair says of how the masks of the set were drawn."""
+        return self.train.says + self.validation.says
+
+    @property
+    def turned(self) -> int:
+        """How many masks were turned with their images."""
+        return self.train.turned + self.validation.turned
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return self.train.examples.reading
 
     @property
     def skipped(self) -> list[Skipped]:

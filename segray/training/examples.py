@@ -1,30 +1,42 @@
 """Examples: pairs of image and mask at the network's size, kept decoded or decoded as they come."""
 
+import contextlib
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Semaphore
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import ray
-from PIL import Image
+from ray.exceptions import RayError, RayTaskError
 
 from segray.errors import InputError
-from segray.pixels.labels import IGNORED, Labels
-from segray.storage.labelled import read_pair
+from segray.nodes import FreeCpus, SharedFiles
+from segray.pixels.labels import Labels
+from segray.pixels.orientation import Says
+from segray.storage.labelled import DEFAULT_READING, Reading
 from segray.storage.pairs import Pair
 from segray.storage.skipped import Skipped
-from segray.storage.uri import describe_error
+from segray.training.decoding import Arrays, Finding, decode_batch
 
-# Images uint8 [B, S, S, 3] and masks uint8 [B, S, S] of class ids or `IGNORED`.
-Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 Indices = npt.NDArray[np.int64]
 
 _PAIRS_PER_TASK = 32
-# Batches that are being decoded ahead of the one that is learned from.
-_BATCHES_AHEAD = 4
+_NO_FILES = SharedFiles()
+
+# Of streamed examples: the batches that are decoded ahead of the one that is learned from, and
+# their bytes; how many of them this process decodes itself at a time; and the seconds after which
+# it decodes one that it gave away and has not got back.
+_LEAST_AHEAD, _MOST_AHEAD = 4, 64
+_AHEAD_BYTES = 1 << 29
+_DECODING_HERE = 2
+_PATIENCE = 10.0
+# Until a block that others hold has come.
+_SECONDS_TO_GET = 600.0
 
 
 @dataclass(frozen=True)
@@ -35,33 +47,63 @@ class Examples:
         pairs: the files of each example.
         labels: say which mask value is which class.
         image_size: S, in pixels.
+        shared: the local files that a process which reads them has to see.
         blocks: references to decoded `Arrays` in Ray's object store; none where each batch is
             decoded anew.
         positions: int64 [N, 2], the block and the row of each example; empty without blocks.
+        rows: how many examples each block holds.
+        reading: how the files are read.
     """
 
     pairs: Sequence[Pair]
     labels: Labels
     image_size: int
+    shared: SharedFiles
     blocks: Sequence["ray.ObjectRef[Any]"]
     positions: npt.NDArray[np.int64]
+    rows: Sequence[int]
+    reading: Reading = DEFAULT_READING
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def open(self) -> "DecodedExamples | StreamedExamples":
-        """Make them ready to be read in this process."""
-        return DecodedExamples(self) if self.blocks else StreamedExamples(self)
+    def holders(self) -> set[str]:
+        """Ray's ids of the nodes that hold blocks."""
+        return {node for found in self._locations().values() for node in found["node_ids"]}
+
+    def lost(self) -> "list[ray.ObjectRef[Any]]":
+        """The blocks that no node holds any more; to get one is to have it decoded anew."""
+        return [block for block, found in self._locations().items() if not found["node_ids"]]
+
+    def _locations(self) -> "dict[ray.ObjectRef[Any], dict[str, Any]]":
+        if not self.blocks:
+            return {}
+        locations: dict[ray.ObjectRef[Any], dict[str, Any]]
+        locations = ray.experimental.get_object_locations(list(self.blocks))
+        return locations
+
+    def open(self, workers: int = 1) -> "DecodedExamples | StreamedExamples":
+        """Make them ready to be read in this process, one of so many workers."""
+        return DecodedExamples(self) if self.blocks else StreamedExamples(self, workers)
 
 
 class DecodedExamples:
-    """Examples in Ray's object store; on the node that holds them nothing is copied."""
+    """Examples in Ray's object store; on the node that holds them nothing is copied.
+
+    Raises:
+        InputError: a block was lost and decoded anew, and other files can be read than before.
+        GetTimeoutError: blocks are lost, and there is no CPU to decode them anew.
+    """
 
     def __init__(self, examples: Examples) -> None:
         self._positions = examples.positions
-        used = np.unique(examples.positions[:, 0])
-        arrays = ray.get([examples.blocks[block] for block in used])
-        self._blocks: dict[int, Arrays] = dict(zip(used.tolist(), arrays, strict=True))
+        self._blocks: list[Arrays] = ray.get(list(examples.blocks), timeout=_SECONDS_TO_GET)
+        for (images, _), rows in zip(self._blocks, examples.rows, strict=True):
+            if len(images) != rows:
+                raise InputError(
+                    "a lost part of the examples was decoded anew, and not the same pairs can be "
+                    "read as when the run was started: put the data back as it was, and run again"
+                )
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -76,10 +118,20 @@ class DecodedExamples:
 
 
 class StreamedExamples:
-    """Examples that the cluster decodes anew each time, some batches ahead of their use."""
+    """Examples that are decoded anew each time, some batches ahead of their use.
 
-    def __init__(self, examples: Examples) -> None:
+    They are decoded by tasks on CPUs of the cluster that are free at that moment, and by threads
+    of this process, which have to do where training holds all CPUs.
+
+    Args:
+        examples: without blocks.
+        workers: how many processes share the CPUs that are free.
+    """
+
+    def __init__(self, examples: Examples, workers: int) -> None:
         self._examples = examples
+        self._cpus = FreeCpus(workers)
+        self._here = Semaphore(_DECODING_HERE)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -90,25 +142,49 @@ class StreamedExamples:
         Raises:
             InputError: a file that could be read before cannot be read any more.
         """
-        examples = self._examples
-        # The workers hold the CPUs: a task that asked for one would wait for them without end.
-        decode = _decode_batch.options(num_cpus=0, scheduling_strategy="SPREAD")
-        waiting: deque[ray.ObjectRef[Any]] = deque()
-        for indices in batches:
-            pairs = [examples.pairs[i] for i in indices]
-            waiting.append(decode.remote(pairs, examples.labels, examples.image_size))
-            if len(waiting) > _BATCHES_AHEAD:
-                yield self._get(waiting.popleft())
-        while waiting:
-            yield self._get(waiting.popleft())
+        pairs, example_bytes = self._examples.pairs, 4 * self._examples.image_size**2
+        coming: deque[Future[Arrays]] = deque()
+        pool = ThreadPoolExecutor(_MOST_AHEAD)
+        try:
+            for indices in batches:
+                most = max(_LEAST_AHEAD, _AHEAD_BYTES // (example_bytes * len(indices)))
+                ahead = min(_LEAST_AHEAD + self._cpus.count(), most, _MOST_AHEAD)
+                coming.append(pool.submit(self._read_batch, [pairs[i] for i in indices]))
+                while len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _get(self, reference: "ray.ObjectRef[Any]") -> Arrays:
-        arrays, findings = ray.get(reference)
+    def _read_batch(self, pairs: Sequence[Pair]) -> Arrays:
+        arrays, findings = self._decode_elsewhere(pairs) or self._decode_here(pairs)
         for finding in findings:
             if finding.error:
                 raise InputError(f"{finding.error} (it could be read when the run was started)")
-        images, masks = arrays
-        return images, masks
+        return arrays
+
+    def _decode_here(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]]:
+        examples = self._examples
+        with self._here:
+            return decode_batch(pairs, examples.labels, examples.image_size, examples.reading)
+
+    def _decode_elsewhere(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]] | None:
+        """Decode on a CPU that is free; None if there is none, or it is not to be had after all."""
+        with self._cpus.one() as found:
+            if not found:
+                return None
+            examples = self._examples
+            task = _decode_task.remote(
+                *(pairs, examples.labels, examples.image_size, examples.shared, examples.reading)
+            )
+            # Another job may have been faster, the node may be gone, or not see the files.
+            with contextlib.suppress(RayError):
+                if ray.wait([task], timeout=_PATIENCE)[0]:
+                    arrays, findings = ray.get(task)
+                    return arrays, findings
+            ray.cancel(task)
+        return None
 
 
 @dataclass(frozen=True)
@@ -121,12 +197,16 @@ class Decoded:
         digests: of the content of both files of each example.
         class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
             size that it is kept in.
+        says: what each example says of how the masks of its set were drawn.
+        turned: how many masks were turned with their images.
     """
 
     examples: Examples
     skipped: list[Skipped]
     digests: list[str]
     class_pixels: npt.NDArray[np.int64]
+    says: list[Says]
+    turned: int
 
     @property
     def fingerprint(self) -> str:
@@ -142,6 +222,8 @@ def decode_pairs(
     image_size: int,
     keep: bool,
     progress: Callable[[int], None],
+    shared: SharedFiles = _NO_FILES,
+    reading: Reading = DEFAULT_READING,
 ) -> Decoded:
     """Read and decode pairs, each once, on all of the cluster.
 
@@ -151,16 +233,19 @@ def decode_pairs(
         image_size: the side of the square that images and masks are scaled to, in pixels.
         keep: whether the decoded examples stay in Ray's object store; otherwise the pairs are
             only checked, and decoded anew when they are used.
-        progress: is called with the number of pairs in each part that is done.
+        progress: is called with the number of pairs in each part that is done, and with 0 while
+            none is done for a second.
+        shared: the local files that a process which reads the pairs has to see.
+        reading: how the files are read.
+
+    Raises:
+        InputError: a node does not see them.
     """
     chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
-    results = _decode_chunks(chunks, labels, image_size, keep, progress)
+    results = _decode_chunks(chunks, (labels, image_size, shared, reading), keep, progress)
     findings = [finding for _, found in results for finding in found]
-    positions = [
-        (block, row)
-        for block, (_, found) in enumerate(results)
-        for row in range(sum(not finding.error for finding in found))
-    ]
+    rows = [sum(not finding.error for finding in found) for _, found in results]
+    positions = [(block, row) for block, count in enumerate(rows) for row in range(count)]
     kept = [i for i, finding in enumerate(findings) if not finding.error]
     good = [pairs[i] for i in kept]
     return Decoded(
@@ -168,8 +253,11 @@ def decode_pairs(
             good,
             labels,
             image_size,
+            shared,
             [reference for reference, _ in results] if keep else [],
             np.array(positions if keep else [], dtype=np.int64).reshape(-1, 2),
+            rows if keep else [],
+            reading,
         ),
         skipped=[
             Skipped(pair.image, pair.mask, finding.error)
@@ -180,79 +268,57 @@ def decode_pairs(
         class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
             -1, len(labels)
         ),
+        says=[findings[i].says for i in kept],
+        turned=sum(findings[i].turned for i in kept),
     )
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """What the driver learns of a pair: why it cannot be used, or what is in it."""
-
-    error: str = ""
-    digest: str = ""
-    class_pixels: Sequence[int] = ()
 
 
 def _decode_chunks(
     chunks: Sequence[Sequence[Pair]],
-    labels: Labels,
-    image_size: int,
+    settings: tuple[Labels, int, SharedFiles, Reading],
     keep: bool,
     progress: Callable[[int], None],
-) -> "list[tuple[ray.ObjectRef[Any] | None, list[_Finding]]]":
+) -> "list[tuple[ray.ObjectRef[Any] | None, list[Finding]]]":
     """For each chunk the reference to its arrays, and the findings; no pixel comes here."""
-    results: dict[int, tuple[ray.ObjectRef[Any] | None, list[_Finding]]] = {}
+    results: dict[int, tuple[ray.ObjectRef[Any] | None, list[Finding]]] = {}
     running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
     left = deque(enumerate(chunks))
     while left or running:
-        # As many as keep all CPUs busy, also those of nodes that join later.
+        # As many as keep all CPUs busy, also those of nodes that join later; and as many again,
+        # for which a cluster that grows starts nodes.
         most = max(4, 2 * int(ray.cluster_resources().get("CPU", 0)))
         while left and len(running) < most:
             number, chunk = left.popleft()
             if keep:
-                arrays, found = _decode_batch.options(num_returns=2).remote(
-                    chunk, labels, image_size
-                )
+                arrays, found = _decode_task.options(num_returns=2).remote(chunk, *settings)
             else:
-                arrays, found = None, _check_batch.remote(chunk, labels, image_size)
+                arrays, found = None, _check_task.remote(chunk, *settings)
             running[found] = (number, arrays)
-        for reference in ray.wait(list(running), timeout=1.0)[0]:
+        done = ray.wait(list(running), timeout=1.0)[0]
+        for reference in done:
             number, arrays = running.pop(reference)
-            results[number] = (arrays, ray.get(reference))
+            try:
+                results[number] = (arrays, ray.get(reference))
+            except RayTaskError as error:
+                raise error.cause from None
             progress(len(chunks[number]))
+        if not done:
+            progress(0)
     return [results[number] for number in range(len(chunks))]
 
 
-def _decode(
-    pairs: Sequence[Pair], labels: Labels, image_size: int
-) -> tuple[Arrays, list[_Finding]]:
-    images, masks, findings = [], [], []
-    for pair in pairs:
-        try:
-            labelled = read_pair(pair, labels, image_size)
-        except InputError as error:
-            findings.append(_Finding(error=str(error)))
-            continue
-        except Exception as error:
-            # Whatever a store raises for one object, the other objects are not concerned.
-            findings.append(_Finding(error=describe_error(pair.image, error)))
-            continue
-        mask = Image.fromarray(labelled.class_ids)
-        small = np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST))
-        images.append(labelled.picture.pixels)
-        masks.append(small)
-        counts = np.bincount(small.ravel(), minlength=IGNORED + 1)[: len(labels)].tolist()
-        findings.append(_Finding(digest=labelled.digest, class_pixels=counts))
-    shape = (-1, image_size, image_size)
-    arrays = (
-        np.array(images, dtype=np.uint8).reshape(*shape, 3),
-        np.array(masks, dtype=np.uint8).reshape(shape),
-    )
-    return arrays, findings
-
-
-_decode_batch = ray.remote(_decode)
+# Again and again: each node that is lost takes some along.
+@ray.remote(max_retries=-1)
+def _decode_task(
+    pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading
+) -> tuple[Arrays, list[Finding]]:
+    shared.check()
+    return decode_batch(pairs, labels, image_size, reading)
 
 
 @ray.remote
-def _check_batch(pairs: Sequence[Pair], labels: Labels, image_size: int) -> list[_Finding]:
-    return _decode(pairs, labels, image_size)[1]
+def _check_task(
+    pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading
+) -> list[Finding]:
+    shared.check()
+    return decode_batch(pairs, labels, image_size, reading)[1]

@@ -6,76 +6,34 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import count
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
-from ray._private.state import available_resources_per_node
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.train.tensorflow import TensorflowTrainer
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+)
 
 from segray.errors import InputError
 from segray.model.bundle import has_bundle
+from segray.nodes import name_resources, telling_waits
 from segray.storage.uri import file_system, is_local, join_uri
 from segray.ticker import ticking
+from segray.training.checkpoint import Checkpoints
 from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
-from segray.training.messages import relay_messages
+from segray.training.messages import Messages, relay_messages
+from segray.training.room import PLACE, asking_for, count_workers, worker_resources
 from segray.training.tracking import History
 from segray.training.worker import set_up_tensorflow, train_worker
 
-# How long the CPUs of a task that has just ended may seem to be taken.
-_SECONDS_TO_SETTLE = 5.0
-_SECONDS_BETWEEN_WAITING_REPORTS = 30.0
-
-
-def _worker_cpus(config: TrainConfig) -> tuple[float, int]:
-    """How many CPUs a worker asks Ray for, and how many threads it computes with (0: its pick)."""
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    if config.use_gpu or not any(nodes):
-        return 1.0, 0
-    # Where others have left too little, the workers wait for as much as if they were alone.
-    for free in (_free_cpus(), nodes):
-        for cpus in range(int(max(free)), 0, -1):
-            if sum(node // cpus for node in free) >= config.workers:
-                return float(cpus), cpus
-    # More workers than CPUs: each gets an equal part of one, rounded down so that all fit.
-    parts = next(n for n in count(2) if sum(int(node * n) for node in nodes) >= config.workers)
-    return math.floor(10_000 / parts) / 10_000, 1
-
-
-def _free_cpus() -> list[float]:
-    """The CPUs of each node that nobody holds."""
-    free: dict[str, float] = {}
-    deadline = time.monotonic() + _SECONDS_TO_SETTLE
-    while time.monotonic() < deadline:
-        for node, resources in available_resources_per_node().items():
-            free[node] = max(free.get(node, 0.0), resources.get("CPU", 0.0))
-        if sum(free.values()) >= ray.cluster_resources().get("CPU", 0.0):
-            break
-        time.sleep(0.2)
-    return list(free.values()) or [0.0]
-
-
-def _report_waiting(workers: int, resources: dict[str, float], tell: Callable[[str], None]) -> None:
-    """Where Ray has no room for the workers, say what they ask for."""
-    asked = [resources] * workers
-    # What cannot be told now is told the next time.
-    with contextlib.suppress(RayError):
-        groups = ray.util.placement_group_table().values()
-        waiting = [group for group in groups if group["state"] == "PENDING"]
-        if any([*group["bundles"].values()] == asked for group in waiting):
-            free = ray.available_resources()
-            tell(
-                f"waiting for room for {workers} worker(s) on {_name(resources)} each: "
-                f"{_name({kind: free.get(kind, 0.0) for kind in resources})} are free, on all "
-                "nodes together"
-            )
-
-
-def _name(resources: dict[str, float]) -> str:
-    return " and ".join(f"{amount:g} {kind}(s)" for kind, amount in resources.items())
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_GROWTHS = 300.0
+_PEER_ERRORS = ("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError")
 
 
 def fit(
@@ -92,35 +50,167 @@ def fit(
         InputError: the run cannot go on.
     """
     config = assignment.config
-    if not config.workers:
+    if not config.most_workers:
         _train_here(assignment, tell, track)
         return
-    cpus, threads = _worker_cpus(config)
-    resources = {"CPU": cpus, **({"GPU": 1.0} if config.use_gpu else {})}
-    tell(f"starting {config.workers} worker(s) on {_name(resources)} each; it may take a minute")
+    checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
+    losses, may_grow_at, grows = 0, -math.inf, False
+    with relay_messages(tell, track) as messages:
+        while True:
+            before = max(checkpoints.epochs(), default=0)
+            _restore_examples(assignment, tell)
+            if not grows:  # those that grow keep the size for which there is room
+                resources, threads = worker_resources(config, tell)
+            workers = count_workers(config, resources)
+            tell(
+                f"starting {workers} worker(s) with {name_resources(resources)} each; it may take "
+                "a minute"
+            )
+            group = _Group(workers, resources, threads, may_grow_at)
+            grows = False
+            try:
+                grows = _fit_once(assignment, group, messages, tell)
+            except ray.train.TrainingFailedError as error:
+                if _had_no_room(error):
+                    continue  # it is looked for anew
+                problem = _find_problem(error, messages)
+                stands = max(checkpoints.epochs(), default=0) == before
+                losses = losses + 1 if stands else 1
+                if messages.has_ended() or losses > config.max_restarts:
+                    raise InputError(problem) from error
+                if not messages.problem():  # which is told when the next workers begin
+                    tell(f"{problem}: all go on from the last finished epoch")
+                continue
+            if has_bundle(join_uri(assignment.output, "model")):
+                return
+            if problem := messages.problem():
+                raise InputError(problem)
+            if not grows:
+                raise InputError("the workers ended without a model: run again")
+            tell("there is room for more workers: all go on from here with them")
+            # What looked like room may be another job's when it is taken: not after each epoch.
+            may_grow_at = time.monotonic() + _SECONDS_BETWEEN_GROWTHS
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The workers of a stretch of a run.
+
+    Attributes:
+        workers: how many they are.
+        resources: what each of them asks Ray for.
+        threads: that each of them computes with.
+        may_grow_at: from when on, by the monotonic clock, more of them are looked for.
+    """
+
+    workers: int
+    resources: dict[str, float]
+    threads: int
+    may_grow_at: float
+
+
+def _restore_examples(assignment: Assignment, tell: Callable[[str], None]) -> None:
+    """Have decoded examples decoded anew that were lost with a node, while CPUs are free for it.
+
+    The workers hold them, and would wait for the examples in vain.
+
+    Raises:
+        InputError: a node that decodes does not see the files.
+    """
+    lost = assignment.train.lost() + assignment.validation.lost()
+    with telling_waits("decoding", {"CPU": 1.0}, lambda: bool(lost), tell):
+        while lost:
+            try:
+                ray.get(lost[-1])
+            except RayTaskError as error:
+                raise error.cause from None
+            lost.pop()
+
+
+def _fit_once(
+    assignment: Assignment, group: _Group, messages: Messages, tell: Callable[[str], None]
+) -> bool:
+    """Train with so many workers, until they end; whether they were told that more can go on.
+
+    Raises:
+        TrainingFailedError: one of them has failed or is lost, or there is no room for them.
+    """
+    config = assignment.config
+    messages.reset()
+    more = config.most_workers - group.workers
+    count_places: Callable[[], int] | None = None
+    may_grow = were_told = False
+
+    def look() -> None:
+        nonlocal count_places, may_grow, were_told
+        if time.monotonic() < group.may_grow_at:
+            return
+        with contextlib.suppress(RayError):
+            # Not before: the places would be those of the workers that are about to begin.
+            if count_places is None and messages.has_begun():
+                count_places = places.enter_context(asking_for(group.resources, more))
+            if count_places and may_grow != bool(count_places()):
+                messages.set_may_grow(not may_grow)
+                may_grow = not may_grow
+                were_told = were_told or may_grow
+
+    def is_waiting() -> bool:
+        return not messages.has_begun() and _has_pending(group)
+
+    what = f"{group.workers} worker(s)"
+    settings = {"assignment": assignment, "messages": messages, "threads": group.threads}
     with (
+        contextlib.ExitStack() as places,
+        ticking(_SECONDS_BETWEEN_LOOKS, look) if more else contextlib.nullcontext(),
+        telling_waits(what, group.resources, is_waiting, tell),
         _giving_back_the_keyboard(),
-        relay_messages(tell, track) as messages,
-        ticking(
-            _SECONDS_BETWEEN_WAITING_REPORTS,
-            lambda: _report_waiting(config.workers, resources, tell),
-        ),
     ):
-        settings = {"assignment": assignment, "messages": messages, "threads": threads}
         try:
-            _make_trainer(config, assignment.output, resources, settings).fit()
+            _make_trainer(config, group, assignment.output, settings).fit()
         except SystemExit as stop:
             # How Ray Train ends a run when the keyboard interrupts it.
             raise KeyboardInterrupt from stop
-        except ray.train.WorkerGroupError as error:
-            for failure in error.worker_failures.values():
-                if isinstance(failure, InputError):
-                    raise failure from error
-            if problem := messages.problem():
-                raise InputError(problem) from error
-            raise
-        if not has_bundle(join_uri(assignment.output, "model")):
-            raise InputError(messages.problem() or "the workers ended without a model: run again")
+    return were_told
+
+
+def _has_pending(group: _Group) -> bool:
+    """Whether Ray has no room for such workers yet."""
+    asked = [group.resources] * group.workers
+    groups = ray.util.placement_group_table().values()
+    waiting = [g for g in groups if g["state"] == "PENDING" and not g["name"].startswith(PLACE)]
+    return any([*g["bundles"].values()] == asked for g in waiting)
+
+
+def _had_no_room(error: ray.train.TrainingFailedError) -> bool:
+    """Whether the workers did not start because the room for them has gone."""
+    no_room = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
+    return isinstance(error, ray.train.ControllerError) and isinstance(
+        error.controller_failure, no_room
+    )
+
+
+def _find_problem(error: ray.train.TrainingFailedError, messages: Messages) -> str:
+    """Why the workers ended, on one line."""
+    failures = getattr(error, "worker_failures", {}).values()
+    for failure in failures:
+        if isinstance(failure, InputError):
+            return str(failure)
+    if problem := messages.problem():
+        return problem
+    for failure in failures:
+        # What Ray raises by itself is about a process or a node that is gone, and so is what
+        # TensorFlow raises where the others wait for it.
+        kind = type(failure)
+        if not kind.__module__.startswith("ray.") and kind.__name__ not in _PEER_ERRORS:
+            return _on_one_line(f"a worker failed ({kind.__name__}: {failure})")
+    if isinstance(error, ray.train.ControllerError):
+        failure = error.controller_failure
+        return _on_one_line(f"the workers do not start ({type(failure).__name__}: {failure})")
+    return "a worker was lost"
+
+
+def _on_one_line(problem: str) -> str:
+    return " ".join(problem.split())[:500]
 
 
 @contextlib.contextmanager
@@ -152,16 +242,16 @@ def _train_here(
 
 
 def _make_trainer(
-    config: TrainConfig, output: str, resources: dict[str, float], settings: dict[str, Any]
+    config: TrainConfig, group: _Group, output: str, settings: dict[str, Any]
 ) -> TensorflowTrainer:
     local = is_local(output)
     return TensorflowTrainer(
         train_worker,
         train_loop_config=settings,
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
+            num_workers=group.workers,
             use_gpu=config.use_gpu,
-            resources_per_worker=resources,
+            resources_per_worker=group.resources,
         ),
         run_config=ray.train.RunConfig(
             # Ray Train's own state; the run's checkpoints are segray's, one file each.
@@ -169,7 +259,13 @@ def _make_trainer(
             storage_path=output if local else output.removeprefix("s3://"),
             # One S3 client everywhere, so that one environment configures all.
             storage_filesystem=None if local else _arrow_file_system(output),
-            failure_config=ray.train.FailureConfig(max_failures=config.max_restarts),
+            # How many workers go on after a failure is decided anew (`fit`).
+            failure_config=ray.train.FailureConfig(
+                max_failures=0,
+                max_preemption_failures=0,
+                # A fixed number waits for its room, however long that takes.
+                controller_failure_limit=-1 if isinstance(config.workers, int) else 0,
+            ),
         ),
     )
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from segray.errors import InputError
 from segray.model.bundle import write_bundle
 from segray.model.unet import build_unet
+from segray.nodes import SharedFiles
 from segray.pixels.metrics import class_iou, mean_iou, pixel_accuracy
 from segray.storage.uri import join_uri
 from segray.training.batches import Batch, draw_epoch, steps_per_epoch
@@ -44,6 +45,7 @@ class Assignment:
     Attributes:
         config: of the run.
         output: the absolute URI of the run's folder.
+        shared: the local files that each worker has to see.
         train: the examples to learn from, at the training size.
         validation: the examples to score on, at the network's size.
         class_weights: float32 [C], of the classes in the loss.
@@ -53,6 +55,7 @@ class Assignment:
 
     config: TrainConfig
     output: str
+    shared: SharedFiles
     train: Examples
     validation: Examples
     class_weights: npt.NDArray[np.float32]
@@ -72,6 +75,8 @@ class TrainingLoop:
         track: is called on rank 0 with the records of all epochs so far.
         meeting: see `segray.training.watchdog.Watchdog.meeting`; nothing by default.
         parts: see `segray.training.network.TrainableNetwork`.
+        may_grow: whether there is room for more workers; is asked on rank 0 at the end of each
+            epoch.
 
     Attributes:
         network: what is trained; equal on all workers after every step.
@@ -87,12 +92,15 @@ class TrainingLoop:
         track: Callable[[History], None],
         meeting: Meeting = lambda place: contextlib.nullcontext(),
         parts: int = 1,
+        may_grow: Callable[[], bool] = lambda: False,
     ) -> None:
         config = assignment.config
+        self._may_grow = may_grow
         self._assignment, self._config = assignment, config
         self._rank, self._workers = rank, workers
         self._tell, self._track, self._meeting = tell, track, meeting
-        self._train, self._validation = assignment.train.open(), assignment.validation.open()
+        self._train = assignment.train.open(workers)
+        self._validation = assignment.validation.open(workers)
         self._steps = steps_per_epoch(len(self._train), config.batch_size)
         self._checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
         weights = assignment.encoder_weights
@@ -107,6 +115,9 @@ class TrainingLoop:
 
     def run(self) -> str:
         """Train from the last finished epoch to the last one, then write the bundle.
+
+        Where more workers may take part, it ends with an epoch and writes no bundle: all begin
+        anew then.
 
         Returns:
             Why the run cannot go on, the same on all workers; empty if all is well.
@@ -129,6 +140,8 @@ class TrainingLoop:
                 self._write_preview(progress.epoch)
                 self._write_records(progress)
                 self._tell_epoch(record)
+            if self._grows(progress):
+                return ""
         if self._rank == 0:
             self._write_model(progress)
         return ""
@@ -152,6 +165,15 @@ class TrainingLoop:
             self._write_preview(epoch)
             self._write_records(progress)
         return progress
+
+    def _grows(self, progress: Progress) -> bool:
+        """Whether this is the end of an epoch after which more workers are to go on."""
+        config = self._config
+        if self._workers >= config.most_workers or progress.is_over(config.epochs, config.patience):
+            return False
+        grows = self._rank == 0 and self._may_grow()
+        with self._meeting(f"the end of epoch {progress.epoch}"):
+            return bool(self.network.sum_over_replicas(int(grows)))
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """One pass over the training part, then the scores; a record for metrics.jsonl."""
@@ -222,7 +244,7 @@ class TrainingLoop:
         draws, again = itertools.tee(draws)
         arrays = self._train.read(draw.indices for draw in draws)
         for draw, (images, masks) in zip(again, arrays, strict=True):
-            yield Batch(images, masks, draw.warps, draw.colours)
+            yield self.network.place(Batch(images, masks, draw.warps, draw.colours))
 
     def _rates(self, epoch: int, step: int) -> tuple[float, float]:
         """The learning rates of decoder and encoder at a step."""
@@ -305,7 +327,9 @@ class TrainingLoop:
         record = {**self._assignment.record, "metrics": metrics}
         if config.calibrate:
             record["temperature"] = calibrate(best, self._validation, config)
-        write_bundle(join_uri(self._assignment.output, "model"), best, config.labels, record)
+        uri = join_uri(self._assignment.output, "model")
+        value_range = self._assignment.train.reading.value_range
+        write_bundle(uri, best, config.labels, record, value_range)
 
 
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:

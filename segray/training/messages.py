@@ -7,8 +7,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segray.nodes import on_this_node
 from segray.ticker import ticking
 from segray.training.tracking import History
 
@@ -38,6 +38,7 @@ class _Mailbox:
         self._positions: dict[str, dict[int, Position]] = {}
         self._refusals: dict[str, str] = {}
         self._problem, self._told, self._ended = "", False, False
+        self._begun = self._may_grow = False
         self._history: History | None = None
 
     def put(self, line: str) -> None:
@@ -45,6 +46,8 @@ class _Mailbox:
 
     def set_history(self, history: History) -> None:
         self._history = history
+        # The run has come further: what was refused before is no obstacle to it.
+        self._refusals.clear()
 
     def take(self) -> tuple[list[str], History | None]:
         taken = self._lines, self._history
@@ -58,6 +61,7 @@ class _Mailbox:
         return self._positions.get(team, {})
 
     def start(self) -> None:
+        self._begun = True
         if self._problem and not self._told and not self._ended:
             self.put(self._problem)
         self.set_problem("", tell=False)
@@ -82,14 +86,25 @@ class _Mailbox:
     def has_ended(self) -> bool:
         return self._ended
 
+    def reset(self) -> None:
+        self._begun = self._may_grow = False
+
+    def has_begun(self) -> bool:
+        return self._begun
+
+    def set_may_grow(self, may_grow: bool) -> None:
+        self._may_grow = may_grow
+
+    def may_grow(self) -> bool:
+        return self._may_grow
+
 
 class Messages:
     """A mailbox that any process of the cluster can write to; call it with a line."""
 
     def __init__(self) -> None:
-        # On the driver's own node: no other node's end takes it away.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._mailbox: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
+        mailbox = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_Mailbox)
+        self._mailbox: Any = mailbox.remote()
 
     def __call__(self, line: str) -> None:
         """Send a line, without waiting for it to arrive."""
@@ -172,6 +187,40 @@ class Messages:
         """
         ended: bool = self._ask("has_ended")
         return ended
+
+    def reset(self) -> None:
+        """Say that other workers are about to begin, and that there is no room for more of them.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        self._ask("reset")
+
+    def has_begun(self) -> bool:
+        """Whether the workers have begun.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        begun: bool = self._ask("has_begun")
+        return begun
+
+    def set_may_grow(self, may_grow: bool) -> None:
+        """Say whether there is room for more workers.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        self._ask("set_may_grow", may_grow)
+
+    def may_grow(self) -> bool:
+        """Whether there is room for more workers.
+
+        Raises:
+            RayError: the mailbox is gone, or does not answer within a minute.
+        """
+        may_grow: bool = self._ask("may_grow")
+        return may_grow
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         answer = getattr(self._mailbox, method).remote(*arguments)

@@ -95,6 +95,16 @@ class TrainableNetwork:
             step.get_concrete_function()
             self._steps[fine] = step
 
+    def place(self, batch: Batch) -> Batch:
+        """Put a batch where it is computed on: in the memory of the GPU, if there is one to use.
+
+        Done ahead of the step, as in another thread, it takes no time of the GPU's.
+        """
+        if not self._config.use_gpu:
+            return batch
+        with tf.device("/GPU:0"):
+            return Batch(*(tf.identity(column) for column in vars(batch).values()))
+
     def train(self, batch: Batch, rates: tuple[float, float]) -> tf.Tensor:
         """Take one step; every replica calls it with its own share of the global batch.
 

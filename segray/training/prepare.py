@@ -11,7 +11,7 @@ from segray.model.bundle import has_bundle
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.packages import package_versions
 from segray.storage.files import child_names, read_bytes, write_bytes
-from segray.storage.labelled import digest_pair
+from segray.storage.labelled import Reading, digest_pair
 from segray.storage.lock import LOCK
 from segray.storage.manifest import DATASET, read_dataset, read_manifest
 from segray.storage.pairs import Pair, find_pairs, split_pairs
@@ -38,7 +38,15 @@ _COMPARED = 8
 _FEW = 10
 
 # Where the data lies.
-_DATA_SETTINGS = ("images", "masks", "pairs", "validation_images", "validation_masks")
+_DATA_SETTINGS = (
+    "images",
+    "masks",
+    "image_suffix",
+    "mask_suffix",
+    "pairs",
+    "validation_images",
+    "validation_masks",
+)
 
 # Settings that may differ when a run goes on: where the data lies (its content is compared), and
 # what changes how fast the run goes, but for rounding not what comes out.
@@ -51,6 +59,7 @@ _FREE_SETTINGS = (
     "max_error_rate",
     "max_restarts",
     "mlflow",
+    "lock",
     "stall_timeout",
 )
 
@@ -70,6 +79,8 @@ class Preparation:
         skipped: the files that belong to no pair.
         encoder_weights: the content of the weights file, or None; empty where the run has got
             beyond it.
+        reading: of a resumed run, how its files are read; None of a new one, which has to find it
+            out.
     """
 
     config: TrainConfig
@@ -80,6 +91,7 @@ class Preparation:
     validation: list[Pair]
     skipped: list[Skipped]
     encoder_weights: bytes | None
+    reading: Reading | None = None
 
 
 def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Preparation:
@@ -138,7 +150,8 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     # What a checkpoint or the model itself holds is not read again: the file may be gone by now.
     known = config.encoder_weights != "none" and _has_learned(output)
     weights = b"" if known else read_encoder_weights(config.encoder_weights)
-    return Preparation(config, output, resumed, False, train, validation, skipped, weights)
+    reading = Reading.from_json(marker["reading"]) if marker else None
+    return Preparation(config, output, resumed, False, train, validation, skipped, weights, reading)
 
 
 def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) -> None:
@@ -189,6 +202,7 @@ def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
 def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipped]]:
     """The pairs to train on, those to validate on if they are named, and files without a pair."""
     skipped: list[Skipped] = []
+    suffixes = config.image_suffix, config.mask_suffix
     if config.pairs:
         parts = read_manifest(config.pairs)
         pairs, validation = parts.get("train", []), parts.get("validation", [])
@@ -197,10 +211,10 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
     else:
         assert config.images
         assert config.masks
-        found = find_pairs(config.images, config.masks)
+        found = find_pairs(config.images, config.masks, *suffixes)
         pairs, validation, skipped = found.pairs, [], found.skipped
     if config.validation_images and config.validation_masks:
-        other = find_pairs(config.validation_images, config.validation_masks)
+        other = find_pairs(config.validation_images, config.validation_masks, *suffixes)
         skipped = skipped + other.skipped
         validation = other.pairs
         learned = {pair.image for pair in pairs}
@@ -238,8 +252,14 @@ def _take_up(
     return parts["train"], parts["validation"]
 
 
-def write_marker(output: str, config: TrainConfig, data_fingerprint: str) -> None:
+def write_marker(output: str, config: TrainConfig, data_fingerprint: str, reading: Reading) -> None:
     """Note what a run is started with; from then on the folder is its own.
+
+    Args:
+        output: the URI of the folder.
+        config: of the run.
+        data_fingerprint: of its data.
+        reading: how the files of its pairs are read.
 
     Raises:
         InputError: it cannot be written.
@@ -247,6 +267,7 @@ def write_marker(output: str, config: TrainConfig, data_fingerprint: str) -> Non
     document = {
         "configuration": config.to_json(),
         "data_fingerprint": data_fingerprint,
+        "reading": reading.to_json(),
         "versions": package_versions(*_PACKAGES),
     }
     write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())

@@ -5,7 +5,6 @@ import json
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,10 @@ from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION, has_bundle
 from segray.model.encoder import read_encoder_weights
-from segray.progress import ProgressLine
+from segray.nodes import (
+    SharedFiles,
+    worker_nodes,
+)
 from segray.storage.files import read_bytes, remove, remove_partial
 from segray.storage.lock import hold_lock
 from segray.storage.skipped import check_error_rate, write_skipped
@@ -25,8 +27,8 @@ from segray.storage.uri import exists, join_uri
 from segray.ticker import ticking
 from segray.training.checkpoint import Checkpoints
 from segray.training.dataset import DataSet
-from segray.training.examples import decode_pairs
 from segray.training.fit import fit
+from segray.training.gathering import gather_data
 from segray.training.loop import Assignment
 from segray.training.prepare import (
     EVALUATION,
@@ -40,8 +42,6 @@ from segray.training.prepare import (
 from segray.training.tracking import History, tracking
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-# The part of a node's object store that decoded examples may take.
-_STORE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
         InputError: something the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    with hold_lock(output, tell) as check_lock, _ending_with(check_lock):
+    with hold_lock(output, tell, config.lock) as check_lock, _ending_with(check_lock):
         if exists(join_uri(output, MARKER)) != preparation.resumed:
             raise InputError(f"another run has begun or removed {output} just now: run again")
         # A finished run needs its data no more.
@@ -155,9 +155,12 @@ def _learn(
         elif weights == b"":
             # No checkpoint that is there is whole: the run begins anew.
             weights = read_encoder_weights(config.encoder_weights)
+    if config.use_gpu:
+        _tell_of_holders(data, tell)
     assignment = Assignment(
         config=config,
         output=output,
+        shared=SharedFiles.of({"--output": join_uri(output, MARKER)}),
         train=data.train.examples,
         validation=data.validation.examples,
         class_weights=config.weigh_classes(data.train.class_pixels.sum(axis=0)),
@@ -165,6 +168,17 @@ def _learn(
         record=record,
     )
     fit(assignment, tell, track)
+
+
+def _tell_of_holders(data: DataSet, tell: Callable[[str], None]) -> None:
+    """Say which nodes cost money without computing, for the examples that they hold."""
+    holders = data.train.examples.holders() | data.validation.examples.holders()
+    idle = [n for n in worker_nodes() if n.id in holders and not n.total.get("GPU")]
+    if idle:
+        tell(
+            f"{len(idle)} node(s) without a GPU stay up as long as this run, for the decoded "
+            "examples that they hold; with --cache none they may go"
+        )
 
 
 def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
@@ -175,8 +189,9 @@ def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], Non
         data.validation.examples.pairs,
         join_uri(output, EVALUATION),
         tell,
-        # Without workers the GPU is this process's own.
-        use_gpu=config.use_gpu and config.workers > 0,
+        use_gpu=config.workers_use_gpu,
+        shared=data.validation.examples.shared,
+        mask_orientation=data.reading.mask_orientation,
         configuration=config.to_json(),
     )
     if evaluation.skipped:
@@ -191,7 +206,7 @@ def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], Non
 
 def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
     """Decode the data, and make the folder this run's or make sure that it is."""
-    data = _decode(preparation, tell)
+    data = gather_data(preparation, tell)
     if preparation.resumed:
         data.check(preparation.output, preparation.train + preparation.validation)
     else:
@@ -205,48 +220,8 @@ def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
         )
     if not preparation.resumed:
         data.write(preparation.output)
-        write_marker(preparation.output, preparation.config, data.fingerprint)
+        write_marker(preparation.output, preparation.config, data.fingerprint, data.reading)
     return data
-
-
-def _decode(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
-    """The examples to train on and to validate on."""
-    config = preparation.config
-    total = len(preparation.train) + len(preparation.validation)
-    keep = _fits(preparation, tell)
-    started = time.monotonic()
-    progress = ProgressLine("decoding", "pairs", total, tell)
-    train, validation = (
-        decode_pairs(pairs, config.labels, size, keep, progress.add)
-        for pairs, size in (
-            (preparation.train, config.training_size),
-            (preparation.validation, config.image_size),
-        )
-    )
-    tell(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
-    return DataSet(train, validation)
-
-
-def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
-    """Whether the decoded examples are to be kept in Ray's object store."""
-    config = preparation.config
-    pixels = len(preparation.train) * config.training_size**2
-    pixels += len(preparation.validation) * config.image_size**2
-    needed = pixels * (3 + 1)
-    # Each node that trains maps all examples, so they have to fit into the smallest store.
-    stores = [
-        node["Resources"].get("object_store_memory", 0.0)
-        for node in ray.nodes()
-        if node["Alive"] and node["Resources"].get("CPU")
-    ]
-    room = _STORE_SHARE * min(stores, default=0.0)
-    keep = needed <= room if config.cache == "auto" else config.cache == "memory"
-    where = "are kept in memory" if keep else "are decoded anew each epoch"
-    tell(
-        f"examples take {needed / 1e9:.2f} GB decoded, of {room / 1e9:.2f} GB that they may take: "
-        f"they {where}"
-    )
-    return keep
 
 
 def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
@@ -268,14 +243,18 @@ def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str
 
 def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
     """Refuse a part with nothing to learn or to score, and name the classes that are not there."""
-    names = preparation.config.labels.names
+    labels = preparation.config.labels
+    names = labels.names
     for what, part in (("training", data.train), ("validation", data.validation)):
         pixels = part.class_pixels.sum(axis=0)
         if not pixels.any():
             raise InputError(
                 f"no pixel of the {what} part is labelled: every value there is one of "
-                "--ignore-values"
+                "--ignore-values, or ignored by --ignore-others"
             )
+        if labels.others_ignored:
+            share = 1 - pixels.sum() / (len(part.examples) * part.examples.image_size**2)
+            tell(f"{share:.1%} of the pixels of the {what} part are ignored")
         absent = [name for name, count in zip(names, pixels, strict=True) if not count]
         if absent:
             tell(f"no pixel of the {what} part is of the class {' or '.join(absent)}")

@@ -8,11 +8,10 @@ import ray.train
 import tensorflow as tf
 
 from segray.errors import InputError
-from segray.storage.uri import exists, join_uri
+from segray.model.predictor import find_tensorflow_gpus
 from segray.training.config import TrainConfig
 from segray.training.loop import Assignment, TrainingLoop
 from segray.training.messages import Messages
-from segray.training.prepare import MARKER
 from segray.training.watchdog import Watchdog
 
 
@@ -22,13 +21,13 @@ def train_worker(settings: dict[str, Any]) -> None:
     messages: Messages = settings["messages"]
     if messages.has_ended():
         return
-    if not exists(join_uri(assignment.output, MARKER)):
-        problem = (
-            f"{assignment.output} is not the same folder on every node: give an --output in S3 or "
-            "on a file system that all nodes share"
-        )
-        messages.end(problem)
-        raise InputError(problem)
+    try:
+        assignment.shared.check()
+        find_gpus(assignment.config)
+    except InputError as error:
+        # No restart would mend it.
+        messages.end(str(error))
+        raise
     # Ray Train has found a free port for each worker.
     addresses: list[str] = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
     try:
@@ -47,7 +46,7 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
     rank, workers = context.get_world_rank(), context.get_world_size()
     if rank == 0:
         messages.start()
-    parts = assignment.config.count_parts(threads)
+    parts = assignment.config.count_parts(threads, workers)
     set_up_tensorflow(assignment.config, threads, parts)
     watchdog = Watchdog(messages, addresses, rank, assignment.config.stall_timeout)
     with watchdog.running():
@@ -62,7 +61,17 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
             track=messages.set_history,
             meeting=watchdog.meeting,
             parts=parts,
+            may_grow=messages.may_grow,
         ).run()
+
+
+def find_gpus(config: TrainConfig) -> list[Any]:
+    """The GPUs that this process is to train on; none without --use-gpu.
+
+    Raises:
+        InputError: there is none to use.
+    """
+    return find_tensorflow_gpus() if config.use_gpu else []
 
 
 def set_up_tensorflow(config: TrainConfig, threads: int = 0, parts: int = 1) -> None:
@@ -79,19 +88,17 @@ def set_up_tensorflow(config: TrainConfig, threads: int = 0, parts: int = 1) -> 
     """
     import keras
 
-    gpus = tf.config.list_physical_devices("GPU") if config.use_gpu else []
-    if config.use_gpu and not gpus:
-        raise InputError(
-            "--use-gpu: TensorFlow finds no GPU here: install what it needs on each node with pip "
-            "install '.[gpu]', or leave the flag out"
-        )
+    gpus = find_gpus(config)
     try:
         if threads:
             # With a part of the batch for each core, a layer needs no more than one.
             tf.config.threading.set_intra_op_parallelism_threads(1 if parts == threads else threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
-        # Of a GPU that nobody gave it, TensorFlow would take all the memory.
+        # Of a GPU that nobody gave it, TensorFlow would take all the memory; of its own it takes
+        # what it needs.
         tf.config.set_visible_devices(gpus, "GPU")
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError as error:
         raise InputError(
             "TensorFlow has run in this process before, on other devices or threads: train in a "

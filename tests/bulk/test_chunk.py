@@ -11,6 +11,7 @@ import pytest
 from segray.bulk.chunk import ChunkSegmenter, Orders
 from segray.bulk.tally import Tally
 from segray.model.bundle import ONNX, open_bundle
+from segray.model.predictor import load_predictor
 from segray.storage.listing import Entry
 from segray.storage.s3 import forget_client
 from tests.endpoints.server import Head, Server, read_head
@@ -18,7 +19,8 @@ from tests.endpoints.server import Head, Server, read_head
 
 def make_segmenter(bundle_uri: str, output: Path) -> ChunkSegmenter:
     bundle = open_bundle(bundle_uri, [ONNX])
-    return ChunkSegmenter(Orders(bundle, "onnx", str(output), "original", 8, 2), Tally())
+    orders = Orders(bundle, str(output), "original", 8, 2)
+    return ChunkSegmenter(orders, load_predictor(bundle, "onnx", 2), Tally())
 
 
 class _Store(Server):

@@ -9,30 +9,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests.processes import ray_cluster
 from tests.support import draw_picture, encode
 
 ROOT = Path(__file__).parent.parent.parent
-_RAY = """
-import sys, ray
-ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-print("address", ray.get_runtime_context().gcs_address, flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture
 def one_cpu() -> Iterator[str]:
     """The address of a cluster that has a single CPU."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _RAY],
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        yield next(line.split()[1] for line in process.stdout if line.startswith("address"))
-        process.communicate(timeout=60)
+    with ray_cluster({**os.environ, "RAY_AUTH_MODE": "disabled"}) as address:
+        yield address
 
 
 def test_one_cpu_is_enough(one_cpu: str, bundle_uri: str, tmp_path: Path) -> None:

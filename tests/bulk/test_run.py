@@ -18,8 +18,8 @@ from segray.bulk.chunk import ChunkSegmenter
 from segray.bulk.config import SegmentConfig
 from segray.bulk.outcome import settle
 from segray.bulk.plan import make_plan
-from segray.bulk.run import make_orders
 from segray.bulk.tally import Tally
+from segray.bulk.work import make_orders, predictor_loader
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
@@ -274,6 +274,20 @@ def test_another_model_size_is_refused_and_overwriting_begins_anew(
     assert [mask.shape for mask in masks] == [(64, 64)] * 4
 
 
+def test_what_keeps_a_run_from_starting_deletes_nothing(
+    images: Path, config: SegmentConfig
+) -> None:
+    run(config)
+    before = read_bytes(join_uri(config.output, "run.json"))
+    (images / "new.jpg").write_bytes(GOOD["a.jpg"])  # so that there is something to do
+    for overwrite in (False, True):
+        refused = dataclasses.replace(config, engine="onnx", use_gpu=True, overwrite=overwrite)
+        with pytest.raises(InputError, match="no GPU can be used"):
+            run(refused)
+        assert len(rows(config.output, "results")) == 4
+        assert read_bytes(join_uri(config.output, "run.json")) == before
+
+
 def test_patterns_and_suffixes_choose_the_images(images: Path, config: SegmentConfig) -> None:
     (images / "old" / "er").mkdir(parents=True)
     (images / "old" / "er" / "9.jpg").write_bytes(GOOD["a.jpg"])
@@ -361,7 +375,7 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
         pq.write_table(table, tmp_path / "tables" / f"{number}.parquet")
     config = dataclasses.replace(config, images=None, manifest=f"{tmp_path}/tables")
     with make_plan(config, print) as plan:
-        segmenter = ChunkSegmenter(make_orders(plan, 1), Tally())
+        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
         for part in range(2):
             [entries] = plan.search.missing(part, plan.done, lambda found: None)
             segmenter.segment(entries)
@@ -391,7 +405,7 @@ def test_an_image_that_vanished_is_an_error_of_fetching(
         # The search lists it again, and has the size and the ETag of the first listing no more.
         listed = next(plan.search.missing(0, plan.done, lambda found: None))
         remove(f"{bucket}/goes.png")
-        segmenter = ChunkSegmenter(make_orders(plan, 1), Tally())
+        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
         segmenter.segment(listed)
     [row] = rows(config.output, "errors")
     assert (row["stage"], row["error"]) == ("fetch", "NotFound")
@@ -442,7 +456,8 @@ def test_an_output_that_cannot_be_written_is_named(
     config = SegmentConfig(
         model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
     )
-    plan_only(config)
+    with make_plan(config, print) as plan:
+        plan.claim(print)
     (tmp_path / "out" / "results").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot .*out/results") as caught:
         run(config, on_ray)

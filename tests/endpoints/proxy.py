@@ -50,6 +50,7 @@ class FaultyProxy(Server):
         url: of the proxy; give it as AWS_ENDPOINT_URL.
         requests: how many came, by method.
         gets: how many GETs of each object came, by ``bucket/key``.
+        askers: how many requests came, by the address that they came from.
         faults: how many requests were spoilt, by fault.
         connections: how many connections were opened to the proxy.
         most_at_once: the largest number of requests that were under way together.
@@ -85,6 +86,7 @@ class FaultyProxy(Server):
         self._writes, self._listings, self._pause = writes, listings, pause
         self.requests: Counter[str] = Counter()
         self.gets: Counter[str] = Counter()
+        self.askers: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.connections = 0
         self.most_at_once = 0
@@ -97,6 +99,7 @@ class FaultyProxy(Server):
         upstream = _Upstream(self._target)
         try:
             while request := await read_head(reader):
+                self.askers[writer.get_extra_info("peername")[0]] += 1
                 self._at_once += 1
                 self.most_at_once = max(self.most_at_once, self._at_once)
                 try:
@@ -146,6 +149,27 @@ class FaultyProxy(Server):
                 await writer.drain()
         await writer.drain()
         return is_framed
+
+    async def refuse(
+        self,
+        request: Head,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        status: bytes,
+        code: bytes,
+        message: bytes,
+    ) -> bool:
+        """Answer a request with an error; the connection can take another one."""
+        if request.get(b"expect"):
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        async for _ in read_body(reader, request):
+            pass
+        error = _error(status, code, message)
+        # The answer to a HEAD has no body.
+        is_head = request.start.startswith(b"HEAD ")
+        writer.write(error.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if is_head else error)
+        await writer.drain()
+        return True
 
     def _draw(self, method: bytes, target: bytes) -> tuple[str, random.Random]:
         """The fault of this request, "" for none, and what draws the rest of it."""
@@ -254,10 +278,10 @@ class _Upstream:
             self._streams = None
 
 
-def _error(status: bytes, code: bytes) -> bytes:
+def _error(status: bytes, code: bytes, message: bytes = b"A fault that a test asked for.") -> bytes:
     body = (
         b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>%b</Code>'
-        b"<Message>A fault that a test asked for.</Message></Error>" % code
+        b"<Message>%b</Message></Error>" % (code, message)
     )
     fields = [(b"Content-Type", b"application/xml"), (b"Content-Length", b"%d" % len(body))]
     return Head(b"HTTP/1.1 " + status, fields).to_bytes() + body

@@ -1,6 +1,7 @@
 """An HTTP/1.1 server on loopback that sees and sends every byte of a message as it is."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -116,9 +117,11 @@ class Server:
     """Listens in a thread, with an event loop of its own, as long as its ``with`` block lasts.
 
     Attributes:
+        listener: the socket that it listens on; None for a port of loopback of its own.
         url: of the server, once it listens.
     """
 
+    listener: socket.socket | None = None
     url: str
 
     def __enter__(self) -> Self:
@@ -126,8 +129,10 @@ class Server:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._conversations: set[asyncio.Task[None]] = set()
-        self._server = self._call(asyncio.start_server(self._converse, "127.0.0.1", backlog=512))
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        listener = self.listener or socket.create_server(("127.0.0.1", 0))
+        self._server = self._call(asyncio.start_server(self._converse, sock=listener, backlog=512))
+        host, port = listener.getsockname()
+        self.url = f"http://{host}:{port}"
         return self
 
     def __exit__(self, *_: object) -> None:

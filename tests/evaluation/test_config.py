@@ -18,11 +18,11 @@ from tests.support import write_shapes
         ({"masks": "m"}, ["--images and --masks go together"]),
         ({"images": "i", "masks": "m", "pairs": "p"}, ["--pairs", "leave out --images"]),
         ({"split": "test"}, ["--split", "--pairs"]),
+        ({"pairs": "p", "mask_suffix": "_mask"}, ["--mask-suffix", "--masks"]),
         ({"pairs": "p", "split": "tset"}, ["--split tset", "train, validation, test"]),
         ({"workers": 0}, ["--workers must be at least 1"]),
         ({"batch_size": 0}, ["--batch-size must be at least 1"]),
         ({"max_error_rate": 1.5}, ["--max-error-rate"]),
-        ({"use_gpu": True, "engine": "onnx"}, ["--engine onnx runs on CPUs"]),
     ],
 )
 def test_flags_that_do_not_go_are_refused(flags: dict, parts: list[str]) -> None:
@@ -61,6 +61,7 @@ DATA = {"images": "data/images", "masks": "data/masks"}
         ({}, ["output/train/model", "model.json is missing", "jobs/train.py"]),
         ({"model": "bundle", **DATA, "images": "nowhere"}, ["nowhere", "no such"]),
         ({"model": "bundle", **DATA, "masks": "empty"}, ["no mask found", "empty"]),
+        ({"model": "bundle", **DATA, "masks": "data/images"}, ["data/images", "--mask-suffix"]),
         ({"model": "bundle", **DATA, "output": "other"}, ["no evaluation", "notes.txt"]),
         ({"model": "bundle", "pairs": "lost.csv"}, ["lost.csv", "no such file"]),
         ({"model": "bundle", "pairs": "pairs.csv", "split": "test"}, ["--split validation"]),
@@ -83,6 +84,17 @@ def test_pairs_come_from_two_folders_or_from_a_split_of_a_manifest(folder: Path)
     [pair] = prepare_evaluation(config, print).pairing.pairs
     assert pair.image == str(folder / "data" / "images" / "shape_0.jpg")
     assert pair.mask == str(folder / "data" / "masks" / "shape_0.png")
+
+
+def test_a_suffix_tells_masks_from_images_in_one_folder(folder: Path) -> None:
+    for mask in Path("data", "masks").iterdir():
+        mask.rename(Path("data", "images", f"{mask.stem}_mask.png"))
+    both = {"images": "data/images", "masks": "data/images", "mask_suffix": "_mask"}
+    found = prepare_evaluation(EvaluateConfig(model="bundle", **both), print).pairing
+    assert [(Path(p.image).name, Path(p.mask).name) for p in found.pairs] == [
+        (f"shape_{n}.jpg", f"shape_{n}_mask.png") for n in range(3)
+    ]
+    assert found.skipped == []
 
 
 @pytest.mark.parametrize("split", ["", "validation", "test"])

@@ -309,3 +309,21 @@ def test_no_pair_is_refused(bundle_uri: str, tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="no labelled pair"):
         evaluate_pairs(bundle_uri, [], str(tmp_path), print)
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "onnx"])
+def test_a_gpu_that_the_engine_does_not_see_is_refused_in_a_line(
+    engine: str, bundle_uri: str, tmp_path: Path
+) -> None:
+    """Ray counts a GPU here, and there is none; nothing is scored on the CPU instead."""
+    from segray.evaluation.run import evaluate_pairs
+
+    pair = Pair("one", str(tmp_path / "one.jpg"), str(tmp_path / "one.png"))
+    with pytest.raises(InputError, match="--use-gpu") as refused:
+        evaluate_pairs(
+            *(bundle_uri, [pair], str(tmp_path / "out"), lambda line: None),
+            use_gpu=True,
+            engine=engine,
+        )
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()

@@ -34,6 +34,7 @@ def count_one(truth: npt.NDArray[np.uint8], logits: npt.NDArray[np.float32]) -> 
     row = {
         **{"number": 7, "image": "i.jpg", "mask": "m.png", "reason": None},
         **{"height": truth.shape[0], "width": truth.shape[1]},
+        **{"says": "nothing", "turned": False},
         **{"truth": pack(truth), "logits": logits.tobytes()},
     }
     [counted] = count(pa.Table.from_pylist([row]), LABELS, len(logits)).to_pylist()

@@ -79,13 +79,13 @@ def exported(output: str) -> dict[str, str]:
     return {key: uri for key, uri in keys.items() if key.endswith((".png", ".jpg"))}
 
 
-def read_mask(uri: str) -> npt.NDArray[np.uint8]:
+def read_mask(uri: str, mode: str = "L") -> npt.NDArray[np.uint8]:
     with Image.open(io.BytesIO(read_bytes(uri))) as image:
-        assert image.mode == "P"
+        assert image.mode == mode
         return np.asarray(image)
 
 
-def check_masks(made: Made, output: str) -> None:
+def check_masks(made: Made, output: str, mode: str = "L") -> None:
     """Every image of the manifest has its mask, under its own name, and nothing else is there."""
     found = exported(output)
     assert sorted(found) == sorted(
@@ -93,7 +93,7 @@ def check_masks(made: Made, output: str) -> None:
     )
     for entry in made.entries:
         uri = found[f"{entry.uri.removeprefix(made.images + '/')}.png"]
-        assert np.array_equal(read_mask(uri), made.masks[entry.uri])
+        assert np.array_equal(read_mask(uri, mode), made.masks[entry.uri])
 
 
 def check_annotations(made: Made, output: str, tmp_path: Path) -> None:
@@ -146,6 +146,32 @@ def test_each_mask_is_a_file_and_a_second_run_writes_what_is_missing(folder: str
     if not output.startswith("s3://"):  # its ETags are of the content, a disk's of the time
         after = {entry.uri: entry.etag for entry in list_entries(output)}
         assert {uri for uri in before if after[uri] != before[uri]} == set(lost)
+
+
+def test_every_program_reads_class_ids(tmp_path: Path) -> None:
+    """TensorFlow, and Keras with it, reads the greys of a palette's colours."""
+    import tensorflow as tf
+
+    made = make_segmentation(str(tmp_path), KEYS[:3])
+    run(made, f"{tmp_path}/masks", "png")
+    check_masks(made, f"{tmp_path}/masks")
+    for entry in made.entries:
+        png = read_bytes(f"{tmp_path}/masks/{entry.uri.removeprefix(made.images + '/')}.png")
+        ids = tf.io.decode_png(png, channels=1)[..., 0].numpy()
+        assert np.array_equal(ids, made.masks[entry.uri])
+
+
+def test_a_palette_shows_the_classes_in_their_colours(tmp_path: Path) -> None:
+    made = make_segmentation(str(tmp_path), KEYS[:3])
+    output = f"{tmp_path}/masks"
+    run(made, output, "png", palette=True)
+    check_masks(made, output, "P")
+    for uri in exported(output).values():
+        colours = np.array(LABELS.palette)[read_mask(uri, "P")]
+        with Image.open(uri) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), colours)
+    with pytest.raises(InputError, match="palette"):
+        run(made, output, "png")
 
 
 def test_new_and_changed_images_are_exported_and_gone_ones_are_not(folder: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.hostile import SECRET, forge_graph, forge_weights
 from tests.support import encode, free_port, write_shapes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -57,7 +58,7 @@ TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encode
         ([*TRAIN, "--classes", "box", "ground=2"], ["'box' is not name=value"]),
         ([*TRAIN, "--image-size", "100"], ["--image-size 100", "multiple of 32"]),
         ([*TRAIN, "--output", "other"], ["no training run", "different.png"]),
-        ([*TRAIN, "--workers", "3"], ["--batch-size 8", "--workers 3"]),
+        ([*TRAIN, "--workers", "9"], ["--batch-size 8", "--workers 9"]),
         ([*TRAIN, "--encoder-weights", "lost.h5"], ["--encoder-weights: ", "lost.h5: no such"]),
         ([*TRAIN, "--output", "data/note"], ["data/note", "it is a file", "another path"]),
         ([*TRAIN, "--output", "data/note/run"], ["data/note", "it is a file", "another path"]),
@@ -122,7 +123,6 @@ def test_a_mask_value_that_no_class_claims(data: Path) -> None:
         (["--images", "a", "--manifest", "b.csv"], ["leave out --images"]),
         (["--model", "bundle", "--manifest", "nowhere.csv"], ["nowhere.csv", "no such file"]),
         (["--max-error-rate", "7"], ["--max-error-rate"]),
-        (["--engine", "onnx", "--use-gpu"], ["--engine onnx runs on CPUs"]),
     ],
 )
 def test_segment(data: Path, bundle_uri: str, flags: list[str], parts: list[str]) -> None:
@@ -133,6 +133,52 @@ def test_segment(data: Path, bundle_uri: str, flags: list[str], parts: list[str]
     (data / "damaged" / "model.json").write_text(json.dumps(document))
     (data / "damaged" / "model.onnx").write_bytes(b"something else")
     check_refused(run_job("segment", *flags, cwd=data), *parts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("data outside", "a tensor's data lies outside of the file"),
+        ("an unknown operator", "the operator 'Frobnicate'"),
+        ("a terabyte of doublings", "numbers an image"),
+        ("another network", "1 convolutions and not 56"),
+    ],
+)
+def test_a_graph_from_somebody_else(data: Path, bundle_uri: str, kind: str, part: str) -> None:
+    forge_graph(bundle_uri, data / "foreign", kind)
+    (data / SECRET).write_bytes(bytes(64))
+    flags = ["--model", "foreign", "--images", "data/images", "--engine", "onnx"]
+    check_refused(run_job("segment", *flags, cwd=data), "foreign/model.onnx", part)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("data outside", "lies outside of the file"),
+        ("a terabyte, never written", "is written in chunks"),
+        ("another shape", "vars/1' is <f4 [4]"),
+    ],
+)
+@pytest.mark.parametrize("job", ["segment", "evaluate"])
+def test_weights_from_somebody_else(
+    job: str, data: Path, bundle_uri: str, kind: str, part: str
+) -> None:
+    forge_weights(bundle_uri, data / "foreign", kind)
+    flags = ["--model", "foreign", "--images", "data/images", "--engine", "tensorflow"]
+    if job == "evaluate":
+        flags += ["--masks", "data/masks"]
+    check_refused(run_job(job, *flags, cwd=data), "foreign/model.weights.h5", part)
+
+
+def test_a_gpu_that_is_not_there_is_refused(data: Path, bundle_uri: str) -> None:
+    """In the job's own process TensorFlow has notes of its own before the line."""
+    flags = ("--model", bundle_uri, "--images", "data/images", "--use-gpu", "--workers=0")
+    result = run_job("segment", *flags, cwd=data)
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    for part in ("error: --use-gpu", "TensorFlow sees none", "'.[gpu]'"):
+        assert part in line
+    assert "Traceback" not in result.stderr
 
 
 def test_a_flag_that_does_not_exist_is_explained(tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def test_the_model_has_the_eleven_classes_with_their_colours(streets: Streets) -
         "values": list(COLOURS),
         "ignored": [VOID],
         "coloured": True,
+        "others_ignored": False,
     }
     records = (streets.folder / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(records) == 2

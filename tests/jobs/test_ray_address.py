@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import ray_cluster
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -41,23 +43,10 @@ def test_the_address_of_the_jobs_api_is_no_cluster(bundle_uri: str, folder: Path
 
 
 def test_a_cluster_that_wants_a_token_is_named(bundle_uri: str, folder: Path) -> None:
-    script = (
-        "import sys, ray; ray.init('local', num_cpus=1, include_dashboard=False);"
-        "print('address', ray.get_runtime_context().gcs_address, flush=True); sys.stdin.read()"
-    )
     token = folder / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        env={**os.environ, **security},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as cluster:
-        assert cluster.stdout
-        address = next(x.split()[1] for x in cluster.stdout if x.startswith("address"))
+    with ray_cluster({**os.environ, **security}) as address:
         line = run_on(address, bundle_uri, folder)
-        cluster.communicate(timeout=60)
     assert line.startswith(f"error: Failed to connect to Ray cluster at {address}: ")
     assert "RAY_AUTH_TOKEN_PATH" in line

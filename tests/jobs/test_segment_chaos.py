@@ -168,7 +168,7 @@ def test_predictors_that_are_killed(
         run.await_rows(process)
         time.sleep(chance.uniform(0, 1))
         predictors = [
-            pid for pid, command in descendants(process.pid).items() if "Predictor" in command
+            pid for pid, command in descendants(process.pid).items() if "MapWorker" in command
         ]
         if predictors:
             kill(chance.choice(predictors))

@@ -41,6 +41,7 @@ def test_description_keeps_the_record_and_what_readers_need(
         "values": [1, 2, 3],
         "ignored": [255],
         "coloured": False,
+        "others_ignored": False,
     }
     assert [tuple(colour) for colour in document["palette"]] == list(labels.palette)
     assert document["architecture"]["classes"] == 3
@@ -141,6 +142,7 @@ def refusal(folder: Path, content: bytes) -> str:
         open_bundle(str(folder), [WEIGHTS, ONNX])
     message = str(caught.value)
     assert message.startswith(str(folder / DESCRIPTION)), message
+    assert len(message) < len(str(folder)) + 400
     assert "\n" not in message
     return message
 
@@ -172,6 +174,7 @@ def test_refuses_what_is_no_description(content: bytes, tmp_path: Path) -> None:
         ("format_version", "1\n2"),
         ("architecture.name", "deeplab"),
         ("architecture.name", ["mobilenetv2-unet\n"]),
+        ("architecture.name", "x" * 100_000),
     ],
 )
 def test_refuses_a_model_of_another_version_of_segray(
@@ -211,6 +214,21 @@ def test_refuses_a_model_of_another_version_of_segray(
         ("labels.values", [1, 2]),
         ("labels.values", [1, 2, -3]),
         ("labels.ignored", None),
+        ("architecture.classes", 10**9),
+        ("architecture.input_range", [float("nan"), 1.0]),
+        ("architecture.input_range", [-1.0, float("inf")]),
+        ("architecture.input_range", [1.0, -1.0]),
+        ("architecture.input_range", ["-1", "1"]),
+        ("architecture.input_range", [False, True]),
+        ("architecture.input_range", [-1.0]),
+        ("architecture.input_range", [10**400, 10**401]),
+        ("architecture.input_range", None),
+        ("architecture.even_upsampling", 1),
+        ("labels.values", [1, 2, 3.5]),
+        ("labels.values", [1, 2, True]),
+        ("labels.values", [1, 2, float("nan")]),
+        ("labels.ignored", [254.5]),
+        ("labels.names", ["pet", "background", "x" * 100_000]),
         ("labels.coloured", "no"),
         ("labels.coloured", None),
         ("sha256", "0" * 64),

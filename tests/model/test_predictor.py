@@ -1,13 +1,22 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
+from segray.errors import InputError
 from segray.model.bundle import ONNX, WEIGHTS, Bundle, open_bundle
-from segray.model.predictor import Engine, Predictor, choose_engine, load_predictor
+from segray.model.predictor import (
+    Engine,
+    Predictor,
+    _PaddedPredictor,
+    choose_engine,
+    load_gpu_predictor,
+    load_predictor,
+)
 from tests.support import IMAGE_SIZE, draw_batch, draw_picture
 
 if TYPE_CHECKING:
@@ -119,3 +128,31 @@ print(*{{name.partition(".")[0] for name in sys.modules}})
     modules = set(process.stdout.split())
     assert "onnxruntime" in modules
     assert not modules & {"tensorflow", "keras", "ray", "tf2onnx", "h5py"}
+
+
+def test_a_padded_batch_has_the_same_logits(onnx: Predictor) -> None:
+    images = draw_batch(5)
+
+    np.testing.assert_array_equal(_PaddedPredictor(onnx, 8).predict(images), onnx.predict(images))
+
+
+def test_a_gpu_sees_batches_of_one_size_only(onnx: Predictor) -> None:
+    sizes = set()
+
+    class Watched:
+        def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            sizes.add(len(images))
+            return onnx.predict(images)
+
+    padded = _PaddedPredictor(Watched(), 4)
+    for count in (4, 3, 1):
+        assert padded.predict(draw_batch(count)).shape[0] == count
+    assert sizes == {4}
+
+
+@pytest.mark.parametrize("engine", ["onnx", "tensorflow"])
+def test_without_a_gpu_none_is_pretended(
+    bundle: Bundle, engine: Literal["onnx", "tensorflow"]
+) -> None:
+    with pytest.raises(InputError, match="--use-gpu: no GPU can be used on the node"):
+        load_gpu_predictor(bundle, engine, 8)

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segray.pixels import scaling
-from segray.pixels.decoding import FORMATS, DecodeError, read_mask_values, read_picture
+from segray.pixels import bands
+from segray.pixels.decoding import FORMATS, DecodeError, read_mask, read_picture
 from segray.pixels.limits import MAX_MEMORY, MEMORY
 from segray.pixels.sample import draw_sample
 from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
@@ -37,6 +37,10 @@ def refusal(read: Callable[[], object]) -> str:
     assert "\n" not in message
     assert len(message) < 400
     return message
+
+
+def read_mask_values(data: bytes, coloured: bool = False) -> npt.NDArray[Any]:
+    return read_mask(data, coloured).values
 
 
 def read_colours(data: bytes) -> npt.NDArray[Any]:
@@ -153,6 +157,7 @@ PLAIN = Image.new("RGB", (SIDE, SIDE), (90, 120, 40))
         (lambda: save(PLAIN, "JPEG", progressive=True), 6.1),
         (lambda: save(PLAIN.convert("CMYK"), "JPEG", progressive=True), 8.1),
         (lambda: save(PLAIN.convert("RGBA"), "PNG"), 4),
+        (lambda: save(PLAIN.convert("RGBA"), "PNG", exif=oriented(6)), 8),
         (lambda: save(PLAIN.quantize(2), "PNG"), 1),
         (lambda: save(Image.new("I;16", (SIDE, SIDE), 999), "PNG"), 4),
         (lambda: save(PLAIN, "WEBP", lossless=True, method=0), 16),
@@ -165,6 +170,7 @@ PLAIN = Image.new("RGB", (SIDE, SIDE), (90, 120, 40))
         "progressive",
         "cmyk",
         "rgba",
+        "turned",
         "palette",
         "16 bits",
         "webp",
@@ -205,7 +211,7 @@ def test_a_large_image_is_converted_in_bands_to_the_same_pixels(
     else:
         image = Image.fromarray((grain >> 8).astype(np.uint8)).convert("RGB").convert(mode)
     whole = read_picture(image, SIZE).pixels
-    monkeypatch.setattr(scaling, "_BAND_PIXELS", 1000)
+    monkeypatch.setattr(bands, "_BAND_PIXELS", 1000)
     assert np.abs(read_picture(image, SIZE).pixels.astype(int) - whole).max() <= 1
 
 
@@ -273,6 +279,29 @@ def test_every_exif_orientation_gives_the_upright_mask(
     stored = STORED[orientation](mask)
     values = read_mask_values(encode(stored, kind, exif=oriented(orientation)))
     assert values.tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize(
+    ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})]
+)
+def test_a_lossless_image_has_the_same_pixels_however_it_is_stored(
+    kind: str, options: dict[str, Any], orientation: int
+) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (203, 331, 3), dtype=np.uint8)
+    expected = read_picture(encode(upright, kind, **options), SIZE)
+    stored = encode(STORED[orientation](upright), kind, exif=oriented(orientation), **options)
+    picture = read_picture(stored, SIZE)
+    assert np.array_equal(picture.pixels, expected.pixels)
+    assert (picture.width, picture.height, picture.orientation) == (331, 203, orientation)
+    assert expected.orientation == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_mask_tells_the_orientation_of_its_file(kind: str) -> None:
+    mask = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert read_mask(encode(mask, kind, exif=oriented(7))).orientation == 7
+    assert read_mask(encode(mask, kind)).orientation == 1
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 300])
@@ -427,7 +456,8 @@ def test_what_is_no_image_is_refused_with_the_reason(
 def test_floating_point_pixels_are_refused() -> None:
     data = encode(np.ones((4, 4), dtype=np.float32), "TIFF")
     assert "floating-point" in refusal(lambda: read_picture(data, SIZE))
-    refusal(lambda: read_mask_values(data))
+    assert "floating-point" in refusal(lambda: read_mask_values(data))
+    assert "floating-point" in refusal(lambda: read_colours(data))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "GIF"])

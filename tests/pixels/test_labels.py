@@ -47,7 +47,7 @@ def test_a_name_that_sql_bears_is_accepted(name: str) -> None:
         (["pet=٣", "rest=0"], [], "'pet=٣'"),
         (["=1", "rest=0"], [], "''"),
         (["1st=1", "rest=0"], [], "'1st'"),
-        (["a pet=1", "rest=0"], [], "'a pet'"),
+        (["a.pet=1", "rest=0"], [], "'a.pet'"),
         (["pet;drop=1", "rest=0"], [], "'pet;drop'"),
         (["pet\n=1", "rest=0"], [], "pet"),
         (["x" * 64 + "=1", "rest=0"], [], "63 characters"),
@@ -187,7 +187,25 @@ def test_of_many_unclaimed_values_the_most_frequent_are_named() -> None:
         labels.to_class_ids(np.array([[100, 100, *range(10, 19)]], dtype=np.uint8))
     assert "100 in 2 pixels" in str(many.value)
     assert "13 in 1 pixel and 5 more, which" in str(many.value)
-    assert str(many.value).endswith("class for each, or with all of them in --ignore-values")
+    assert "class for each, or with --ignore-others" in str(many.value)
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_other_values_are_ignored_where_that_is_asked_for(coloured: bool) -> None:
+    words = ["pet=#000001", "background=#000002"] if coloured else ["pet=1", "background=2"]
+    labels = Labels.parse(words, others_ignored=True)
+    mask = np.array([[1, 2, 3], [0, 255, 65535]], dtype=np.uint32 if coloured else np.uint16)
+    expected = [[0, 1, IGNORED], [IGNORED, IGNORED, IGNORED]]
+    np.testing.assert_array_equal(labels.to_class_ids(mask), expected)
+    assert Labels.from_json(labels.to_json()) == labels
+
+
+def test_class_names_may_have_blanks_between_words() -> None:
+    labels = Labels.parse(["traffic light=6", "road=7"])
+    assert labels.names == ("traffic light", "road")
+    for name in (" light", "light ", "traffic\tlight", "traffic\nlight"):
+        with pytest.raises(InputError, match="class name"):
+            Labels.parse([f"{name}=6", "road=7"])
 
 
 def test_the_refusal_stays_short_with_many_classes() -> None:

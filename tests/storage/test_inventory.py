@@ -32,6 +32,28 @@ def test_a_csv_of_uris(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize("is_compressed", [False, True])
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_csv_of_another_country_s_spreadsheet(
+    tmp_path: Path,
+    s3: Callable[[str], str],
+    place: str,
+    is_compressed: bool,
+    delimiter: str,
+) -> None:
+    """As --pairs takes them."""
+    number = f"{ord(delimiter)}-{is_compressed}".lower()
+    folder = s3(f"semicolons-{number}") if place == "s3" else str(tmp_path)
+    lines = ["uri;label;size", "s3://b/a,b.jpg;x, y;7", '"s3://b/c;\td.jpg";;']
+    lines[:2] = [line.replace(";", delimiter) for line in lines[:2]]
+    lines[2] = lines[2].replace(";;", delimiter * 2)
+    content = ("\ufeff" + "\r\n".join(lines)).encode()
+    uri = f"{folder}/images.csv" + ".gz" * is_compressed
+    write_bytes(uri, gzip.compress(content) if is_compressed else content)
+    assert entries(uri) == [Entry("s3://b/a,b.jpg", 7, ""), Entry("s3://b/c;\td.jpg", None, "")]
+
+
 def test_a_folder_of_parquet_files_in_s3(s3: Callable[[str], str]) -> None:
     bucket = s3("inventories")
     for number in range(3):

@@ -20,7 +20,8 @@ from segray.storage.files import child_names, read_bytes, remove, write_bytes
 from segray.storage.lock import LOCK, hold_lock
 from segray.storage.s3 import forget_client
 from segray.storage.uri import exists, join_uri
-from tests.endpoints import FaultyProxy
+from tests.endpoints import CountingProxy, FaultyProxy, PeculiarStore
+from tests.endpoints.stores import asking
 
 HOLDER = """
 import sys, time
@@ -176,3 +177,72 @@ def test_a_lock_that_another_run_has_just_taken_is_not_released(s3: Callable[[st
     with hold_lock(output, print):
         write_bytes(join_uri(output, LOCK), b'{"run": "of someone else"}')
     assert child_names(output) == [LOCK]
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("way", ["conditions_ignored", "no_conditions"])
+@pytest.mark.parametrize("left", ["nothing", "of a dead run"])
+def test_a_store_without_conditional_writes_is_told_and_no_lock_is_left(
+    s3: Callable[[str], str], s3_endpoint: str, way: str, left: str
+) -> None:
+    """Nothing would keep a second run away from there."""
+    output = s3(f"{way}-{left}".replace("_", "-").replace(" ", "-")) + "/out"
+    if left != "nothing":
+        write_bytes(join_uri(output, LOCK), b'{"host": "elsewhere", "run": "x"}')
+    with (
+        PeculiarStore(s3_endpoint, way) as store,
+        asking(store.url),
+        pytest.raises(InputError, match=r"conditional writes.*--no-lock") as refusal,
+        hold_lock(output, print),
+    ):
+        pass
+    assert len(str(refusal.value).splitlines()) == 1
+    # It is no fault that may pass.
+    refused = f"PUT /{output.removeprefix('s3://')}/{LOCK} NotImplemented"
+    assert store.refused == [refused] * (way == "no_conditions")
+    # That of a run whose end was not seen is not removed where it could not be taken.
+    kept = way == "no_conditions" and left != "nothing"
+    assert child_names(output) == [LOCK] * kept
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_living_lock_is_not_overwritten_where_conditions_are_ignored(
+    s3: Callable[[str], str], s3_endpoint: str
+) -> None:
+    output = s3("ignored-and-alive") + "/out"
+    refused = pytest.raises(InputError, match="another run is at work on this output")
+    with held_by_another(output), PeculiarStore(s3_endpoint, "conditions_ignored") as store:
+        with asking(store.url), refused, hold_lock(output, print):
+            pass
+        beat = json.loads(read_bytes(join_uri(output, LOCK)))
+        assert beat["process"] != os.getpid()
+
+
+def test_what_the_look_at_a_store_costs(s3: Callable[[str], str], s3_endpoint: str) -> None:
+    output = s3("cost-of-a-lock") + "/out"
+    with CountingProxy(s3_endpoint) as proxy, asking(proxy.url), hold_lock(output, print):
+        # A look for another run, the lock, and once more to see it refused.
+        assert proxy.requests == {"GET": 1, "PUT": 2}
+
+
+def test_without_a_lock_nothing_is_written_and_the_user_is_told(s3: Callable[[str], str]) -> None:
+    output = s3("without-a-lock") + "/out"
+    lines: list[str] = []
+    with hold_lock(output, lines.append, False) as check, hold_lock(output, print, False):
+        check()
+        assert child_names(output) == []
+    assert len(lines) == 1
+    assert "--no-lock" in lines[0]
+    assert output in lines[0]
+
+
+def test_a_disk_is_locked_in_any_case(tmp_path: Path) -> None:
+    """Its lock needs no store, and nodes of a cluster are shown by it that they share the disk."""
+    output = str(tmp_path / "out")
+    lines: list[str] = []
+    with hold_lock(output, lines.append, False):
+        assert child_names(output) == [LOCK]
+        refused = pytest.raises(InputError, match="another run is at work on this output")
+        with refused, hold_lock(output, print, False):
+            pass
+    assert lines == []

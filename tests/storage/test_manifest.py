@@ -108,9 +108,9 @@ def test_absolute_paths_stand_for_themselves(
     else:
         # The tests' /data is a temporary folder.
         manifest, expected = f"{tmp_path}/data/sets/pairs", uri.replace("/data", f"{tmp_path}/data")
-    write_bytes(manifest, as_parquet({"image": [path], "mask": [path]}))
+    write_bytes(manifest, as_parquet({"image": [path], "mask": [f"{path}.png"]}))
     (pair,) = read_manifest(manifest)["train"]
-    assert (pair.image, pair.mask) == (expected, expected)
+    assert (pair.image, pair.mask) == (expected, f"{expected}.png")
 
 
 def test_without_splits_all_is_for_training(write: Callable[[bytes], str]) -> None:
@@ -196,7 +196,7 @@ def test_a_folder_of_parquet_files_is_one_manifest(
 
 
 def keys(folder: Path, images: list[str]) -> list[str]:
-    (folder / "pairs").write_bytes(as_csv({"image": images, "mask": images}))
+    (folder / "pairs").write_bytes(as_csv({"image": images, "mask": ["mask.png"] * len(images)}))
     return [pair.key for pair in read_manifest(str(folder / "pairs"))["train"]]
 
 
@@ -278,6 +278,16 @@ def test_an_image_that_is_listed_twice_is_refused_with_both_rows(
     message = refusal(uri)
     assert message.startswith(f"{uri}, line 4: the image {tmp_path}/a.jpg is listed before")
     assert f"in {uri}, line 2" in message
+
+
+@pytest.mark.parametrize("images", [["a.png", "b.png"], ["c.png", "a.png"]])
+def test_a_file_that_is_image_and_mask_is_refused_with_both_rows(
+    write: Callable[[bytes], str], images: list[str]
+) -> None:
+    message = refusal(write(as_csv({"image": images, "mask": ["a.png", "m.png"]})))
+    assert "a.png" in message
+    assert "line 2" in message
+    assert ("line 3" in message) == (images[0] == "c.png")
 
 
 def test_a_file_called_parquet_is_not_taken_for_a_csv(tmp_path: Path) -> None:

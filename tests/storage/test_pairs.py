@@ -92,6 +92,114 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         find_pairs(str(tmp_path / "nowhere"), str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("image_names", "mask_names", "suffixes"),
+    [
+        (["caf\u00e9.jpg"], ["cafe\u0301.png"], {}),
+        # As jobs/export.py names masks; the second where two images differ in their suffix alone.
+        (["a.jpg", "deep/b.tif"], ["a.jpg.png", "deep/b.tif.png"], {}),
+        (["a.jpg", "a.png"], ["a.jpg.png", "a.png.png"], {}),
+        (["a.jpg", "b.jpg"], ["a_mask.png", "b_mask.png"], {"mask_suffix": "_mask"}),
+        (["a.jpg", "b.jpg"], ["a_mask.png", "b_mask.png"], {"mask_suffix": "_mask.png"}),
+        (
+            ["aachen/a_0_leftImg8bit.png", "ulm/u_0_leftImg8bit.png"],
+            [
+                f"{place}_gtFine_{kind}"
+                for place in ("aachen/a_0", "ulm/u_0")
+                for kind in ("color.png", "instanceIds.png", "labelIds.png", "polygons.json")
+            ],
+            {"image_suffix": "_leftImg8bit", "mask_suffix": "_gtFine_labelIds"},
+        ),
+    ],
+    ids=["Unicode", "export", "export, one stem", "suffix", "suffix and format", "Cityscapes"],
+)
+def test_names_that_differ_as_they_do_in_public_sets_are_paired(
+    tmp_path: Path, image_names: list[str], mask_names: list[str], suffixes: dict[str, str]
+) -> None:
+    images, masks = touch(tmp_path / "i", *image_names), touch(tmp_path / "m", *mask_names)
+    found = find_pairs(images, masks, **suffixes)
+    assert [pair.image for pair in found.pairs] == [f"{images}/{name}" for name in image_names]
+    wanted = [name for name in mask_names if "color" not in name and "inst" not in name]
+    assert [p.mask for p in found.pairs] == [f"{masks}/{n}" for n in wanted if ".json" not in n]
+    assert found.skipped == []
+
+
+@pytest.mark.parametrize(
+    ("image_names", "mask_names", "named"),
+    [
+        (["e\u0301.jpg", "\u00e9.jpg", "b.jpg"], ["\u00e9.jpg.png", "b.jpg.png"], "\u00e9"),
+        (["a.jpg", "b.jpg"], ["a.jpg.png", "a.jpg.tif", "b.png"], "a.jpg"),
+    ],
+    ids=["images", "masks"],
+)
+def test_no_file_is_left_out_because_another_has_its_name(
+    tmp_path: Path, image_names: list[str], mask_names: list[str], named: str
+) -> None:
+    images, masks = touch(tmp_path / "i", *image_names), touch(tmp_path / "m", *mask_names)
+    with pytest.raises(InputError, match=f"share the name {named}"):
+        find_pairs(images, masks)
+
+
+def test_one_folder_holds_both_where_a_suffix_tells_them_apart(tmp_path: Path) -> None:
+    folder = touch(tmp_path, "x.tif", "x_masks.tif", "y.tif", "y_masks.tif", "alone.tif")
+    found = find_pairs(folder, folder, mask_suffix="_masks")
+    assert [(Path(p.image).name, Path(p.mask).name) for p in found.pairs] == [
+        ("x.tif", "x_masks.tif"),
+        ("y.tif", "y_masks.tif"),
+    ]
+    assert [Path(item.image or "").name for item in found.skipped] == ["alone.tif"]
+
+
+def test_one_folder_for_images_and_masks_is_refused(tmp_path: Path) -> None:
+    """Otherwise each file would be its own mask."""
+    folder = touch(tmp_path / "both", "x.png", "x_masks.png")
+    (tmp_path / "link").symlink_to(folder)
+    for other in (folder, f"{folder}/", f"{folder}/../both", str(tmp_path / "link")):
+        with pytest.raises(InputError, match="--mask-suffix"):
+            find_pairs(folder, other)
+
+
+@pytest.mark.parametrize("masks_within", [True, False])
+def test_a_folder_within_the_other_is_of_its_own_kind(tmp_path: Path, masks_within: bool) -> None:
+    outer = touch(tmp_path, "a.png", "b.png", "inner/a.png", "inner/b.png")
+    folders = (outer, f"{outer}/inner") if masks_within else (f"{outer}/inner", outer)
+    found = find_pairs(*folders)
+    assert [(p.image, p.mask) for p in found.pairs] == [
+        (f"{folders[0]}/{name}", f"{folders[1]}/{name}") for name in ("a.png", "b.png")
+    ]
+    assert found.skipped == []
+
+
+@pytest.mark.parametrize(
+    ("mask_name", "flag"),
+    [
+        ("a_mask.png", "--mask-suffix _mask"),
+        ("other.png", "--mask-suffix"),
+        ("other.png", "--pairs"),
+    ],
+)
+def test_names_that_do_not_match_get_the_flag_that_helps(
+    tmp_path: Path, mask_name: str, flag: str
+) -> None:
+    images, masks = touch(tmp_path / "i", "a.jpg"), touch(tmp_path / "m", mask_name)
+    with pytest.raises(InputError, match=flag):
+        find_pairs(images, masks)
+
+
+@pytest.mark.parametrize("suffixes", [{"mask_suffix": "_mask"}, {"image_suffix": "_img"}])
+def test_a_suffix_that_no_name_has_is_named(tmp_path: Path, suffixes: dict[str, str]) -> None:
+    images, masks = touch(tmp_path / "i", "a.jpg"), touch(tmp_path / "m", "a.png")
+    [(name, suffix)] = suffixes.items()
+    with pytest.raises(InputError, match=f"{suffix}.*--{name.replace('_', '-')}"):
+        find_pairs(images, masks, **suffixes)
+
+
+def test_a_file_of_annotations_is_no_folder_of_masks(tmp_path: Path) -> None:
+    images, masks = touch(tmp_path / "i", "a.jpg"), touch(tmp_path / "m", "instances.json")
+    with pytest.raises(InputError, match=r"instances\.json.*folder of masks.*docs/data\.md"):
+        find_pairs(images, f"{masks}/instances.json")
+
+
 def numbered(count: int) -> list[Pair]:
     return [Pair(str(i), f"{i}.jpg", f"{i}.png") for i in range(count)]
 

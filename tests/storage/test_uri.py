@@ -5,7 +5,31 @@ from pathlib import Path
 import pytest
 
 from segray.errors import InputError
+from segray.storage.s3 import split_uri
 from segray.storage.uri import absolute_uri, describe_error, is_local, join_uri
+
+POINT = "arn:aws:s3:us-west-2:123456789012:accesspoint/name"
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "key"),
+    [
+        ("s3://bucket", "bucket", ""),
+        ("s3://bucket/a/b", "bucket", "a/b"),
+        ("s3://bucket//a", "bucket", "/a"),
+        (f"s3://{POINT}", POINT, ""),
+        (f"s3://{POINT}/a/b", POINT, "a/b"),
+        (f"s3://{POINT}//a\nb", POINT, "/a\nb"),
+        (f"s3://{POINT.replace('/', ':')}/a", POINT.replace("/", ":"), "a"),
+        (
+            "s3://arn:aws-cn:s3-outposts:cn-north-1:123456789012:outpost/op-1/accesspoint/name/a",
+            "arn:aws-cn:s3-outposts:cn-north-1:123456789012:outpost/op-1/accesspoint/name",
+            "a",
+        ),
+    ],
+)
+def test_the_arn_of_an_access_point_stands_for_a_bucket(uri: str, bucket: str, key: str) -> None:
+    assert split_uri(uri) == (bucket, key)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +44,8 @@ from segray.storage.uri import absolute_uri, describe_error, is_local, join_uri
         ("s3://bucket/a/b", "s3://bucket/a/b"),
         ("s3://bucket/a/b//", "s3://bucket/a/b"),
         ("s3://bucket/user@host:1/a b%2F#?", "s3://bucket/user@host:1/a b%2F#?"),
+        (f"s3://{POINT}", f"s3://{POINT}"),
+        (f"s3://{POINT}/a/b/", f"s3://{POINT}/a/b"),
     ],
 )
 def test_an_absolute_uri_means_the_same_everywhere(given: str, meant: str) -> None:
@@ -47,6 +73,9 @@ def test_relative_paths_and_the_home_folder_become_absolute(
         ("s3:///key", "names no bucket"),
         ("s3://AKIAEXAMPLE:hunter2@bucket/key", "AWS_SECRET_ACCESS_KEY in the environment"),
         ("s3://AKIAEXAMPLE:hunt/er2@bucket/key", "AWS_SECRET_ACCESS_KEY in the environment"),
+        ("s3://arn:aws:s3:::bucket/key", "give s3://bucket/key, or"),
+        ("s3://arn:aws:s3:us-west-2:1:accesspoint/name/key", "of an access point"),
+        (f"s3://AKIAEXAMPLE:hunter2@{POINT}/key", "AWS_SECRET_ACCESS_KEY in the environment"),
         ("s3://hunter2@bucket", "AWS_SECRET_ACCESS_KEY in the environment"),
     ],
 )

@@ -5,10 +5,15 @@ import json
 from pathlib import Path
 
 import h5py
+import numpy as np
 
+from segray.nodes import SharedFiles
+from segray.storage.pairs import find_pairs
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
-from segray.training.prepare import prepare_training
+from segray.training.examples import Examples, decode_pairs
+from segray.training.loop import Assignment
+from segray.training.prepare import MARKER, prepare_training
 
 
 def settings(data: str, output: str, encoder: str, **others: object) -> TrainConfig:
@@ -26,6 +31,54 @@ def settings(data: str, output: str, encoder: str, **others: object) -> TrainCon
         output=output,
         **{**defaults, **others},  # type: ignore[arg-type]
     )
+
+
+def assign(data: Path, output: Path, encoder: str | None = None, **settings: object) -> Assignment:
+    """A run of one step on the images of a folder, of two at a time; its own folder is claimed."""
+    import ray
+
+    output.mkdir()
+    (output / MARKER).write_text("{}")
+    defaults: dict[str, object] = {
+        "classes": ("box=10", "ground=20"),
+        "image_size": 32,
+        "detail": 1.0,
+        "batch_size": 2,
+        "epochs": 1,
+    }
+    config = TrainConfig(
+        images=f"{data}/images",
+        masks=f"{data}/masks",
+        **{**defaults, **settings},  # type: ignore[arg-type]
+    )
+
+    def decode(size: int) -> Examples:
+        pairs = find_pairs(f"{data}/images", f"{data}/masks").pairs
+        return decode_pairs(pairs, config.labels, size, True, lambda done: None).examples
+
+    return Assignment(
+        config=config,
+        output=str(output),
+        shared=SharedFiles.of({"--output": str(output / MARKER)}),
+        train=decode(config.training_size),
+        validation=decode(config.image_size),
+        class_weights=np.ones(2, np.float32),
+        encoder_weights=None if encoder is None else ray.put(Path(encoder).read_bytes()),
+        record={"configuration": config.to_json()},
+    )
+
+
+def hold(cpus: int) -> object:
+    """Somebody else's actor on the cluster, which has two CPUs."""
+    import ray
+
+    class Other:
+        def here(self) -> bool:
+            return True
+
+    actor = ray.remote(num_cpus=cpus)(Other).remote()
+    ray.get(actor.here.remote())
+    return actor
 
 
 def run(config: TrainConfig, lines: list[str] | None = None):

@@ -14,7 +14,7 @@ def draw(
     return list(draw_epoch(count, batch_size, seed, epoch, rank, workers, AUGMENTATION, SIZE, SIZE))
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 6])
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("field", ["indices", "warps", "colours"])
 def test_workers_share_the_same_global_batches(workers: int, field: str) -> None:
     """What a step learns from does not depend on how many workers there are."""
@@ -23,7 +23,8 @@ def test_workers_share_the_same_global_batches(workers: int, field: str) -> None
     assert len(alone) == 6
     for step, batch in enumerate(alone):
         parts = [getattr(share[step], field) for share in shares]
-        assert {len(part) for part in parts} == {6 // workers}
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        assert min(map(len, parts)) >= 1
         np.testing.assert_array_equal(np.concatenate(parts), getattr(batch, field))
 
 

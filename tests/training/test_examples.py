@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_kept_examples_need_no_file_again(folder: Path) -> None:
     shutil.rmtree(folder / "images")
     for one, other in zip(before, read(examples, *range(40)), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_blocks_decoded_anew_from_other_files_are_refused(folder: Path) -> None:
+    pairs = pairs_of(folder)
+    whole = decode(pairs).examples
+    (folder / "images" / "shape_7.jpg").unlink()
+    less = decode(pairs).examples
+    for before, now in ((whole, less), (less, whole)):
+        with pytest.raises(InputError, match="not the same pairs can be read"):
+            replace(before, blocks=now.blocks).open()
 
 
 def test_a_streamed_file_that_is_gone_is_named(folder: Path) -> None:

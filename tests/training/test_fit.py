@@ -1,28 +1,25 @@
 """Fitting: what goes wrong around the loop, on runs of one step."""
 
-import dataclasses
 import json
 import os
+import signal
+import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import keras
-import numpy as np
 import pytest
 
+from segray import nodes as nodes_module
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION
-from segray.storage.pairs import find_pairs
 from segray.training import fit as fit_module
 from segray.training import loop as loop_module
 from segray.training.checkpoint import Checkpoints
-from segray.training.config import TrainConfig
-from segray.training.examples import Examples, decode_pairs
 from segray.training.fit import fit
-from segray.training.loop import Assignment
-from segray.training.prepare import MARKER
 from tests.support import free_port, write_shapes
+from tests.training.runs import assign, hold
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -32,49 +29,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     write_shapes(str(folder), 2)
     return folder
-
-
-def assign(data: Path, output: Path, **settings: object) -> Assignment:
-    """A run of one step on two images, whose folder is claimed."""
-    output.mkdir()
-    (output / MARKER).write_text("{}")
-    config = TrainConfig(
-        images=f"{data}/images",
-        masks=f"{data}/masks",
-        classes=("box=10", "ground=20"),
-        image_size=32,
-        detail=1.0,
-        batch_size=2,
-        epochs=1,
-    )
-    config = dataclasses.replace(config, **settings)  # type: ignore[arg-type]
-
-    def decode(size: int) -> Examples:
-        pairs = find_pairs(f"{data}/images", f"{data}/masks").pairs
-        return decode_pairs(pairs, config.labels, size, True, lambda done: None).examples
-
-    return Assignment(
-        config=config,
-        output=str(output),
-        train=decode(config.training_size),
-        validation=decode(config.image_size),
-        class_weights=np.ones(2, np.float32),
-        encoder_weights=None,
-        record={"configuration": config.to_json()},
-    )
-
-
-def hold(cpus: int) -> object:
-    """Somebody else's actor on the cluster, which has two CPUs."""
-    import ray
-
-    class Other:
-        def here(self) -> bool:
-            return True
-
-    actor = ray.remote(num_cpus=cpus)(Other).remote()
-    ray.get(actor.here.remote())
-    return actor
 
 
 def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
@@ -108,8 +62,36 @@ def test_what_a_restart_does_not_mend_is_tried_twice(data: Path, tmp_path: Path)
             fit(assignment, lines.append, lambda history: None)
     finally:
         ray.kill(other)
-    assert lines[0] == "starting 1 worker(s) on 1 CPU(s) each; it may take a minute"
+    assert lines[0] == "starting 1 worker(s) with 1 CPU each; it may take a minute"
     assert lines.count("going on after epoch 1, the last one saved") == 1
+
+
+def test_without_restarts_a_run_ends_with_its_first_loss(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with one after a finished epoch, whose checkpoint is there."""
+
+    def die_in_the_second_epoch(settings: dict) -> None:
+        from segray.training.loop import TrainingLoop
+        from segray.training.worker import train_worker
+
+        learn = TrainingLoop._learn
+
+        def learn_once(loop: TrainingLoop, epoch: int) -> tuple[dict, float]:
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return learn(loop, epoch)
+
+        TrainingLoop._learn = learn_once  # type: ignore[method-assign]
+        train_worker(settings)
+
+    assignment = assign(data, tmp_path / "out", epochs=2, max_restarts=0)
+    lines: list[str] = []
+    monkeypatch.setattr(fit_module, "train_worker", die_in_the_second_epoch)
+    with pytest.raises(InputError, match=r"^a worker was lost$"):
+        fit(assignment, lines.append, lambda history: None)
+    assert len([line for line in lines if line.startswith("starting")]) == 1
+    assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
 
 
 def test_workers_that_wait_for_room_say_so(
@@ -118,7 +100,7 @@ def test_workers_that_wait_for_room_say_so(
     """And begin when there is."""
     import ray
 
-    monkeypatch.setattr(fit_module, "_SECONDS_BETWEEN_WAITING_REPORTS", 2.0)
+    monkeypatch.setattr(nodes_module, "WAITING_SECONDS", 2.0)
     assignment = assign(data, tmp_path / "out")
     lines: list[str] = []
     other = hold(cpus=2)
@@ -129,10 +111,10 @@ def test_workers_that_wait_for_room_say_so(
             ray.kill(other)
 
     fit(assignment, tell, lambda history: None)
-    assert lines[0] == "starting 1 worker(s) on 2 CPU(s) each; it may take a minute"
+    assert lines[0] == "starting 1 worker(s) with 2 CPUs each; it may take a minute"
     assert lines[1] == (
-        "waiting for room for 1 worker(s) on 2 CPU(s) each: 0 CPU(s) are free, on all nodes "
-        "together"
+        f"waiting for room for 1 worker(s) with 2 CPUs each: {socket.gethostname()} has 0 of 2 "
+        "CPUs free"
     )
     assert (tmp_path / "out" / "model" / DESCRIPTION).exists()
 

@@ -514,6 +514,25 @@ def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, content: str) -> N
         prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"), print)
 
 
+def test_one_folder_for_images_and_masks_needs_a_suffix(tmp_path: Path) -> None:
+    write_shapes(str(tmp_path / "data"), 12)
+    images = tmp_path / "data" / "images"
+    for mask in (tmp_path / "data" / "masks").iterdir():
+        mask.rename(images / f"{mask.stem}_mask.png")
+    config = settings(str(tmp_path / "data"), str(tmp_path / "out"), "none")
+    config = dataclasses.replace(config, masks=str(images))
+    with pytest.raises(InputError, match="--mask-suffix"):
+        prepare_training(config, print)
+    # The validation set's names are like those of the training set.
+    other = {"validation_images": str(images), "validation_masks": str(images)}
+    config = dataclasses.replace(config, mask_suffix="_mask")
+    found = prepare_training(config, print)
+    assert len(found.train) + len(found.validation) == 12
+    assert all(p.mask == p.image.replace(".jpg", "_mask.png") for p in found.train)
+    with pytest.raises(InputError, match="both --images and --validation-images"):
+        prepare_training(dataclasses.replace(config, **other), print)
+
+
 def test_an_output_with_something_else_is_refused(tmp_path: Path) -> None:
     write_shapes(str(tmp_path), 4)
     (tmp_path / "out").mkdir()

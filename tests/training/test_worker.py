@@ -36,7 +36,7 @@ from segray.training.config import TrainConfig
 from segray.training.worker import set_up_tensorflow
 
 config, threads = TrainConfig(batch_size=int(sys.argv[1])), int(sys.argv[2])
-set_up_tensorflow(config, threads, config.count_parts(threads))
+set_up_tensorflow(config, threads, config.count_parts(threads, 1))
 threading = tf.config.threading
 print(threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads())
 """

@@ -1,0 +1,249 @@
+"""The graph of a bundle's ONNX file: held against the network before any of it runs.
+
+Whoever writes the file writes ``model.json`` too, so that its sha256 says nothing about him. And a
+graph can do much that a network need not: read files beside it (data of its tensors may lie
+outside), ask for any amount of memory, and call whatever ONNX Runtime is built with.
+
+The graph is not compared with one that is exported for the purpose: that takes TensorFlow, and
+hangs on the weights (a bias of zeros is left out), on the size of the image and on tf2onnx. What
+all of them have in common is checked instead: the few operators, no entry of the format beside
+those that tf2onnx writes, input and output, the size of everything that is computed, and the
+convolutions one by one.
+"""
+
+import math
+import secrets
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+from onnx import TensorProto, helper
+
+from segray.model.shapes import Convolution, list_convolutions
+
+# What a network consists of as tf2onnx writes it; Reshape is there at 32 pixels only.
+_OPERATORS = {
+    "Add",
+    "AveragePool",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Conv",
+    "ConvTranspose",
+    "Mul",
+    "Pad",
+    "Relu",
+    "Reshape",
+    "Transpose",
+}
+# The entries that a message of each kind may have: none for data outside of the file, nor for
+# functions, graphs inside of nodes, tensors that are not initializers, settings of the session.
+_ENTRIES = {
+    "ModelProto": {"ir_version", "producer_name", "producer_version", "graph", "opset_import"},
+    "OperatorSetIdProto": {"domain", "version"},
+    "GraphProto": {"name", "doc_string", "node", "initializer", "input", "output"},
+    "NodeProto": {"name", "op_type", "domain", "input", "output", "attribute"},
+    "AttributeProto": {"name", "type", "i", "ints", "s"},
+    "TensorProto": {"name", "dims", "data_type", "raw_data"},
+    "ValueInfoProto": {"name", "type"},
+    "TypeProto": {"tensor_type"},
+    "Tensor": {"elem_type", "shape"},
+    "TensorShapeProto": {"dim"},
+    "Dimension": {"dim_value", "dim_param"},
+}
+_OUTSIDE = {"external_data", "data_location"}
+# Of operators whose meaning this check and ONNX Runtime agree on; tf2onnx writes 15.
+_OPSETS = range(13, 22)
+# Networks have fewer than 180.
+_MOST_NODES = 400
+# Strides, sides of kernels, edges, axes and the number of a type; not the groups of a convolution.
+_ATTRIBUTES = range(4)
+# Edges and shapes: -1 stands for what is left.
+_CONSTANTS = (-1, 1 << 14)
+# Images in a batch, while shapes are computed, come to at least as many: a number is drawn that no
+# file can have foreseen.
+_LEAST_BATCH = 1 << 29
+
+
+def check_graph(content: bytes, classes: int, image_size: int) -> None:
+    """Make sure that a file holds a network of the known architecture; nothing of it is run.
+
+    Args:
+        content: of the ONNX file.
+        classes: C, the number of classes.
+        image_size: S, in pixels.
+
+    Raises:
+        ValueError: it does not; the message says in one line what it has instead.
+    """
+    try:
+        model = onnx.ModelProto.FromString(content)
+    except Exception as error:
+        # It is protobuf's, which is onnx' own affair.
+        raise ValueError("it is no ONNX model") from error
+    graph = model.graph
+    if max(len(graph.node), len(graph.initializer)) > _MOST_NODES:
+        raise ValueError(f"it has more than {_MOST_NODES} nodes or constants")
+    _check_entries(model)
+    for opset in model.opset_import:
+        if not opset.domain and opset.version not in _OPSETS:
+            raise ValueError(f"its operators are of the version {opset.version}")
+    for node in graph.node:
+        _check_node(node)
+    for tensor in graph.initializer:
+        _check_constant(tensor)
+    _check_names(graph)
+    _check_ends(graph, classes, image_size)
+    batch = _LEAST_BATCH + secrets.randbelow(_LEAST_BATCH)
+    shapes = _infer_shapes(model, batch, image_size)
+    most = 2 * max(40, classes) * image_size**2  # the network's largest, and as much again
+    for node in graph.node:
+        _check_shape(node, shapes[node.output[0]], batch, most)
+    if shapes[graph.output[0].name] != [batch, image_size, image_size, classes]:
+        raise ValueError("its output is of another shape")
+    _check_convolutions(graph, shapes, classes, image_size)
+
+
+def _check_entries(message: Any) -> None:
+    """Refuse a message that has an entry besides those of its kind, or a part that has."""
+    kind = message.DESCRIPTOR.name
+    for field, value in message.ListFields():
+        if field.name in _OUTSIDE:
+            raise ValueError("a tensor's data lies outside of the file")
+        if field.name not in _ENTRIES[kind]:
+            raise ValueError(f"its {kind} has the entry {field.name}")
+        if field.message_type:
+            for part in value if field.is_repeated else [value]:
+                _check_entries(part)
+
+
+def _check_node(node: onnx.NodeProto) -> None:
+    if node.domain or node.op_type not in _OPERATORS:
+        raise ValueError(f"it has the operator {_quote(node.op_type)}")
+    if len(node.output) != 1:
+        raise ValueError(f"a {node.op_type} has {len(node.output)} outputs")
+    for attribute in node.attribute:
+        values = [] if attribute.name == "group" else [attribute.i, *attribute.ints]
+        if any(value not in _ATTRIBUTES for value in values) or attribute.s not in (b"", b"NOTSET"):
+            raise ValueError(f"a {node.op_type} has another {_quote(attribute.name)}")
+
+
+def _check_constant(tensor: onnx.TensorProto) -> None:
+    sizes: dict[int, int] = {TensorProto.FLOAT: 4, TensorProto.INT64: 8}
+    if tensor.data_type not in sizes:
+        raise ValueError(f"the constant {_quote(tensor.name)} is of another type")
+    if (
+        len(tensor.dims) > 4
+        or min(tensor.dims, default=1) < 0
+        or (math.prod(tensor.dims) * sizes[tensor.data_type] != len(tensor.raw_data))
+    ):
+        raise ValueError(f"the constant {_quote(tensor.name)} is not of the size of its data")
+    if tensor.data_type == TensorProto.INT64:
+        values = np.frombuffer(tensor.raw_data, "<i8")
+        low, high = _CONSTANTS
+        if ((values < low) | (values > high)).any():
+            raise ValueError(f"the constant {_quote(tensor.name)} is not in {low} to {high}")
+
+
+def _check_names(graph: onnx.GraphProto) -> None:
+    """Refuse what could be read in two ways: a name that stands for two things."""
+    names = [item.name for item in (*graph.input, *graph.initializer)]
+    names += [node.output[0] for node in graph.node]
+    if len(set(names)) < len(names) or "" in names:
+        raise ValueError("two values in it have the same name")
+
+
+def _check_ends(graph: onnx.GraphProto, classes: int, image_size: int) -> None:
+    """Check that it takes images and gives logits, of any number of them."""
+    ends = (
+        ("input", graph.input, TensorProto.UINT8, 3),
+        ("output", graph.output, TensorProto.FLOAT, classes),
+    )
+    for what, infos, kind, channels in ends:
+        if len(infos) != 1:
+            raise ValueError(f"it has {len(infos)} {what}s")
+        tensor = infos[0].type.tensor_type
+        batch, *sides = [dimension.dim_value for dimension in tensor.shape.dim] or [1]
+        if (tensor.elem_type, batch, sides) != (kind, 0, [image_size, image_size, channels]):
+            raise ValueError(f"its {what} is of another type or shape")
+
+
+def _infer_shapes(model: onnx.ModelProto, batch: int, image_size: int) -> dict[str, list[int]]:
+    """The shape of what each node gives, as far as it is known before; 0 where it is not."""
+    graph = model.graph
+    # Without the weights, of which nothing but the shapes is needed.
+    light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = "graph"
+    light.graph.node.extend(graph.node)
+    images = [batch, image_size, image_size, 3]
+    light.graph.input.append(
+        helper.make_tensor_value_info(graph.input[0].name, TensorProto.UINT8, images)
+    )
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.INT64:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    light.graph.output.append(
+        helper.make_tensor_value_info(graph.output[0].name, TensorProto.FLOAT, None)
+    )
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
+    except Exception as error:
+        # onnx raises kinds of its own, and those of its C++.
+        raise ValueError("its nodes do not fit each other") from error
+    shapes = {node.output[0]: [0] for node in graph.node}
+    for info in (*inferred.graph.value_info, *inferred.graph.output):
+        shapes[info.name] = [size.dim_value for size in info.type.tensor_type.shape.dim]
+    return shapes
+
+
+def _check_shape(node: onnx.NodeProto, shape: list[int], batch: int, most: int) -> None:
+    if len(shape) != 4 or shape[0] != batch or min(shape) < 1:
+        raise ValueError(f"a {node.op_type} gives no images")
+    if math.prod(shape[1:]) > most:
+        raise ValueError(
+            f"a {node.op_type} gives {' x '.join(map(str, shape[1:]))} numbers an image"
+        )
+
+
+def _check_convolutions(
+    graph: onnx.GraphProto, shapes: dict[str, list[int]], classes: int, image_size: int
+) -> None:
+    kernels = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    found = [
+        _read_convolution(node, kernels, shapes)
+        for node in graph.node
+        if node.op_type.startswith("Conv")
+    ]
+    expected = list(list_convolutions(classes, image_size))
+    if len(found) != len(expected):
+        raise ValueError(f"it has {len(found)} convolutions and not {len(expected)}")
+    for number, pair in enumerate(zip(found, expected, strict=True), 1):
+        if pair[0] != pair[1]:
+            raise ValueError(f"number {number} of its convolutions is another one")
+
+
+def _read_convolution(
+    node: onnx.NodeProto, kernels: dict[str, list[int]], shapes: dict[str, list[int]]
+) -> Convolution | None:
+    attributes: dict[str, Any] = {item.name: item.i for item in node.attribute}
+    taken, given = shapes.get(node.input[0], []), shapes[node.output[0]]
+    kernel = kernels.get(node.input[1], [])
+    if len(taken) != 4 or len(kernel) != 4 or kernel[2] != kernel[3] or given[2] != given[3]:
+        return None
+    groups = attributes.get("group", 1)
+    if node.op_type == "Conv":
+        filters, channels = kernel[0], kernel[1] * groups
+    else:
+        channels, filters = kernel[0], kernel[1] * groups
+    if (taken[1], given[1]) != (channels, filters):
+        return None
+    return Convolution(node.op_type, channels, filters, groups, kernel[2], given[2])
+
+
+def _quote(name: str) -> str:
+    return repr(name[:40])

@@ -1,0 +1,109 @@
+"""The network's convolutions and weights, without Keras: what a bundle's files are held against.
+
+`segray.model.unet` builds the network, and a test holds this table to it.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# The blocks of MobileNetV2: by how much the channels grow inside of one, how many come out of it,
+# how many such blocks follow each other, and the stride of the first of them.
+# https://arxiv.org/abs/1801.04381, table 2; the last convolution of it is not part of the U-Net.
+_BLOCKS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+# What each doubling of the decoder makes, and what the encoder adds to it.
+_DOUBLINGS = ((512, 576), (256, 192), (128, 144), (64, 96))
+
+_ENCODER = "layers/functional/layers"
+_DECODER = "layers"
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of the network.
+
+    Attributes:
+        operator: ``Conv`` or ``ConvTranspose``, as ONNX calls it.
+        channels: how many it takes.
+        filters: how many it gives.
+        groups: into how many parts the channels are divided; as many as there are, or 1.
+        kernel: the side of its kernel, in pixels.
+        side: of the square that it gives, in pixels.
+    """
+
+    operator: str
+    channels: int
+    filters: int
+    groups: int
+    kernel: int
+    side: int
+
+
+def list_convolutions(classes: int, image_size: int) -> Iterator[Convolution]:
+    """The network's convolutions, each of which works on what the one before has made.
+
+    Args:
+        classes: C, the number of classes.
+        image_size: S, a multiple of 32, in pixels.
+    """
+    side, channels = image_size // 2, 32
+    yield Convolution("Conv", 3, channels, 1, 3, side)
+    for growth, filters, repeats, stride in _BLOCKS:
+        for number in range(repeats):
+            inner = channels * growth
+            if growth > 1:
+                yield Convolution("Conv", channels, inner, 1, 1, side)
+            side //= 1 if number else stride
+            yield Convolution("Conv", inner, inner, inner, 3, side)
+            yield Convolution("Conv", inner, filters, 1, 1, side)
+            channels = filters
+    for filters, added in _DOUBLINGS:
+        side *= 2
+        yield Convolution("ConvTranspose", channels, filters, 1, 3, side)
+        channels = filters + added
+    yield Convolution("ConvTranspose", channels, classes, 1, 3, 2 * side)
+
+
+def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
+    """The shape of each of the network's weights, by its name in a Keras weights file."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    numbers: Counter[str] = Counter()
+
+    def add(folder: str, kind: str, *vectors: tuple[int, ...]) -> None:
+        number = numbers[f"{folder}/{kind}"]
+        numbers[f"{folder}/{kind}"] += 1
+        name = f"{kind}_{number}" if number else kind
+        shapes.update({f"{folder}/{name}/vars/{i}": shape for i, shape in enumerate(vectors)})
+
+    *convolutions, logits = list_convolutions(classes, 32)
+    for convolution in convolutions:
+        sides = (convolution.kernel, convolution.kernel)
+        channels, filters = convolution.channels, convolution.filters
+        folder = _ENCODER
+        if convolution.operator == "ConvTranspose":
+            folder = _DECODER
+            add(folder, "conv2d_transpose", (*sides, filters, channels))
+        elif convolution.groups > 1:
+            add(folder, "depthwise_conv2d", (*sides, channels, 1))
+        else:
+            add(folder, "conv2d", (*sides, channels, filters))
+        # The encoder is tapped before the last of its batch normalisations.
+        if convolution.filters != _BLOCKS[-1][1]:
+            add(folder, "batch_normalization", *[(filters,)] * 4)
+    kernel = (logits.kernel, logits.kernel, logits.filters, logits.channels)
+    add(_DECODER, "conv2d_transpose", kernel, (logits.filters,))
+    return shapes
+
+
+def count_weights(classes: int) -> int:
+    """How many numbers all of the network's weights are."""
+    return sum(math.prod(shape) for shape in list_weights(classes).values())

@@ -1,0 +1,103 @@
+"""A Keras weights file: looked over before Keras reads it.
+
+HDF5 can name other files as the place of its data, promise a terabyte that was never written, and
+unpack a gigabyte from a page. Keras refuses the most of it, with a traceback.
+"""
+
+import io
+from collections.abc import Iterator
+
+import h5py
+
+from segray.model.shapes import list_weights
+
+# A weights file has some six hundred groups and data sets.
+_MOST_OBJECTS = 10_000
+
+
+def check_weights(content: bytes, classes: int) -> None:
+    """Make sure that a file holds the weights of the known architecture, and nothing else.
+
+    Args:
+        content: of the HDF5 file.
+        classes: C, the number of classes.
+
+    Raises:
+        ValueError: it does not; the message says in one line what it has instead.
+    """
+    expected = list_weights(classes)
+    found = read_shapes(content)
+    for name, (shape, kind) in found.items():
+        if name not in expected:
+            raise ValueError(f"it has the weight {_quote(name)}")
+        if shape != expected[name] or kind != "<f4":
+            raise ValueError(f"the weight {_quote(name)} is {kind} {list(shape)}")
+    if missing := next((name for name in expected if name not in found), None):
+        raise ValueError(f"it lacks the weight {_quote(missing)}")
+
+
+def check_encoder_weights(content: bytes) -> None:
+    """Make sure that reading a file reads nothing else, and no more than the file holds.
+
+    Raises:
+        ValueError: it might; the message says in one line why.
+    """
+    # Keras keeps its optimizer's number of steps beside the weights.
+    read_shapes(content, kinds="fiu")
+
+
+def read_shapes(content: bytes, kinds: str = "f") -> dict[str, tuple[tuple[int, ...], str]]:
+    """The shapes and types of all data sets of a file; none of their values is read.
+
+    Args:
+        content: of the file.
+        kinds: numpy's letters for the kinds of numbers that it may hold.
+
+    Raises:
+        ValueError: something in it is neither a group nor plain numbers that the file holds.
+    """
+    try:
+        with h5py.File(io.BytesIO(content)) as file:
+            datasets = dict(_walk(file, kinds))
+            if sum(dataset.nbytes for dataset in datasets.values()) > len(content):
+                raise ValueError("its data sets are larger than the file")
+            return {name: (item.shape, item.dtype.str) for name, item in datasets.items()}
+    # A TypeError is of a kind of number that numpy does not know.
+    except (OSError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError("it is no whole HDF5 file") from error
+
+
+def _walk(file: h5py.File, kinds: str) -> Iterator[tuple[str, h5py.Dataset]]:
+    """All data sets by their names, each of which is checked."""
+    groups, objects = [("", file)], 0
+    while groups:
+        path, group = groups.pop()
+        for key in group:
+            name = f"{path}{key}"
+            objects += 1
+            if objects > _MOST_OBJECTS:
+                raise ValueError(f"it has more than {_MOST_OBJECTS} groups and data sets")
+            # What a link leads to is looked at once it is known not to lead elsewhere.
+            if group.get(key, getclass=True, getlink=True) is not h5py.HardLink:
+                raise ValueError(f"{_quote(name)} is a link")
+            item = group[key]
+            if isinstance(item, h5py.Group):
+                groups.append((f"{name}/", item))
+            else:
+                _check_dataset(name, item, kinds)
+                yield name, item
+
+
+def _check_dataset(name: str, item: object, kinds: str) -> None:
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in kinds or item.shape is None:
+        what = "floating-point numbers" if kinds == "f" else "numbers"
+        raise ValueError(f"{_quote(name)} holds no {what}")
+    if item.external or item.is_virtual:
+        raise ValueError(f"the data of {_quote(name)} lies outside of the file")
+    # Keras writes in one piece; only what is written in chunks can be compressed.
+    if item.chunks:
+        raise ValueError(f"{_quote(name)} is written in chunks")
+
+
+def _quote(name: str) -> str:
+    return repr(name if len(name) <= 80 else f"…{name[-80:]}")

@@ -1,0 +1,25 @@
+"""Bands: parts of a large image, so that there are never two copies of all of it."""
+
+from collections.abc import Iterator
+
+from PIL import Image
+
+# What is not RGB is converted in bands of about so many pixels.
+_BAND_PIXELS = 1 << 22
+
+
+def fits_a_band(image: Image.Image) -> bool:
+    """Whether an image is so small that it need not be cut."""
+    return image.width * image.height <= _BAND_PIXELS
+
+
+def cut_bands(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """Copies of parts of an image along its long side, each with its upper left corner."""
+    width, height = image.size
+    thickness = max(1, _BAND_PIXELS // max(width, height))
+    if width >= height:
+        for top in range(0, height, thickness):
+            yield (0, top), image.crop((0, top, width, min(top + thickness, height)))
+    else:
+        for left in range(0, width, thickness):
+            yield (left, 0), image.crop((left, 0, min(left + thickness, width), height))

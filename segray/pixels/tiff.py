@@ -1,0 +1,53 @@
+"""TIFF: kinds of its pixels that Pillow does not read, or reads as what they are not."""
+
+import io
+from typing import Any
+
+from PIL import TiffImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+
+# TIFF 6.0, section 19; 5 and 6 are complex numbers.
+_SIGNED, _FLOATING = (2,), (3, 5, 6)
+_BIG_HEADER, _HEADER = 16, 8
+
+
+def explain_pixels(content: bytes) -> str:
+    """What of a TIFF's pixels Pillow has no mode for, and how to save it, on one line.
+
+    Args:
+        content: the file's bytes, which Pillow has refused for the kind of its pixels.
+
+    Raises:
+        Exception: its directory makes no sense.
+    """
+    file = io.BytesIO(content)
+    tags = ImageFileDirectory_v2(file.read(_BIG_HEADER if 43 in content[2:4] else _HEADER))
+    file.seek(tags.next)
+    tags.load(file)
+    bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    kinds = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    if any(kind in _FLOATING for kind in kinds):
+        return "the TIFF has floating-point pixels: save it with 8 or 16 bits a channel"
+    if any(kind in _SIGNED for kind in kinds):
+        return f"the TIFF has signed {bits}-bit pixels: save it with unsigned ones of 8 or 16 bits"
+    if bands not in (1, 3, 4):
+        return f"the TIFF has {bands} bands of {bits} bits: save it with 1, 3 or 4"
+    meaning = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0)
+    return (
+        f"the TIFF has {bands} band(s) of {bits} bits with the photometric interpretation "
+        f"{meaning}, which is not read: save it as grey or RGB with 8 or 16 bits a channel"
+    )
+
+
+def mend_planes(image: TiffImageFile) -> None:
+    """Have channels of 16 bits that come one after the other read as such.
+
+    Pillow 13 takes each byte of them for a pixel, if they are not compressed.
+    """
+    wide = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ()) == (16,) * len(image.getbands())
+    planar = image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2
+    if wide and planar and image.info["compression"] == "raw" and len(image.getbands()) > 1:
+        order = ";16L" if image.tag_v2.prefix == b"II" else ";16B"
+        tiles: list[Any] = image.tile
+        image.tile = [t._replace(args=(f"{t.args[0]}{order}", *t.args[1:])) for t in tiles]
