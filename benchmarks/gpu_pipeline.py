@@ -6,10 +6,10 @@
 A GPU that is none (`ray.init(num_gpus=1)`) stands for placement, and a predictor that has its
 logits ready for the card: it answers at once, or like a card of --rate images/s. `host` is the same
 engine with the same predictor in a process, one for each core, each kept on a core of its own.
-`ray` is the bulk job as it stands, fed by the workers of so many cores. Where one core feeds it,
-the worker is kept on that core and all else off it; with two of two there is nothing else to be on,
-and they pay for the card's process and the driver, too. Rates are counted from the first file of
-results to the last.
+`ray` is the bulk job as it stands, fed by the workers of so many cores. The workers are kept on
+those cores and everything else off them, unless the machine has no others: then the workers' cores
+pay for the card's process and the driver, too. Rates are counted from the first file of results to
+the last.
 
 `worker`, `card` and `rest` are the CPU milliseconds per image of those processes, which another job
 on the machine disturbs less than images/s. The second table has the CPU milliseconds that an image
@@ -245,7 +245,7 @@ def _ray(task: dict[str, Any]) -> None:
     start_ray(use_gpu=True, niceness=0)
     assert ray.cluster_resources()["GPU"] == 1
     moments: list[tuple[float, dict[str, float]]] = []
-    threading.Thread(target=_watch, args=(moments, task["cores"] == 1), daemon=True).start()
+    threading.Thread(target=_watch, args=(moments, task["cores"]), daemon=True).start()
     _with_plan(task, use)
 
 
@@ -259,14 +259,15 @@ def _spent(
     return {name: 1000 * (last[name] - first.get(name, 0.0)) / images for name in last}
 
 
-def _watch(moments: list[tuple[float, dict[str, float]]], apart: bool) -> None:
+def _watch(moments: list[tuple[float, dict[str, float]]], cores: int) -> None:
     """Note what Ray's processes and this one have spent so far, again and again.
 
     Args:
         moments: receives the time and the CPU seconds until then, by kinds of processes.
-        apart: whether to keep workers on one core, and everything else off it.
+        cores: that workers are kept on, and everything else off them if there are more.
     """
-    first, *others = sorted(os.sched_getaffinity(0))
+    available = sorted(os.sched_getaffinity(0))
+    workers, others = set(available[:cores]), set(available[cores:])
     spent: dict[str, tuple[str, float]] = {}
     while True:
         for folder in Path("/proc").glob("[0-9]*"):
@@ -277,9 +278,8 @@ def _watch(moments: list[tuple[float, dict[str, float]]], apart: bool) -> None:
                     continue
                 kind = "worker" if "MapWorker" in name else "card" if "GpuActor" in name else "rest"
                 spent[folder.name] = kind, (int(fields[11]) + int(fields[12])) / _TICKS
-                for thread in (folder / "task").iterdir() if apart else ():
-                    wanted = {first} if kind == "worker" else set(others)
-                    os.sched_setaffinity(int(thread.name), wanted)
+                for thread in (folder / "task").iterdir() if others else ():
+                    os.sched_setaffinity(int(thread.name), workers if kind == "worker" else others)
             except OSError:
                 continue  # it has just ended
         sums = dict.fromkeys(("worker", "card", "rest"), 0.0)
