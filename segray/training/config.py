@@ -24,10 +24,10 @@ Optimizer = Literal["muon", "adamw"]
 Precision = Literal["auto", "float32", "mixed_bfloat16"]
 Cache = Literal["auto", "memory", "none"]
 
-# Of fewer images a layer makes too little of a core.
+# The fewest images in a part: smaller parts leave a core under-used.
 _IMAGES_OF_A_PART = 4
-#: Into how many parts images are divided at most (`segray.training.parts`): each takes a second
-#: more until the first step.
+#: The greatest number of parts that a worker's share of a batch is divided into
+#: (`segray.training.parts`); each part delays the first step by a second.
 MOST_PARTS = 8
 
 
@@ -35,151 +35,158 @@ MOST_PARTS = 8
 class TrainConfig:
     """Train a U-Net on images and masks, and write it as a model bundle.
 
-    With no --images and no --pairs, a small sample data set is drawn once into output/sample and
-    learned, with settings to match: a smaller image size, fewer epochs, no weights to fetch.
+    With neither --images nor --pairs, a small synthetic data set is drawn once into output/sample
+    and used for training, with settings to match: a lower resolution, fewer epochs, no pretrained
+    weights.
     A URI is a local path or s3://bucket/key; S3 is configured by the standard AWS environment.
     """
 
     images: str | None = None
-    """URI of the folder of images; default: a sample that segray draws."""
+    """URI of the folder of training images; default: a sample that segray draws."""
     masks: str | None = None
-    """URI of the folder of masks; a mask and its image share a name up to the suffix."""
+    """URI of the folder of ground-truth masks; a mask and its image share a name up to the
+    suffix."""
     image_suffix: str = ""
-    """What the names of images end with beyond those of their masks, such as _leftImg8bit."""
+    """Ending of image names that the names of their masks lack, such as _leftImg8bit."""
     mask_suffix: str = ""
-    """What the names of masks end with beyond those of their images, such as _mask. With it,
-    --images and --masks may be one folder."""
+    """Ending of mask names that the names of their images lack, such as _mask. With it, --images
+    and --masks may be the same folder."""
     pairs: str | None = None
-    """URI of a CSV or Parquet file with the columns image and mask, and maybe split (train,
-    validation or test), instead of --images and --masks."""
+    """Instead of --images and --masks: URI of a CSV or Parquet file with the columns image, mask
+    and, optionally, split (train, validation or test)."""
     output: str = "output/train"
-    """URI of the folder that receives model, checkpoints, metrics and pictures."""
+    """URI of the folder that receives the model, checkpoints, metrics and previews."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (
         "pet=1",
         "background=2",
         "border=3",
     )
-    """The classes, each with the value or the colour (road=#804080) of its pixels in the masks."""
+    """Names of the classes, each with the value or the colour (road=#804080) of its pixels in the
+    masks."""
     ignore_values: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VALUE ...")] = ()
-    """Mask values, or colours in quotes ('#000000'), whose pixels count in neither loss nor
-    metrics."""
+    """Ignore values (ignore_index): mask values, or colours in quotes ('#000000'), whose pixels are
+    left out of the loss and the metrics."""
     ignore_others: bool = False
-    """Ignore all mask values that --classes does not name, as those of smoothed edges."""
+    """Ignore every mask value that --classes does not name, such as those of smoothed edges."""
     mask_orientation: MaskOrientation = "auto"
-    """What masks of images with an EXIF orientation were drawn on: the pixels as they are stored,
-    so that masks are turned with their images, or the upright picture; auto: what the shapes of the
-    pairs say."""
+    """How masks of images with an EXIF orientation were drawn. stored: on the pixels as stored in
+    the file; such masks are rotated with their images. upright: on the rotated picture. auto:
+    inferred from pairs whose width and height differ."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
-    """The values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
-    default: 0 to what 8 or more bits hold that hold all values of a sample of the images. The model
-    keeps it."""
+    """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
+    Default: 0 and the greatest value of the bit depth that a sample of the images needs. The model
+    bundle keeps the range."""
     max_error_rate: float = 0.05
-    """Share of unreadable or unpaired files, 0 to 1, above which the job stops."""
+    """Share of unreadable or unpaired files, 0 to 1, above which the job fails."""
 
     image_size: int = 128
-    """Side of the square that the network sees, in pixels; a multiple of 32."""
+    """Input resolution of the network: images are scaled to a square of this side, in pixels; a
+    multiple of 32."""
     epochs: int = 20
-    """How often the training part is gone through."""
+    """Passes over the training set."""
     batch_size: int = 8
-    """Images in a step, over all workers together. An epoch takes full batches alone: which images
-    are left over is drawn anew for each. Fewer than a batch are taken several times."""
+    """Global batch size: images per step over all workers. An incomplete last batch is dropped
+    (other images each epoch); a training set smaller than a batch is repeated."""
     seed: int = 0
-    """Of the split, the order of the images, their augmentation and the first weights. On
-    equally many CPUs the same seed gives the same model, bit for bit."""
+    """Seed of the split, the shuffling, the augmentation and the initial weights. With the same
+    number of CPUs, the same seed gives the same model, bit for bit."""
     recipe: Recipe = "segray"
-    """tutorial: the settings of TensorFlow's "Image segmentation" tutorial as it stands, for
-    comparison; flags given beside it still count."""
+    """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
+    comparison. Other flags take precedence over a recipe."""
 
     encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
-    """What the encoder starts from: ImageNet (fetched once, then kept), none, or the URI of a
+    """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
     Keras weights file for MobileNetV2 without its top."""
     input_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH")] = (-1.0, 1.0)
-    """What pixel values are scaled to inside the network; ImageNet's weights expect -1 to 1."""
+    """Range that the network scales pixel values to; ImageNet weights expect -1 to 1."""
     even_upsampling: bool = True
-    """Even out what the decoder's transposed convolutions make: their three by three weights at
-    stride two leave a checkerboard, which costs accuracy."""
+    """Average-pool (2x2) the output of each transposed convolution of the decoder, which removes
+    their checkerboard artefacts."""
     frozen_epochs: int = 2
-    """For so many epochs an encoder with given weights stays as it is; its batch-normalisation
-    statistics always do. An encoder that starts from none is trained from the first epoch."""
+    """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
+    statistics stay frozen. An encoder with random weights is trained from the first epoch."""
 
     optimizer: Optimizer = "muon"
-    """Of the kernels inside of the decoder: Muon learns more of them in few steps. All else is left
-    to AdamW."""
+    """Optimizer of the decoder's convolution kernels. All other weights use AdamW. Muon needs
+    fewer steps."""
     learning_rate: float = 1e-3
-    """Peak step size of the optimizers for the decoder."""
+    """Peak learning rate of the decoder."""
     encoder_learning_rate: float = 3e-4
-    """Peak step size for an encoder with given weights; 0 keeps it frozen."""
+    """Peak learning rate of a pretrained encoder; 0 keeps it frozen."""
     schedule: Schedule = "cosine"
-    """How the step size goes on after its peak."""
+    """Learning-rate schedule after the warm-up."""
     warmup: float = 0.05
-    """Share of the run over which the step size is raised."""
+    """Share of the run over which the learning rate rises linearly to its peak."""
     weight_decay: float = 0.01
-    """Of the weights that are no biases and no normalisation, decoupled from the gradient."""
+    """Decoupled weight decay (AdamW). Biases and batch-norm parameters are excluded."""
     batch_norm_momentum: float = 0.9
-    """Of the running statistics that the decoder's batch normalisation keeps."""
+    """Momentum of the running statistics of the decoder's batch normalisation."""
 
     loss: Loss = "ce+lovasz"
-    """What is made small: cross-entropy, alone or with the soft Dice loss or the Lovász loss, which
-    stand for the overlap of truth and prediction; or focal loss."""
+    """Training loss: cross-entropy, optionally plus the soft Dice or the Lovász-Softmax loss, both
+    of which optimise the overlap (IoU) of ground truth and prediction; or focal loss."""
     overlap_weight: float = 0.5
-    """Of the Dice or Lovász loss beside the cross-entropy."""
+    """Weight of the Dice or Lovász term; the cross-entropy has weight 1."""
     class_weights: Annotated[
         tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
     ] = ("none",)
-    """Of the classes in cross-entropy and focal loss; balanced: by the inverse of their pixels;
-    a class that is not named has the weight 1."""
+    """Weights of the classes in cross-entropy and focal loss. balanced: inversely proportional to
+    their pixels. Classes that are not named have weight 1."""
     label_smoothing: float = 0.0
-    """Share of the target that all classes get equally, 0 to 1."""
+    """Label smoothing: share of the target that is spread evenly over all classes, 0 to 1."""
 
     flip: bool = True
-    """Mirror half of the examples left to right, each time anew."""
+    """Mirror half of the training images left to right, at random in each epoch."""
     zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
-    """Share of the image's side that is cut out at random; 1 1 switches it off."""
+    """Range of the random crop's side, as a share of the image's side; above 1 zooms out. 1 1
+    switches it off."""
     detail: float = 2.0
-    """How many times larger than --image-size the examples are kept that are cut out of by --zoom,
-    so that what is cut out stays sharp."""
+    """Resolution at which training images are cached, as a multiple of --image-size, so that crops
+    stay sharp."""
     stretch: float = 0.1
-    """Greatest random change of the aspect ratio; 0 switches it off."""
+    """Maximum random change of the aspect ratio; 0 switches it off."""
     rotation: float = 10.0
-    """Greatest random rotation, in degrees; 0 switches it off."""
+    """Maximum random rotation, in degrees; 0 switches it off."""
     colour: float = 0.2
-    """Greatest relative change of brightness, contrast and saturation; 0 switches it off."""
+    """Maximum relative change of brightness, contrast and saturation; 0 switches it off."""
 
     calibrate: bool = True
-    """Calibrate the finished model's confidence on the validation part, by temperature scaling;
-    masks do not change."""
+    """Calibrate the finished model's confidence on the validation set by temperature scaling; masks
+    do not change."""
     patience: int = 0
-    """Stop after so many epochs without a better mean IoU; 0: never before --epochs."""
+    """Early stopping: epochs without a better validation mean IoU after which training ends; 0:
+    never."""
     validation_fraction: float = 0.1
-    """Share of the pairs kept for validation, above 0 and below 1."""
+    """Share of the pairs that form the validation set, above 0 and below 1."""
     validation_images: str | None = None
-    """URI of the images of a validation set of its own, instead of a fraction."""
+    """URI of the images of a separate validation set, instead of --validation-fraction."""
     validation_masks: str | None = None
-    """URI of its masks."""
+    """URI of the masks of that validation set."""
 
     workers: Annotated[Workers, WORKERS_FLAG] = 1
-    """How many processes train together, each with its share of every batch. 1..4: as many of
-    them as there is room for; a run goes on without those that are lost, and takes in more at the
-    end of an epoch. 0: none, training runs in the job's own process, as in a notebook."""
+    """Number of data-parallel worker processes, each of which takes a share of every batch. A range
+    such as 1..4 trains elastically: with as many workers as fit, fewer when a node is lost, more at
+    the end of an epoch. 0: train in the job's own process, as in a notebook."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     precision: Precision = "auto"
-    """auto: mixed_bfloat16 on GPUs that have it in hardware, float32 otherwise."""
+    """Numeric precision. auto: mixed_bfloat16 on GPUs with hardware support, float32 otherwise."""
     cache: Cache = "auto"
-    """Where decoded examples are kept: in Ray's memory, or nowhere (decoded anew each epoch);
-    auto: in memory if they fit."""
+    """Cache of decoded images. memory: Ray's object store. none: decode in every epoch. auto:
+    memory if they fit."""
     max_restarts: int = 3
-    """How often in a row, without an epoch finished in between, a run whose worker died goes on by
-    itself from the last finished epoch."""
+    """Restarts after a worker failure, from the last finished epoch, before the job gives up; each
+    finished epoch resets the count."""
     mlflow: str | None = None
-    """URL of an MLflow tracking server that gets the numbers of each epoch, too; name and password
-    come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
+    """URL of an MLflow tracking server that also receives the metrics of each epoch. User name and
+    password come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
     stall_timeout: float = 600.0
-    """Seconds that workers wait for one that does not come, before they are all restarted."""
+    """Seconds to wait at a synchronisation point for a stalled worker before all workers are
+    restarted."""
 
     lock: bool = True
-    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
-    you, for stores that take no conditional writes."""
+    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
+    writes; then no two runs may share an output."""
 
     s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 
@@ -215,22 +222,23 @@ class TrainConfig:
 
     @property
     def least_workers(self) -> int:
-        """With how many workers a run begins and goes on at least."""
+        """The fewest workers that a run starts and continues with."""
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
     @property
     def most_workers(self) -> int:
-        """How many workers a run has at most."""
+        """The most workers that a run has at a time."""
         return self.workers if isinstance(self.workers, int) else self.workers[1]
 
     @property
     def workers_use_gpu(self) -> bool:
-        """Whether GPUs are asked for; without workers, one is the job's own to look for."""
+        """True if workers ask Ray for GPUs; without workers the job's own process finds its GPU."""
         return self.use_gpu and self.most_workers > 0
 
     def check_shares(self) -> None:
-        """Refuse a batch that is too small for the workers; a recipe may set one and flags the
-        other.
+        """Refuse a batch that is too small for the workers.
+
+        The two are checked together late because a recipe may set one and a flag the other.
 
         Raises:
             InputError: a worker would have no image of a batch.
@@ -269,35 +277,35 @@ class TrainConfig:
 
     @cached_property
     def labels(self) -> Labels:
-        """What --classes, --ignore-values and --ignore-others say."""
+        """The labels given by --classes, --ignore-values and --ignore-others."""
         return Labels.parse(self.classes, self.ignore_values, self.ignore_others)
 
     def count_parts(self, cores: int, workers: int) -> int:
-        """Into how many parts each worker's share of a batch is divided, to go through the network
-        side by side on cores of their own (`segray.training.parts`).
+        """The number of parts of a worker's share of a batch that pass through the network in
+        parallel, each on a core of its own (`segray.training.parts`).
 
         Args:
-            cores: that a worker computes on; 0 if that is TensorFlow's to say.
-            workers: how many there are.
+            cores: the cores of a worker; 0 leaves the choice to TensorFlow.
+            workers: the number of workers.
         """
         share = self.batch_size // workers
         return max(1, min(cores, share // _IMAGES_OF_A_PART, MOST_PARTS))
 
     @property
     def training_size(self) -> int:
-        """The side of the squares that training examples are kept as, in pixels."""
+        """The resolution at which training images are cached: the side of a square, in pixels."""
         return round(self.image_size * self.detail) if self.zoom != (1.0, 1.0) else self.image_size
 
     @property
     def augmentation(self) -> Augmentation:
-        """What the flags of augmentation say."""
+        """The settings of random augmentation."""
         return Augmentation(self.flip, self.zoom, self.stretch, self.rotation, self.colour)
 
     def weigh_classes(self, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """The weight of each class, float32 [C].
+        """Compute the loss weight of each class, float32 [C], from --class-weights.
 
         Args:
-            pixels: int64 [C], how many pixels of each class the training part has.
+            pixels: the number of pixels of each class in the training set, int64 [C].
 
         Raises:
             InputError: --class-weights names no class of --classes, or no weight.
@@ -335,12 +343,12 @@ class TrainConfig:
         return weights
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready, as they go into the bundle; not how S3 is asked."""
+        """Return the settings, JSON-ready, as the bundle records them, without those of S3."""
         names = [item.name for item in fields(self) if item.name != "s3"]
         return {name: getattr(self, name) for name in names}
 
 
-#: What learns the sample data set in about a minute on two cores, with no weights to fetch.
+#: Settings that train on the sample in about a minute on two cores, without pretrained weights.
 SAMPLE_SETTINGS: dict[str, Any] = {
     "image_size": 96,
     "epochs": 7,
@@ -348,7 +356,7 @@ SAMPLE_SETTINGS: dict[str, Any] = {
     "encoder_weights": "none",
 }
 
-#: What `--recipe` changes.
+#: The settings of each `--recipe`.
 RECIPES: dict[Recipe, dict[str, Any]] = {
     "segray": {},
     # https://www.tensorflow.org/tutorials/images/segmentation, as it stands: pixels scaled to
