@@ -1,14 +1,17 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from onnx import load_from_string
 
 from segray.errors import InputError
 from segray.model.bundle import ONNX, WEIGHTS, Bundle, open_bundle
+from segray.model.cuda import fit_cuda
 from segray.model.predictor import (
     Engine,
     Predictor,
@@ -148,6 +151,21 @@ def test_a_gpu_sees_batches_of_one_size_only(onnx: Predictor) -> None:
     for count in (4, 3, 1):
         assert padded.predict(draw_batch(count)).shape[0] == count
     assert sizes == {4}
+
+
+def test_the_graph_for_cuda_computes_the_same(bundle: Bundle, onnx: Predictor) -> None:
+    """ONNX Runtime's CUDA provider has no transposed convolution of asymmetric padding."""
+    content = fit_cuda(bundle.files[ONNX])
+
+    nodes = load_from_string(content).graph.node
+    upsampling = [node for node in nodes if node.op_type == "ConvTranspose"]
+    assert len(upsampling) == 5
+    for node in upsampling:
+        [pads] = [item.ints for item in node.attribute if item.name == "pads"]
+        assert not any(pads)
+    fitted = load_predictor(replace(bundle, files={ONNX: content}), "onnx")
+    images = draw_batch(3)
+    np.testing.assert_array_equal(fitted.predict(images), onnx.predict(images))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "tensorflow"])
