@@ -235,7 +235,7 @@ class SharedFiles:
             except GetTimeoutError:
                 problem = f"the node {node.name} does not look at its files: is a file system gone?"
             except RayError:
-                continue  # a node that has just gone does no work
+                continue  # a node that is gone does no work
             if problem:
                 raise InputError(problem)
 

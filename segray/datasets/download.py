@@ -29,10 +29,10 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 18
-_MAX_BYTES = 8 << 30  # of one file: a server must not fill the disk
+_MAX_BYTES = 8 << 30  # of one file, so that a server cannot fill the disk
 # Bytes of progress that reset the number of retries.
 _HEADWAY = 1 << 20
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that a later attempt may not meet
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # transient HTTP statuses
 
 
 def check_url(url: str, flag: str) -> str:
@@ -137,7 +137,7 @@ class _Partial:
         self._note = path.with_name(path.name + ".json")
         self.version = self._read_note()
         if self.version == _Version():
-            self.restart()  # nothing says what it is part of
+            self.restart()  # the version of the content is unknown
 
     @classmethod
     @contextlib.contextmanager
@@ -251,7 +251,7 @@ def _open(url: str, partial: _Partial) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as error:
         with error:
             reason = f"HTTP {error.code} {_plain(error.reason)}"
-        if error.code == 416:  # it has become shorter than what has arrived
+        if error.code == 416:  # the file is now shorter than the part received
             partial.restart()
             raise _Interrupted("the file on the server has changed") from error
         if error.code in _PASSING:

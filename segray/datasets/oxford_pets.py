@@ -209,7 +209,7 @@ def _unpack(
     with ThreadPoolExecutor(_THREADS) as pool:
         for member in read_members(archive):
             target = targets.get(member.name)
-            if target is None or target in found:  # of two members of one name the first counts
+            if target is None or target in found:  # the first of two members with one name
                 continue
             found.add(target)
             progress.add(1)

@@ -66,7 +66,7 @@ def draw_confusion(confusion: Confusion, labels: Labels) -> bytes:
     side = cell * len(labels) + 1.2 + 0.09 * longest
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
-    axes.set_facecolor("0.85")  # shows where a class has no pixel that could be shared out
+    axes.set_facecolor("0.85")  # the colour of rows of classes without pixels
     true = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, true, out=np.full(confusion.shape, np.nan), where=true > 0)
     # Without numbers, small shares must be visible by their shade.

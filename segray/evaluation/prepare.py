@@ -53,7 +53,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     if pairing.skipped:
         uri = join_uri(output, SKIPPED)
         with hold_lock(output, tell, config.lock):
-            remove(join_uri(output, METRICS))  # it says that what is beside it belongs to it
+            remove(join_uri(output, METRICS))  # it marks the files beside it as complete
             write_skipped(uri, pairing.skipped)
         tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
         total = len(pairing.pairs) + len(pairing.skipped)
@@ -98,7 +98,7 @@ def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[st
     try:
         rows = read_dataset(output)
     except InputError:
-        return  # in a folder that one may not read
+        return  # the folder may not be readable
     for part, what in (
         ("train", "that the model has learned from"),
         ("validation", "by which the model's epoch was chosen"),

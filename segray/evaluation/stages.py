@@ -126,7 +126,7 @@ def counted_schema(labels: Labels) -> pa.Schema:
             *figures_schema(labels),
             *counts,
             ("summed_loss", pa.float64()),
-            ("prediction", pa.binary()),  # at the model's size, packed
+            ("prediction", pa.binary()),  # at the network's resolution, packed
         ]
     )
 

@@ -216,7 +216,7 @@ def _read_rows(preparation: Preparation, current: Ids) -> tuple[Mirror, Rows]:
 
 def _piece_size(missing: int, workers: int | None) -> int:
     if workers == 0:
-        return max(1, missing)  # in this process a results file is one piece
+        return max(1, missing)  # in this process, one piece per file
     return min(max(missing // (8 * (workers or _MANY_WORKERS)), _PIECE[0]), _PIECE[1])
 
 

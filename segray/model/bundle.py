@@ -161,7 +161,7 @@ def _parse_range(ends: Any) -> tuple[float, float]:
 
 
 def _parse_value_range(value_range: Any) -> ValueRange | None:
-    if value_range is None:  # as in bundles from before there were ranges
+    if value_range is None:  # as in older bundles
         return None
     low, high = value_range
     if not all(isinstance(value, int) for value in (low, high)):
@@ -215,7 +215,7 @@ def write_bundle(
     from segray.model.unet import has_even_upsampling, input_range, weights_content
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
-    remove(join_uri(uri, DESCRIPTION))  # it says that what is beside it is whole
+    remove(join_uri(uri, DESCRIPTION))  # it marks the files beside it as complete
     for name, content in files.items():
         write_bytes(join_uri(uri, name), content)
     document = {

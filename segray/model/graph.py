@@ -99,7 +99,7 @@ def check_graph(content: bytes, classes: int, image_size: int) -> None:
     _check_ends(graph, classes, image_size)
     batch = _LEAST_BATCH + secrets.randbelow(_LEAST_BATCH)
     shapes = _infer_shapes(model, batch, image_size)
-    most = 2 * max(40, classes) * image_size**2  # the network's largest, and as much again
+    most = 2 * max(40, classes) * image_size**2  # twice the network's largest
     for node in graph.node:
         _check_shape(node, shapes[node.output[0]], batch, most)
     if shapes[graph.output[0].name] != [batch, image_size, image_size, classes]:

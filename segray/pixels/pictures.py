@@ -64,7 +64,7 @@ def draw_sheet(
     """
     height, width = rows[0][0].shape[:2]
     step_x, step_y = width + _GAP, height + _GAP
-    left = _GAP + step_x * len(titles)  # of the captions
+    left = _GAP + step_x * len(titles)  # the left edge of the captions
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     fitted = ["\n".join(_fit(ruler, line) for line in text.split("\n")) for text in captions]
     beside = max((ruler.multiline_textbbox((0, 0), text)[2] for text in fitted), default=-_GAP)

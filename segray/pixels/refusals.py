@@ -47,7 +47,7 @@ def reasons(name: str) -> Iterator[None]:
 
 def _kind(error: Exception) -> Kind:
     text = str(error).lower()
-    cause = error.__cause__ or error  # Pillow wraps what it meets in a header.
+    cause = error.__cause__ or error  # Pillow wraps errors in headers.
     if isinstance(error, MemoryError) or text.startswith("over "):
         return "too large"
     if isinstance(cause, EOFError | IndexError | struct.error):

@@ -70,7 +70,7 @@ def explain_refusal(error: BaseException) -> str:
     Args:
         error: a `botocore.exceptions.ClientError`, or the error that s3fs derived from one.
     """
-    while not hasattr(error, "operation_name"):  # other errors of botocore have a response too
+    while not hasattr(error, "operation_name"):  # only a ClientError has one
         cause = error.__cause__ or error.__context__
         if cause is None:
             return ""

@@ -71,7 +71,7 @@ def open_inventory(uri: str) -> list[Part]:
             raise InputError(f"cannot read {uri}: no such file or folder")
         parts = [Part(name) for name in table_uris(uri)] if files.isdir(uri) else [Part(uri)]
     for part in parts[:1]:
-        next(_read_tables(part), None)  # so that a table without a URI is refused at once
+        next(_read_tables(part), None)  # refuse a table without URIs early
     if not parts:
         raise InputError(f"{uri} holds no .parquet file: give --manifest a table of URIs")
     return parts
@@ -131,7 +131,7 @@ def _header(raw: Any, part: Part) -> str:
     """Return the beginning of a text without consuming it."""
     begun: bytes = raw.peek()
     if part.uri.endswith(".gz"):
-        with contextlib.suppress(zlib.error):  # what is damaged is found by whoever reads it
+        with contextlib.suppress(zlib.error):  # damage is found when it is read
             begun = zlib.decompressobj(31).decompress(begun, _HEADER_BYTES)
     return begun[:_HEADER_BYTES].decode(errors="replace")
 

@@ -192,11 +192,11 @@ def relative_key(root: str, uri: str) -> str:
 def _find_bounds(bucket: str, base: str, parts: int) -> list[str]:
     """Return keys, or prefixes of keys, that divide a listing, in ascending order."""
     prefixes = [base]
-    for _ in range(64):  # of depth: keys may share a long beginning
+    for _ in range(64):  # levels, as keys may share a long prefix
         deeper: list[str] = []
         for place, prefix in enumerate(prefixes):
             if len(deeper) + len(prefixes) - place >= 2 * parts:
-                deeper += prefixes[place:]  # enough; each request takes its time
+                deeper += prefixes[place:]  # enough, as each request takes time
                 break
             deeper += _next_prefixes(bucket, prefix)
         if not deeper or deeper == prefixes:
@@ -222,7 +222,7 @@ def _next_prefixes(bucket: str, prefix: str) -> list[str]:
         found.append(keys[0][: len(prefix) + 1])
         after = found[-1] + _LAST_CHARACTER
         if len(found) == _BRANCHES:
-            return found  # what comes after the last of them is listed with it
+            return found  # the last one covers all later keys
 
 
 def _list_s3(shard: Shard) -> Iterator[Page]:
@@ -288,7 +288,7 @@ def _list_local(root: str, strict: bool) -> Iterator[Page]:
 def _walk(folder: str, seen: set[str]) -> Iterator[str | OSError | None]:
     """Yield the paths below a folder in order: None for a hidden one, an error for a folder."""
     is_root = not seen
-    seen.add(os.path.realpath(folder))  # links may lead round in a circle
+    seen.add(os.path.realpath(folder))  # links may form a cycle
     names: list[str] = []
     try:
         with os.scandir(folder) as found:
@@ -314,4 +314,4 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
     try:
         return item.is_dir()
     except OSError:
-        return False  # a link into a circle, or to where this user may not look
+        return False  # a cyclic link, or one without permission

@@ -145,7 +145,7 @@ def _take(
         if etag and other.get("run") == holder["run"]:
             return etag  # written by an attempt whose answer was lost
         if etag and not _is_dead(place, etag, other, holder, uri, tell):
-            continue  # released meanwhile
+            continue  # released in the meantime
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
             taken = _put_persistently(uri, place, holder, condition)

@@ -106,7 +106,7 @@ def insist(
         try:
             return send(s3_client(CONNECT_SECONDS, READ_SECONDS))
         except FetchError as error:
-            failure = error.with_traceback(None)  # its frames hold what came of the body
+            failure = error.with_traceback(None)  # its frames hold the body
         except Exception as error:
             # Whatever a store raises for one object concerns that object only.
             failure = explain_failure(uri, error)

@@ -110,7 +110,7 @@ def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
         answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes=-{_TAIL_BYTES}")
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidRange":
-            return b"", 0, ""  # as S3 has it of an object without a byte; others send all of it
+            return b"", 0, ""  # S3's answer for an empty object; other stores send it
         raise
     with answer["Body"] as stream:
         if not answer["ContentLength"] and "ContentRange" not in answer:

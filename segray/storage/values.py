@@ -55,7 +55,7 @@ def _read_reach(uri: str, stopped: Event) -> int | None:
     try:
         return None if stopped.is_set() else read_reach(fetch(uri, stopped=stopped))
     except (DecodeError, FetchError):
-        return None  # what is wrong with it is told where it is used
+        return None  # reported where the image is used
 
 
 def spread(uris: Sequence[str], most: int) -> Sequence[str]:

@@ -172,7 +172,7 @@ class Checkpoints:
             # Each array in the archive has its own checksum.
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            arrays[_PROGRESS]  # the last one written
+            arrays[_PROGRESS]  # the last array written
         # numpy and zipfile raise many kinds of errors for a damaged archive, even
         # NotImplementedError.
         except Exception as error:

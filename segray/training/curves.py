@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from segray.pixels.labels import Labels
 
-_MAX_LINES = 10  # more classes than that cannot be told apart
+_MAX_LINES = 10  # more colours are hard to distinguish
 
 
 def draw_curves(history: Sequence[dict[str, Any]], labels: Labels) -> bytes:
@@ -25,7 +25,7 @@ def draw_curves(history: Sequence[dict[str, Any]], labels: Labels) -> bytes:
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
-    marker = "o" if len(epochs) == 1 else None  # a line through one point shows nothing
+    marker = "o" if len(epochs) == 1 else None  # a line needs two points
     losses.plot(epochs, _column(history, "train_loss"), label="training", marker=marker)
     losses.plot(epochs, _column(history, "loss"), label="validation", marker=marker)
     losses.set(title="cross-entropy", xlabel="epoch", ylim=(0, None))

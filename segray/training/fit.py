@@ -59,7 +59,7 @@ def fit(
         while True:
             before = max(checkpoints.epochs(), default=0)
             _restore_examples(assignment, tell)
-            if not grows:  # those that grow keep the size for which there is room
+            if not grows:  # a growing group keeps the size of its workers
                 resources, threads = worker_resources(config, tell)
             workers = count_workers(config, resources)
             tell(
@@ -72,13 +72,13 @@ def fit(
                 grows = _fit_once(assignment, group, messages, tell)
             except ray.train.TrainingFailedError as error:
                 if _had_no_room(error):
-                    continue  # it is looked for anew
+                    continue  # look for room again
                 problem = _find_problem(error, messages)
                 stands = max(checkpoints.epochs(), default=0) == before
                 losses = losses + 1 if stands else 1
                 if messages.has_ended() or losses > config.max_restarts:
                     raise InputError(problem) from error
-                if not messages.problem():  # which is told when the next workers begin
+                if not messages.problem():  # it is printed when the next workers start
                     tell(f"{problem}: all go on from the last finished epoch")
                 continue
             if has_bundle(join_uri(assignment.output, "model")):

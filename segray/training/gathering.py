@@ -51,7 +51,7 @@ def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
     if preparation.reading is None and config.mask_orientation == "auto":
         settled = replace(reading, mask_orientation=settle_orientation(data.says))
         if settled.mask_orientation == "upright":
-            del data  # before others take its place in memory
+            del data  # to free memory for the next ones
             tell("masks were drawn on upright images, as their shapes say: decoding once more")
             data = _decode(preparation, settled, keep, shared, tell)
         else:

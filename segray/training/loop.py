@@ -110,7 +110,7 @@ class TrainingLoop:
         # The same seed on every worker, so that each builds the same network.
         keras.utils.set_random_seed(config.seed)
         content = None if weights is None else ray.get(weights)
-        with meeting("the building of the network"):  # rank 0's numbers are sent to the others
+        with meeting("the building of the network"):  # rank 0 broadcasts its weights
             self.network = TrainableNetwork(
                 strategy, config, content, assignment.class_weights, parts=parts
             )

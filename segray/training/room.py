@@ -43,7 +43,7 @@ def worker_resources(
     """
     if config.use_gpu:
         return {"CPU": 0.1, "GPU": 1.0}, 0
-    while not (nodes := _settled_nodes()):  # they have all gone with the last workers
+    while not (nodes := _settled_nodes()):  # all were lost with the last workers
         await_node("CPU", "a worker", tell)
     wanted = config.least_workers
     free, totals = (
@@ -84,7 +84,7 @@ def checking_gpu(config: TrainConfig) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if ray.wait([looking], timeout=0)[0]:
-            with contextlib.suppress(RayError):  # the node has gone: the workers look as well
+            with contextlib.suppress(RayError):  # the node is gone; the workers test it, too
                 if problem := ray.get(looking):
                     raise InputError(problem)
 

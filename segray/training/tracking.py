@@ -122,7 +122,7 @@ class _Tracker:
         status = ""
         while not status:
             history, status = self._handed.get()
-            while not self._handed.empty():  # the newest history has all that those before it have
+            while not self._handed.empty():  # the newest history includes the earlier ones
                 history, status = self._handed.get()
             # Training continues whatever goes wrong with the server.
             try:

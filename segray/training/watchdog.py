@@ -100,7 +100,7 @@ class Watchdog:
         """Mark the block as a synchronisation point named `place`, where this worker waits for
         others.
         """
-        if place != self._place:  # rank 0 comes twice where it reports
+        if place != self._place:  # rank 0 passes a place twice if it reports
             self._meetings, self._place = self._meetings + 1, place
         self._waiting_since = time.monotonic()
         try:
