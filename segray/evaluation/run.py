@@ -106,7 +106,7 @@ def evaluate_pairs(
     Args:
         model: a bundle, or the URI of one.
         pairs: the pairs to score the model on.
-        output: the URI of the folder that receives the files described in docs/outputs.md.
+        output: the URI of the folder for the files described in docs/outputs/evaluation.md.
         tell: called with lines for the user's terminal.
         engine: the inference engine.
         workers: the number of concurrent predictors; None for one per CPU or GPU.

@@ -96,7 +96,7 @@ class Predict:
 
 
 def figures_schema(labels: Labels) -> pa.Schema:
-    """Return the columns of ``per_image.parquet``, which docs/outputs.md describes."""
+    """Return the columns of ``per_image.parquet``, see docs/outputs/evaluation.md."""
     fields = [
         ("image", pa.string()),
         ("mask", pa.string()),
