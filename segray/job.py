@@ -89,8 +89,7 @@ def quiet_native_logs() -> Iterator[None]:
 
 
 def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
-    """Connect to the cluster at RAY_ADDRESS or on this machine, or start Ray here, without its
-    output.
+    """Connect to the cluster at RAY_ADDRESS or on this machine, or start Ray here, quietly.
 
     Workers' logs stay in Ray's own files; the job prints what a person needs.
 

@@ -225,9 +225,7 @@ def _unpack(
 
 
 def _write(uri: str, content: bytes, same_size: bool) -> bool:
-    """Write a file, and return True, unless it exists with this content; only one of the same size
-    is read.
-    """
+    """Write a file unless it already has this content; return True if it was written."""
     if same_size and read_bytes(uri) == content:
         return False
     write_bytes(uri, content)

@@ -91,9 +91,7 @@ def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tup
 
 
 def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
-    """Report the number of images that the model was trained on, if its run's folder is still
-    there.
-    """
+    """Report how many images the model was trained on, if its run's folder still exists."""
     output = bundle.uri.rpartition("/")[0]
     try:
         rows = read_dataset(output)

@@ -117,9 +117,7 @@ class Scores:
 
     @property
     def boundary_iou(self) -> npt.NDArray[np.float64]:
-        """The boundary IoU of each class, float64 [C] in [0, 1]; NaN for a class that does not
-        occur.
-        """
+        """The boundary IoU of each class, float64 [C] in [0, 1]; NaN for absent classes."""
         return divide(self.boundary_intersection, self.boundary_union)
 
     def class_figures(self) -> dict[str, list[float | None]]:

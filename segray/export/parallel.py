@@ -16,8 +16,7 @@ def spread_work(
     shared: SharedFiles,
     tell: Callable[[str], None],
 ) -> Iterator[pa.Table]:
-    """Do pieces of work on Ray, which must have been started, and yield their accounts as they
-    arrive.
+    """Do pieces of work on Ray, which is already started, and yield their accounts.
 
     Args:
         work: the pieces, a table of one row each.

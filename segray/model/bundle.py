@@ -77,8 +77,7 @@ def has_bundle(uri: str) -> bool:
 
 
 def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
-    """Read a bundle, and verify that each file contains the described network, before using any of
-    it.
+    """Read a bundle, after verifying that its files contain the described network.
 
     The checksums lie beside the files, so they detect damage but do not prove who made the bundle.
     Therefore only content that segray itself writes for such a network is accepted.

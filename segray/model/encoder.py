@@ -96,9 +96,7 @@ def _download(url: str) -> bytes:
 
 
 def _is_hdf5(content: bytes) -> bool:
-    """Return True for an HDF5 file, False for a truncated one or, for example, a proxy's login
-    page.
-    """
+    """Return True for an intact HDF5 file, False for a truncated one or a proxy's login page."""
     import h5py
 
     try:

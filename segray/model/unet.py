@@ -145,8 +145,7 @@ def _upsample(filters: int, x: keras.KerasTensor, momentum: float, even: bool) -
 
 
 def _even_out(x: keras.KerasTensor, dtype: str | None = None) -> keras.KerasTensor:
-    """Average-pool (2x2) the output of a transposed convolution, so that its kernel reaches all
-    pixels alike.
+    """Average-pool (2x2) the output of a transposed convolution, against checkerboards.
 
     Of the three rows of the kernel at stride 2, two contribute to every second row of pixels and
     one to the rows between; likewise for columns. The result is a checkerboard

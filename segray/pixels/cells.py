@@ -178,9 +178,7 @@ class Band:
         mask: npt.NDArray[np.uint8],
         tally: Tally,
     ) -> None:
-        """Compute the cells at ``rows`` and ``columns``, intp [N] each; arrays are [rows, columns,
-        N].
-        """
+        """Compute the cells at ``rows``, ``columns`` (intp [N]); arrays are [rows, columns, N]."""
         y, no_row = self._rows.pixels(rows)
         x, no_column = self._columns.pixels(columns)
         down, along = self._rows.place[y], self._columns.place[x]
@@ -194,9 +192,7 @@ class Band:
         tally.add(winner, confidence)
 
     def _corners_of_all(self, plane: npt.NDArray[np.float32]) -> _FourArrays:
-        """Return the corners of all cells for a class, float32 [rows, columns], minus the best
-        logits.
-        """
+        """Return the corners of all cells for a class, float32 [rows, columns], minus the best."""
         less = plane - self._best
         left, right = less.take(self._columns.before, 1), less.take(self._columns.after, 1)
         before, after = self._rows.before, self._rows.after

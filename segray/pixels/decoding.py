@@ -115,8 +115,7 @@ def read_picture(
 
 
 def read_reach(data: bytes) -> int | None:
-    """Return the greatest value of an image of more than 8 bits per channel, None for any other
-    image.
+    """Return the greatest value of an image of more than 8 bits per channel, None for others.
 
     One value in a thousand may be greater (`segray.pixels.wide.find_reach`).
 

@@ -99,9 +99,7 @@ def identify(data: bytes) -> str | None:
 
 
 def describe(data: bytes) -> str:
-    """Describe content that `identify` does not recognise, for a person, such as ``a PDF
-    document``.
-    """
+    """Describe content that `identify` does not recognise, such as ``a PDF document``."""
     for magic, name in _OTHER_MAGIC.items():
         if data.startswith(magic):
             return name

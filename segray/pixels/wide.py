@@ -156,11 +156,13 @@ def check_range(value_range: ValueRange | None) -> None:
 
 
 def choose_range(highest: Iterable[int]) -> ValueRange | None:
-    """Return (0, 2**k - 1) with the smallest k of 8 or more that covers all values; None for no
-    image.
+    """Return (0, 2**k - 1) with the least k of 8 or more that covers all values.
 
     Args:
         highest: the greatest value of each wide image of a sample.
+
+    Returns:
+        The range; None if there is no image.
     """
     greatest = max(highest, default=None)
     return None if greatest is None else (0, (1 << max(8, greatest.bit_length())) - 1)

@@ -39,9 +39,7 @@ class S3Access:
         return cls(pays not in ("", "0"), unsigned not in ("", "0"), encryption or None)
 
     def set_environment(self) -> None:
-        """Set the environment of this process and its children; settings not given keep their
-        values.
-        """
+        """Set the environment of this process and its children; keep what was not given."""
         values = ("1" * self.s3_requester_pays, "1" * self.s3_unsigned, self.s3_sse)
         os.environ.update(
             {name: text for name, text in zip(VARIABLES, values, strict=True) if text}
@@ -49,9 +47,7 @@ class S3Access:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The parameters of S3 operations, by botocore's names, for those operations that have
-        them.
-        """
+        """The parameters, by botocore's names, of those S3 operations that have them."""
         parameters = {"RequestPayer": "requester"} if self.s3_requester_pays else {}
         if self.s3_sse in _ALGORITHMS:
             parameters["ServerSideEncryption"] = self.s3_sse

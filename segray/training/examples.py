@@ -279,9 +279,7 @@ def _decode_chunks(
     keep: bool,
     progress: Callable[[int], None],
 ) -> "list[tuple[ray.ObjectRef[Any] | None, list[Finding]]]":
-    """Return the reference to each chunk's arrays, and its findings; no pixels come to this
-    process.
-    """
+    """Return a reference to each chunk's arrays, and its findings, without fetching pixels."""
     results: dict[int, tuple[ray.ObjectRef[Any] | None, list[Finding]]] = {}
     running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
     left = deque(enumerate(chunks))

@@ -137,8 +137,7 @@ class Messages:
         return positions
 
     def start(self) -> None:
-        """Report that the workers are starting. Print the problem that ended the last ones, if it
-        was not printed yet.
+        """Report that the workers are starting, and print an unprinted problem of earlier ones.
 
         Raises:
             RayError: the mailbox is gone or does not answer within a minute.

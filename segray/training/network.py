@@ -86,8 +86,7 @@ class TrainableNetwork:
         self._sum = self._compile(sum_replicas, tf.TensorSpec((), tf.int64))
 
     def compile(self, fine: bool) -> None:
-        """Compile the training step, which takes a while, with the encoder trained (`fine`) or
-        frozen.
+        """Compile the training step with the encoder trained (`fine`) or frozen; this is slow.
 
         `train` would compile it itself, but while other replicas wait for this one.
         """
@@ -98,8 +97,7 @@ class TrainableNetwork:
             self._steps[fine] = step
 
     def place(self, batch: Batch) -> Batch:
-        """Copy a batch to the device that computes on it: the GPU's memory if there is a GPU to
-        use.
+        """Copy a batch to the device that computes on it, the GPU if one is used.
 
         If another thread does this ahead of the step, the GPU does not wait for the copy.
         """

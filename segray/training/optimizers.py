@@ -24,8 +24,7 @@ _STEP = 0.2
 
 
 def make_optimizers(config: TrainConfig) -> list[keras.Optimizer]:
-    """Create the optimizers of the decoder's inner kernels, of the rest of the decoder, and of the
-    encoder.
+    """Create the optimizers of the decoder's inner kernels, its other weights, and the encoder.
 
     Their learning rates are set at each step.
     """
@@ -39,8 +38,7 @@ def make_optimizers(config: TrainConfig) -> list[keras.Optimizer]:
 
 
 class Muon(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras publishes no types
-    """Muon: Nesterov momentum whose update is orthogonalised, so that all its singular values are
-    near 1.
+    """Muon: Nesterov momentum with orthogonalised updates (singular values near 1).
 
     It is meant for the kernels of transposed convolutions, [..., n, m], for which
     `keras.optimizers.Muon` falls back to AdamW. Groups of 64 of the n filters are orthogonalised,

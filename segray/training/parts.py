@@ -20,8 +20,7 @@ def split_batch(batch: tf.Tensor, parts: int) -> list[tf.Tensor]:
 
 
 def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    """Call a network in training mode on all parts of a batch. The result is that of the whole
-    batch.
+    """Call a network in training mode on all parts of a batch, as on the whole batch.
 
     This relies on the order of the layers in `segray.model.unet.build_unet`: scaling, encoder,
     decoder.

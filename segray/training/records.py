@@ -47,8 +47,7 @@ def write_preview(
     predicted: npt.NDArray[np.uint8],
     labels: Labels,
 ) -> None:
-    """Write ``previews/epoch_NNNN.png``: a row of image, ground truth and prediction for each
-    image.
+    """Write ``previews/epoch_NNNN.png``: each row is an image, its ground truth and prediction.
 
     Args:
         output: the URI of the run's folder.

@@ -106,8 +106,7 @@ def _look_for_gpu() -> str:
 
 @contextlib.contextmanager
 def asking_for(resources: Mapping[str, float], places: int) -> Iterator[Callable[[], int]]:
-    """Reserve places for workers while the block runs. An autoscaling cluster starts nodes for
-    them.
+    """Reserve places for workers during the block; autoscaling clusters start nodes for them.
 
     Args:
         resources: the resources of each place, which are those of a worker.

@@ -97,9 +97,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def meeting(self, place: str) -> Iterator[None]:
-        """Mark the block as a synchronisation point named `place`, where this worker waits for
-        others.
-        """
+        """Mark the block as the synchronisation point `place`, where workers wait for others."""
         if place != self._place:  # rank 0 passes a place twice if it reports
             self._meetings, self._place = self._meetings + 1, place
         self._waiting_since = time.monotonic()
