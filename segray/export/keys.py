@@ -60,7 +60,7 @@ class Mirror:
         return cls(root, suffix, limit, is_local(output) and _ignores_case(Path(output)))
 
     def key(self, uri: str) -> str | None:
-        """Return the key of an image's file (without a suffix, of the image), or None if outside."""
+        """Return the key of an image's file (without suffix, of the image), or None if outside."""
         source = source_key(self.root, uri)
         if source is None or not self.suffix:
             return source
