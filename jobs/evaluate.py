@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def show(result: Evaluation) -> None:
-    """A table of the classes, and the figures of the whole."""
+    """Print a table of the classes, and the overall metrics."""
     own, model = result.own_size, result.model_size
     figures = own.class_figures()
     tell(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))

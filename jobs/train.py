@@ -15,13 +15,13 @@ from segray.training.prepare import prepare_training
 
 def main() -> int:
     config = tyro.cli(TrainConfig)
-    # Flags that were given count over the settings of a recipe, and these over those of the sample.
+    # Flags take precedence over the settings of a recipe, and these over those of the sample.
     sample = SAMPLE_SETTINGS if config.images is None and config.pairs is None else {}
     config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
     config.s3.set_environment()
     preparation = prepare_training(config, tell)
     if not preparation.finished:
-        # At Ray's niceness of 15 anything else on the machine would starve the training.
+        # At Ray's niceness of 15, any other process on the machine would starve the training.
         start_ray(config.use_gpu, niceness=0, workers=config.least_workers)
     with quiet_native_logs():
         from segray.training.run import train

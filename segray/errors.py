@@ -1,9 +1,9 @@
-"""The one exception that a user's mistake raises."""
+"""The exception for mistakes of the user."""
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used.
+    """Something that the user gave cannot be used.
 
-    Its message is one line that names the thing, says what is wrong with it and what to do.
-    The job scripts print it and exit with status 1.
+    The message is one line that names the thing, says what is wrong with it and what to do. The job
+    scripts print it and exit with status 1.
     """

@@ -1,4 +1,4 @@
-"""A job: what every script in jobs/ does around its one function."""
+"""A job: the common frame of all scripts in jobs/."""
 
 import contextlib
 import logging
@@ -19,8 +19,8 @@ _told_to_end = False
 def run_job(main: Callable[[], int]) -> None:
     """Run a script's main function and end the process.
 
-    A mistake of the user's ends it with one line on standard error and status 1; an interruption
-    from the keyboard with status 130, and a signal to end, as `ray job stop` sends it, with 143.
+    An `InputError` ends it with one line on standard error and status 1, Ctrl-C with status 130,
+    and SIGTERM, which `ray job stop` sends, with status 143.
 
     Args:
         main: returns the exit status.
@@ -37,23 +37,23 @@ def run_job(main: Callable[[], int]) -> None:
         status = 143 if _told_to_end else 130
     sys.stdout.flush()
     if threading.current_thread() is threading.main_thread():
-        # There is nothing left to interrupt but Ray's clearing up, which would print a traceback.
+        # Only Ray's clean-up is left to interrupt, which would print a traceback.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)
 
 
 def _heed_the_signal_to_end() -> None:
-    """Take SIGTERM as an interruption from the keyboard, so that locks are given back."""
+    """Treat SIGTERM like Ctrl-C, so that locks are released."""
 
     def interrupt(*_: object) -> None:
         global _told_to_end
-        # A second one must not interrupt the clearing up after the first.
+        # A second signal must not interrupt the clean-up after the first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _told_to_end = True
         if callable(signal.getsignal(signal.SIGINT)):
-            # Ray Train has a handler of its own for the keyboard, which ends its workers first.
+            # Ray Train has its own handler of SIGINT, which ends its workers first.
             signal.raise_signal(signal.SIGINT)
-        # A shell lets what it starts in the background ignore the keyboard.
+        # A shell makes background processes ignore SIGINT.
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
@@ -61,21 +61,21 @@ def _heed_the_signal_to_end() -> None:
 
 
 def tell(line: str) -> None:
-    """Print a line at once, also where standard output is a job's log."""
+    """Print a line immediately, even if standard output is a log file."""
     try:
         print(line, flush=True)
     except BrokenPipeError:
-        # Whoever read the lines has had enough of them (`| head`); the work goes on.
+        # The reader of the output is gone (`| head`); the work continues.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def quiet_native_logs() -> Iterator[None]:
-    """Keep off the terminal what native libraries log while they start.
+    """Suppress the log messages of native libraries during start-up.
 
-    TensorFlow notes CPU features and missing CUDA drivers before its log level counts, and Ray's
-    core that its log level was set. What TensorFlow logs later it keeps to itself as well, unless
-    TF_CPP_MIN_LOG_LEVEL is set. What is wrong is raised as an exception all the same.
+    TensorFlow logs CPU features and missing CUDA drivers before its log level takes effect, and
+    Ray's core logs that its log level was set. Later messages of TensorFlow are suppressed as well,
+    unless TF_CPP_MIN_LOG_LEVEL is set. Errors are still raised as exceptions.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     kept = os.dup(2)
@@ -89,20 +89,20 @@ def quiet_native_logs() -> Iterator[None]:
 
 
 def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
-    """Connect to the cluster that RAY_ADDRESS or this machine names, or start one here, quietly.
+    """Connect to the cluster at RAY_ADDRESS or on this machine, or start Ray here, quietly.
 
-    Workers' logs stay in Ray's own files: the job prints what a person needs.
+    Workers' logs stay in Ray's own files; the job prints what a person needs.
 
     Args:
-        use_gpu: whether the job is going to ask for GPUs.
-        niceness: of the processes that do the work, where Ray is started here; 15 is Ray's own.
-        workers: how many are going to hold a GPU each, all at the same time.
+        use_gpu: True if the job is going to request GPUs.
+        niceness: the niceness of worker processes if Ray is started here; 15 is Ray's default.
+        workers: the number of workers that hold a GPU each at the same time.
 
     Raises:
         InputError: nothing answers at RAY_ADDRESS, Ray does not start, or this machine has too few
             GPUs.
     """
-    # Ray Data's own actors make Ray's core print an error that is none (ray-project/ray#53727).
+    # Ray Data's own actors make Ray's core print a spurious error (ray-project/ray#53727).
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", str(niceness))
     import ray
@@ -110,11 +110,11 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
 
     tell("starting Ray")
     address = _cluster_address()
-    # Processes that are started here inherit them; those of a cluster have to be given them.
+    # Processes started here inherit the variables; those of a cluster must be given them.
     given = {name: text for name, text in os.environ.items() if name.startswith("SEGRAY_S3_")}
     is_given = bool(given) and address != "local"
     if is_given:
-        # Else Ray refuses what `ray job submit` has brought as well, though it is the same.
+        # Otherwise Ray refuses the variables that `ray job submit` has set, even if they are equal.
         os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
     try:
         with quiet_native_logs():
@@ -125,7 +125,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
                 include_dashboard=False,
                 runtime_env={"env_vars": given} if is_given else None,
             )
-        # Ray's core has put a handler of its own in place, which prints a native stack.
+        # Ray's core has installed its own handler, which prints a native stack trace.
         _heed_the_signal_to_end()
     except ConnectionError as error:
         raise InputError(
@@ -133,7 +133,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
             "for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too, or submit this "
             "command with `ray job submit`"
         ) from error
-    # What keeps Ray from starting is of many kinds, a bare Exception among them.
+    # Ray raises errors of many kinds if it does not start, even a bare Exception.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         if "timed out during startup" in reason:
@@ -169,10 +169,9 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
 
 
 def _quiet_nodes() -> None:
-    """Keep off the terminal what Ray's nodes send to every job, but for what costs work.
+    """Suppress what Ray's nodes send to every job, except for processes ended for lack of memory.
 
-    Those are paragraphs about how Ray schedules, in colour, of other jobs' work as well. That a
-    process was ended for want of memory is worth a line.
+    Those messages are paragraphs about Ray's scheduling, in colour, and about other jobs as well.
     """
     import ray._private.worker
 
@@ -181,21 +180,21 @@ def _quiet_nodes() -> None:
             if "low on memory" in line:
                 tell(f"Ray: {line.partition('. ')[0]}")
 
-    # Ray has no setting for it, and calls this for nothing else once log_to_driver is off.
+    # Ray has no setting for this, and calls the function for nothing else if log_to_driver is off.
     ray._private.worker.print_to_stdstream = tell_of_memory
 
 
 def has_cluster() -> bool:
-    """Whether `start_ray` would connect to a cluster, and not start Ray on this machine.
+    """Return True if `start_ray` would connect to a cluster instead of starting Ray here.
 
     Raises:
-        InputError: nothing answers at RAY_ADDRESS, or it is no address of a cluster.
+        InputError: nothing answers at RAY_ADDRESS, or it is not the address of a cluster.
     """
     return _cluster_address() != "local"
 
 
 def _cluster_address() -> str:
-    """What to give `ray.init`, which waits without end for a cluster that is gone."""
+    """Return the address for `ray.init`, which would wait forever for a cluster that is gone."""
     named = os.environ.get("RAY_ADDRESS", "")
     if named == "local":
         return named
@@ -211,7 +210,8 @@ def _cluster_address() -> str:
                 "Ray on this machine"
             )
         return named
-    # Where `ray start` notes the cluster of this machine; a killed one leaves its note behind.
+    # The file in which `ray start` records this machine's cluster; a killed cluster leaves it
+    # behind.
     note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")
     return "auto" if note.exists() and _answers(note.read_text()) else "local"
 

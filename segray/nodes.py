@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster: what they have to give, and whether they see a job's files."""
+"""The nodes of a Ray cluster: their resources, and whether they see a job's files."""
 
 import contextlib
 import math
@@ -17,28 +17,28 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from segray.errors import InputError
 from segray.ticker import ticking
 
-#: Between two lines that say what is waited for.
+#: The interval of lines about what a job is waiting for.
 WAITING_SECONDS = 30.0
 
 _SECONDS_BETWEEN_POLLS = 1.0
-# A process has to be started for it.
+# Long enough for a process to be started.
 _SECONDS_TO_LOOK = 120.0
-# For how long what was seen of the free CPUs is taken to hold.
+# The time for which a count of idle CPUs is considered valid.
 _SECONDS_BETWEEN_LOOKS = 5.0
 
-# How many nodes a line names; of more it gives the number.
+# The maximum number of nodes named in a line; of the others it gives the number.
 _NAMED = 4
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that is up and has CPUs or GPUs to give.
+    """A running node with CPUs or GPUs.
 
     Attributes:
-        id: Ray's.
+        id: its Ray id.
         name: its host name.
-        total: how much it has of each resource, by Ray's names of them.
-        free: how much of that nobody holds.
+        total: its resources, by Ray's names.
+        free: those of its resources that nobody holds.
     """
 
     id: str
@@ -48,8 +48,8 @@ class Node:
 
 
 def worker_nodes() -> list[Node]:
-    """The nodes that do work: a head without CPUs and GPUs is none of them."""
-    # A developer's API under a private name: Ray has no public one that tells what is free where.
+    """Return the nodes that do work, which excludes a head without CPUs and GPUs."""
+    # A developer API under a private name: Ray has no public one for idle resources per node.
     from ray._private.state import available_resources_per_node
 
     free = available_resources_per_node()
@@ -66,18 +66,18 @@ def worker_nodes() -> list[Node]:
 
 
 def name_resources(resources: Mapping[str, float]) -> str:
-    """Resources in words, as in "2 CPUs and 1 GPU"."""
+    """Name resources in words, as in "2 CPUs and 1 GPU"."""
     return " and ".join(
         f"{amount:g} {kind}{'' if amount == 1 else 's'}" for kind, amount in resources.items()
     )
 
 
 def waiting_line(what: str, asked: Mapping[str, float]) -> str:
-    """Say what is waited for, and what the nodes have of it.
+    """Return a line about what a job is waiting for and what the nodes have of it.
 
     Args:
-        what: asks for room, as in "2 workers".
-        asked: the resources that each one of it needs on one node.
+        what: what needs room, as in "2 workers".
+        asked: the resources that each of them needs on one node.
     """
     nodes = [node for node in worker_nodes() if all(node.total.get(kind) for kind in asked)]
     if not nodes:
@@ -106,19 +106,19 @@ def telling_waits(
     is_waiting: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> Iterator[None]:
-    """While the block runs, say every 30 seconds what is waited for, as `waiting_line` does.
+    """Print what a job is waiting for every 30 seconds while the block runs, see `waiting_line`.
 
-    Where a node has room, it is not room that is waited for, and nothing is said.
+    Nothing is printed if a node has room, because room is then not what it is waiting for.
 
     Args:
-        what: asks for room, as in "2 workers".
-        asked: the resources that each one of it needs on one node.
-        is_waiting: whether anything is waited for now.
-        tell: is called with lines for the user's terminal.
+        what: what needs room, as in "2 workers".
+        asked: the resources that each of them needs on one node.
+        is_waiting: returns True while the job is waiting.
+        tell: called with lines for the user's terminal.
     """
 
     def look() -> None:
-        # What cannot be told now is told the next time.
+        # What cannot be printed now is printed the next time.
         with contextlib.suppress(RayError):
             if is_waiting() and not any(_fits(asked, node) for node in worker_nodes()):
                 tell(waiting_line(what, asked))
@@ -128,12 +128,12 @@ def telling_waits(
 
 
 def await_node(kind: str, what: str, tell: Callable[[str], None]) -> None:
-    """Wait until a node has CPUs, or GPUs; a cluster that grows is asked for one.
+    """Wait until a node has CPUs or GPUs; an autoscaling cluster is asked for one.
 
     Args:
         kind: ``CPU`` or ``GPU``.
-        what: waits, in words.
-        tell: is called with lines for the user's terminal.
+        what: what is waiting, in words.
+        tell: called with lines for the user's terminal.
     """
 
     def is_missing() -> bool:
@@ -152,7 +152,7 @@ def await_node(kind: str, what: str, tell: Callable[[str], None]) -> None:
 
 @ray.remote(max_retries=0)
 def do_nothing() -> None:
-    """A task that a cluster grows for, by what it is given to ask for."""
+    """A task whose only purpose is to request resources from an autoscaling cluster."""
 
 
 def _fits(asked: Mapping[str, float], node: Node) -> bool:
@@ -164,27 +164,27 @@ def _rounded(amount: float) -> str:
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
-    """Keep an actor on the node of this process, so that no other node's end takes it away."""
+    """Keep an actor on the node of this process, so that it does not depend on another node."""
     here = ray.get_runtime_context().get_node_id()
     return NodeAffinitySchedulingStrategy(here, soft=False)
 
 
 @dataclass(frozen=True)
 class SharedFiles:
-    """Local files that every node which does work for a job has to see as the job does.
+    """Local files that each working node must see exactly as the job does.
 
     Attributes:
-        sizes: of each file, by the flag that it belongs to and its path, in bytes.
+        sizes: for each file its flag, its path, and its size in bytes.
     """
 
     sizes: tuple[tuple[str, str, int], ...] = ()
 
     @classmethod
     def of(cls, files: Mapping[str, str | None]) -> "SharedFiles":
-        """Note the files that are local.
+        """Record those files that are local.
 
         Args:
-            files: by their flags; URIs of S3, None, and files that are not there are left out.
+            files: the files by their flags; S3 URIs, None, and missing files are left out.
         """
         return cls(
             tuple(
@@ -195,10 +195,10 @@ class SharedFiles:
         )
 
     def check(self) -> None:
-        """Make sure that this process sees the files.
+        """Verify that this process sees the files.
 
         Raises:
-            InputError: it does not, or sees others in their place.
+            InputError: it does not, or sees other files in their place.
         """
         for flag, uri, size in self.sizes:
             with contextlib.suppress(OSError):
@@ -212,12 +212,12 @@ class SharedFiles:
             )
 
     def check_nodes(self) -> None:
-        """Make sure that the nodes that are there now see the files.
+        """Verify that all present nodes see the files.
 
         Processes on nodes that join later have to call `check` themselves.
 
         Raises:
-            InputError: one of them does not.
+            InputError: a node does not see them.
         """
         if not self.sizes:
             return
@@ -235,7 +235,7 @@ class SharedFiles:
             except GetTimeoutError:
                 problem = f"the node {node.name} does not look at its files: is a file system gone?"
             except RayError:
-                continue  # a node that has just gone does no work
+                continue  # a node that is gone does no work
             if problem:
                 raise InputError(problem)
 
@@ -250,7 +250,7 @@ def _find_problem(files: SharedFiles) -> str:
 
 
 def first_file(folder: str) -> str | None:
-    """The path of some file in a local folder, the same each time; None if there is none."""
+    """Return the path of a file in a local folder, always the same one; None if there is none."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         if names:
@@ -259,16 +259,16 @@ def first_file(folder: str) -> str | None:
 
 
 def works_alone() -> bool:
-    """Whether all work is done on the node of this process: it has CPUs, and there is no other."""
+    """Return True if the node of this process has CPUs and is the only node that does work."""
     nodes = worker_nodes()
     return [node.id for node in nodes] == [ray.get_runtime_context().get_node_id()]
 
 
 class FreeCpus:
-    """The CPUs of a cluster that nobody holds, for tasks that make use of them for a moment.
+    """The idle CPUs of a cluster, for short tasks.
 
     Args:
-        sharers: how many processes do so at the same time; each takes its part.
+        sharers: the number of processes that use them at the same time; each takes an equal share.
     """
 
     def __init__(self, sharers: int) -> None:
@@ -277,7 +277,7 @@ class FreeCpus:
         self._looked, self._count, self._taken = -math.inf, 0, 0
 
     def count(self) -> int:
-        """How many this process may use, those that it uses now among them."""
+        """Return the number of CPUs that this process may use, including those in use."""
         with self._lock:
             if time.monotonic() - self._looked > _SECONDS_BETWEEN_LOOKS:
                 self._looked = time.monotonic()
@@ -287,7 +287,7 @@ class FreeCpus:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[bool]:
-        """Take one for the block, if there is one."""
+        """Take a CPU for the block; yield False if none is idle."""
         count = self.count()
         with self._lock:
             found = self._taken < count

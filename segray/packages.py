@@ -1,20 +1,20 @@
-"""Packages: the versions that a record of a run names."""
+"""Packages: the versions that the record of a run contains."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 from segray.version import __version__
 
-# On a GPU node another package brings the same modules.
+# On GPU nodes another package provides the same modules.
 _STANDS_IN = {"onnxruntime": "onnxruntime-gpu"}
 
 
 def package_versions(*names: str) -> dict[str, str]:
-    """The versions of segray and of other packages, by name, as records keep them.
+    """Return the versions of segray and of other packages by name, for records.
 
     Raises:
         importlib.metadata.PackageNotFoundError: one of them is not installed.
     """
-    # Not by its metadata: segray need not be installed, a job may bring its folder along.
+    # Not from metadata: segray need not be installed, as a job may bring its folder along.
     return {"segray": __version__, **{name: _version(name) for name in names}}
 
 

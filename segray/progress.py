@@ -1,4 +1,4 @@
-"""Progress: how far counted work has come, in lines for a terminal and for a job's log alike."""
+"""Progress: lines about the progress of counted work, for a terminal and for a job's log."""
 
 import time
 from collections.abc import Callable
@@ -7,19 +7,19 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class ProgressLine:
-    """Counts what is done, and says so every ten seconds.
+    """Counts finished work, and prints a line every ten seconds.
 
     Args:
-        what: is counted, the first word of each line.
-        unit: of the figures, such as MB.
-        total: how many there are in all; None if that is not known.
-        tell: is called with each line.
-        scale: how many of what `add` counts make one unit.
-        done: how many are done before it starts; they count for no rate.
+        what: the kind of work, the first word of each line.
+        unit: the unit of the numbers, such as MB.
+        total: the total number; None if unknown.
+        tell: called with each line.
+        scale: the number of items of `add` in one unit.
+        done: the number done before; not part of the rate.
 
     Attributes:
-        done: how many are done.
-        failed: how many of those that are done have failed.
+        done: the number done.
+        failed: the number of those that failed.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ProgressLine:
         self.failed = 0
 
     def add(self, count: int, failed: int = 0) -> None:
-        """Count what was just done, and how many of those have failed."""
+        """Count items that were just finished, and how many of them failed."""
         self.done += count
         self.failed += failed
         now = time.monotonic()
@@ -61,7 +61,7 @@ class ProgressLine:
 
 
 def format_time(seconds: float) -> str:
-    """A duration for a person."""
+    """Format a duration for a person."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:

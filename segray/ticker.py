@@ -1,4 +1,4 @@
-"""A ticker: something that is done again and again beside other work."""
+"""A ticker: call a function periodically beside other work."""
 
 import contextlib
 import threading
@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def ticking(seconds: float, do: Callable[[], None]) -> Iterator[None]:
-    """While a block runs, call a function in a thread of its own, every so many seconds.
+    """Call a function in a separate thread at intervals while the block runs.
 
     Args:
-        seconds: between the end of one call and the next.
-        do: is called; not once the block has ended, which waits for a call that is under way.
+        seconds: the time between the end of one call and the next call.
+        do: the function. It is not called after the block has ended, which waits for a running
+            call.
     """
     ended = threading.Event()
 

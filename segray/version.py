@@ -1,3 +1,3 @@
-"""The version of segray, for what names it without importing all of segray."""
+"""The version of segray, which can be imported without all of segray."""
 
 __version__ = "0.1.0"

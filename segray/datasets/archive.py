@@ -1,6 +1,6 @@
-"""Archive: the plain files in a .tar.gz of unknown origin, read one after the other.
+"""Archive: read the regular files in a .tar.gz of unknown origin, one after the other.
 
-Nothing is unpacked to a name that the archive chose: the caller takes the members whose names it
+Nothing is unpacked to a path from the archive: the caller selects the members by the names it
 expects, and writes their content where it wants it.
 """
 
@@ -16,7 +16,7 @@ from typing import IO, cast
 
 from segray.errors import InputError
 
-#: The largest file that is taken, in bytes. What is read is held in memory.
+#: The maximum size of a file, in bytes. Files are read into memory.
 MAX_FILE = 32 << 20
 
 _MAX_MEMBERS = 100_000  # tarfile keeps a record of each
@@ -25,12 +25,12 @@ _MAX_BYTES = 16 << 30  # of the archive without its compression
 
 @dataclass(frozen=True)
 class Member:
-    """A plain file in an archive.
+    """A regular file in an archive.
 
     Attributes:
-        name: as in the archive, less a leading ``./``; not to be trusted as a path.
-        size: in bytes.
-        read: gives the content; to be called before the next member is asked for.
+        name: the name in the archive, without a leading ``./``; not to be trusted as a path.
+        size: the size in bytes.
+        read: returns the content; it must be called before the next member is requested.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Member:
 
 
 def read_members(archive: Path) -> Iterator[Member]:
-    """The plain files of an archive, in its order; folders, links and devices are left out.
+    """Yield the regular files of an archive, in its order, without folders, links and devices.
 
     Raises:
-        InputError: the archive is damaged, or has more members or bytes than an honest one; and
-            `Member.read`, if a file is larger than `MAX_FILE`.
+        InputError: the archive is damaged, or has more members or bytes than a genuine one.
+            `Member.read` raises it if a file is larger than `MAX_FILE`.
     """
     with _explain_damage(archive), gzip.open(archive) as compressed:
         file = _ForwardFile(compressed)
@@ -76,20 +76,20 @@ def _read(archive: Path, file: "_ForwardFile", entry: tarfile.TarInfo) -> bytes:
 def _explain_damage(archive: Path) -> Iterator[None]:
     try:
         yield
-    # tarfile lets through what a damaged header makes of int() and of the file it reads.
+    # tarfile passes on whatever int() and the file object raise for a damaged header.
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, ArithmeticError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(f"cannot unpack {archive}: it is no sound .tar.gz ({reason})") from error
 
 
 class _ForwardFile:
-    """A compressed file as tarfile takes it, read forwards and in portions that fit in memory."""
+    """A compressed file for tarfile that is only read forwards, in pieces that fit in memory."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file, self._position = file, 0
 
     def read(self, size: int) -> bytes:
-        # tarfile reads extended headers in one go, whatever size they claim.
+        # tarfile reads an extended header as a whole, whatever size it claims.
         if not 0 <= size <= MAX_FILE:
             raise tarfile.ReadError(f"a header of {size} bytes")
         content = self._file.read(size)
@@ -100,7 +100,7 @@ class _ForwardFile:
         return self._position
 
     def seek(self, offset: int) -> int:
-        # Back, tarfile would go after a header with a negative size, and then round in a circle.
+        # A header with a negative size would make tarfile seek backwards, in an endless loop.
         if not self._position <= offset <= _MAX_BYTES:
             raise tarfile.ReadError("a member that lies outside the archive")
         while self._position < offset and self.read(min(offset - self._position, 1 << 20)):

@@ -1,6 +1,7 @@
-"""Download: a file of known checksum over HTTP, gone on with where an earlier attempt broke off.
+"""Download: fetch a file with a known checksum over HTTP, and resume interrupted downloads.
 
-Of the libraries that fetch data sets, pooch verifies but does not resume; so this is urllib's work.
+Among the libraries that fetch data sets, pooch verifies but does not resume; hence this module on
+top of urllib.
 """
 
 import contextlib
@@ -23,33 +24,33 @@ from segray.errors import InputError
 from segray.progress import ProgressLine
 from segray.storage.uri import explain_errors
 
-#: Seconds to wait before each new attempt; after the last one the download is given up.
+#: The seconds to wait before each retry; after the last one the download fails.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 18
-_MAX_BYTES = 8 << 30  # of one file: a server must not fill the disk
-# What has to arrive between two failures for the second one to count as a first.
+_MAX_BYTES = 8 << 30  # of one file, so that a server cannot fill the disk
+# Bytes of progress that reset the number of retries.
 _HEADWAY = 1 << 20
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that a later attempt may not meet
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # transient HTTP statuses
 
 
 def check_url(url: str, flag: str) -> str:
-    """Bring the address of a folder on a web server to a form that names can be appended to.
+    """Normalise the address of a folder on a web server, so that names can be appended.
 
     Args:
         url: the address.
-        flag: the flag that gave it, for the message.
+        flag: the flag that it was given by, for the message.
 
     Raises:
-        InputError: it is no http:// or https:// address, or it holds credentials or a query.
+        InputError: it is not an http:// or https:// address, or contains credentials or a query.
     """
     try:
         parts = urllib.parse.urlsplit(url)
         host = parts.hostname
     except ValueError as error:
         raise InputError(f"{flag} is no address: give https://host/folder") from error
-    # Before anything that repeats it: it may hold a password, and a query a token.
+    # Checked before any message repeats the address: it may contain a password or a token.
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InputError(f"{flag} must hold neither credentials nor a query: name an open mirror")
     if parts.scheme not in ("http", "https") or not host:
@@ -58,22 +59,23 @@ def check_url(url: str, flag: str) -> str:
 
 
 def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> None:
-    """Fetch a file, unless it is there already.
+    """Fetch a file, unless it already exists.
 
-    What arrives is kept beside it as ``NAME.partial``, and ``NAME.partial.json`` notes which
-    version of the server's file it is part of: a later attempt asks for the rest of that version
-    alone, and begins anew where the server has another one or sends nothing but whole files. The
-    file gets its name when its checksum is right, and is checked again when it is found.
+    An incomplete file is kept beside it as ``NAME.partial``, and ``NAME.partial.json`` records the
+    version of the server's file. A later attempt requests the rest of the same version only; it
+    starts over if the server has another version or supports whole files only. The file gets its
+    name once its checksum is verified. An existing file is verified again.
 
     Args:
-        url: of the file, checked by `check_url`.
-        path: where to keep it.
+        url: the address of the file, checked by `check_url`.
+        path: the local path of the file.
         sha256: its SHA-256 in lower-case hexadecimal digits.
-        tell: is called with each line about what goes on.
+        tell: called with lines about the progress.
 
     Raises:
-        InputError: the server refuses, does not answer or breaks off again and again, the checksum
-            is wrong, the folder cannot be written, or another run is fetching the same file.
+        InputError: the server refuses, does not answer or keeps closing the connection, the
+            checksum is wrong, the folder cannot be written, or another run is fetching the same
+            file.
     """
     with explain_errors(str(path)):
         if path.exists():
@@ -99,10 +101,10 @@ def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> Non
 
 @dataclass(frozen=True)
 class _Version:
-    """What tells one version of a server's file from another, as far as the server says it.
+    """The version of a server's file, as far as the server states it.
 
     Attributes:
-        size: in bytes, of the whole file.
+        size: the size of the whole file in bytes.
         etag: the header ``ETag``.
         modified: the header ``Last-Modified``.
     """
@@ -113,7 +115,7 @@ class _Version:
 
     @property
     def condition(self) -> str | None:
-        """The value for ``If-Range``, which takes no weak ETag (RFC 9110, 13.1.5)."""
+        """The value of ``If-Range``, which must not be a weak ETag (RFC 9110, 13.1.5)."""
         return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
 
     def contradicts(self, other: "_Version") -> bool:
@@ -124,18 +126,18 @@ class _Version:
 
 
 class _Interrupted(Exception):
-    """An attempt broke off in a way that the next one may not."""
+    """An attempt failed in a way that the next one may not."""
 
 
 class _Partial:
-    """The part of a file that has arrived, open for appending, and the version it is part of."""
+    """An incomplete file, open for appending, and the version of the file that it is a part of."""
 
     def __init__(self, path: Path, file: io.FileIO) -> None:
         self.path, self._file = path, file
         self._note = path.with_name(path.name + ".json")
         self.version = self._read_note()
         if self.version == _Version():
-            self.restart()  # nothing says what it is part of
+            self.restart()  # the version of the content is unknown
 
     @classmethod
     @contextlib.contextmanager
@@ -144,7 +146,8 @@ class _Partial:
         with contextlib.ExitStack() as stack:
             with explain_errors(str(path), "write"):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                # Unbuffered: what a full disk refuses must not come back when the file is closed.
+                # Unbuffered, so that closing the file does not repeat a write that failed on a full
+                # disk.
                 file = stack.enter_context(path.open("ab", buffering=0))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,14 +169,14 @@ class _Partial:
                 rest = rest[self._file.write(rest) :]
 
     def restart(self, version: _Version | None = None) -> None:
-        """Forget what has arrived, for a version that is fetched from its beginning."""
+        """Discard the content, to fetch a version from its beginning."""
         self.version = version or _Version()
         with explain_errors(str(self.path), "write"):
             self._file.truncate(0)
             self._note.write_text(json.dumps(vars(self.version)))
 
     def finish(self, path: Path) -> None:
-        """Give it its name."""
+        """Rename the file to its final name."""
         self.path.replace(path)
         self._note.unlink(missing_ok=True)
 
@@ -195,8 +198,8 @@ def _receive(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
             _receive_rest(url, partial, tell)
             return
         except _Interrupted as interruption:
-            # Measured from the furthest point: a server that sends whole files alone, and always
-            # breaks off at the same place, makes no headway.
+            # Progress is measured from the furthest point: a server that only sends whole files,
+            # and always fails at the same place, makes none.
             if partial.size >= furthest + _HEADWAY:
                 failures = 0
             furthest = max(furthest, partial.size)
@@ -211,7 +214,7 @@ def _receive(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
 
 
 def _receive_rest(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
-    """One attempt to fetch what is missing."""
+    """Make one attempt to fetch the missing part."""
     name, offset = partial.path.stem, partial.size
     if offset and offset == partial.version.size:
         return  # an earlier run ended between the last byte and the checksum
@@ -248,7 +251,7 @@ def _open(url: str, partial: _Partial) -> http.client.HTTPResponse:
     except urllib.error.HTTPError as error:
         with error:
             reason = f"HTTP {error.code} {_plain(error.reason)}"
-        if error.code == 416:  # it has become shorter than what has arrived
+        if error.code == 416:  # the file is now shorter than the part received
             partial.restart()
             raise _Interrupted("the file on the server has changed") from error
         if error.code in _PASSING:
@@ -267,7 +270,7 @@ def _open(url: str, partial: _Partial) -> http.client.HTTPResponse:
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
     while True:
         try:
-            # Not read(), which loses what it has when the connection breaks.
+            # Unlike read(), read1() does not lose received bytes when the connection breaks.
             chunk = response.read1(_CHUNK)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _Interrupted(_plain(error)) from error
@@ -294,7 +297,7 @@ def _range_start(response: http.client.HTTPResponse) -> int | None:
 
 
 def _plain(reason: object) -> str:
-    """A reason on one line: servers word it, and a proxy's address may hold a password."""
+    """Put a reason on one line, without passwords: a proxy's address may contain one."""
     text = "".join(c if c.isprintable() else " " for c in str(reason) or type(reason).__name__)
     return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))[:200]
 

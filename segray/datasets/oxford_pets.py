@@ -1,4 +1,4 @@
-"""The Oxford-IIIT Pet data set: from its published archives to images, masks and their pairs."""
+"""The Oxford-IIIT Pet data set: from its published archives to images, masks and pairs."""
 
 import os
 import re
@@ -19,19 +19,19 @@ from segray.storage.files import read_bytes, write_bytes
 from segray.storage.listing import list_entries, relative_key
 from segray.storage.uri import absolute_uri, exists, is_local, join_uri
 
-#: The classes of the trimaps, as jobs/train.py takes them.
+#: The classes of the trimaps, in the form of --classes of jobs/train.py.
 CLASSES = ("pet=1", "background=2", "border=3")
 
-# Oxford's own address, which refers to whatever server has the files at the time.
+# Oxford's own address, which redirects to the server that currently has the files.
 _URL = "https://www.robots.ox.ac.uk/~vgg/data/pets/data"
 _IMAGES, _ANNOTATIONS = "images.tar.gz", "annotations.tar.gz"
-# As TensorFlow Datasets has them (oxford_iiit_pet/checksums.tsv); the MD5 sums of these files are
-# those in torchvision.datasets.OxfordIIITPet.
+# From TensorFlow Datasets (oxford_iiit_pet/checksums.tsv). The MD5 sums of these files are those in
+# torchvision.datasets.OxfordIIITPet.
 _SHA256 = {
     _IMAGES: "67195c5e1c01f1ab5f9b6a5d22b8c27a580d896ece458917e61d459337fa318d",
     _ANNOTATIONS: "52425fb6de5c424942b7626b428656fcbd798db970a937df61750c0f1d358e91",
 }
-# The published lists, and what the parts they name are called in a pairs manifest.
+# The published lists, and the splits that they become in pairs.csv.
 _LISTS = {"annotations/trainval.txt": "train", "annotations/test.txt": "test"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _HEADER = "image,mask,split\n"
@@ -41,7 +41,7 @@ https://www.robots.ox.ac.uk/~vgg/data/pets/, as published under CC BY-SA 4.0; th
 images is their owners'. images/ and masks/ (1 pet, 2 background, 3 border) are unchanged, pairs.csv
 has the published split: train is trainval.txt, test is test.txt.
 """
-# Files on their way at once; with MAX_FILE this bounds the memory they take.
+# Files written concurrently; with MAX_FILE this limits the memory they take.
 _THREADS = 12
 
 
@@ -49,21 +49,22 @@ _THREADS = 12
 class OxfordPetsConfig:
     """Fetch the Oxford-IIIT Pet data set: 7349 photographs of cats and dogs with their trimaps.
 
-    Fetches images.tar.gz (792 MB) and annotations.tar.gz (19 MB), checks them, and writes images/,
-    masks/ and pairs.csv, which names the pairs and the published split. Run again, it goes on where
-    it was interrupted. Licence of the data: CC BY-SA 4.0. A URI is a local path or s3://bucket/key.
+    Fetches images.tar.gz (792 MB) and annotations.tar.gz (19 MB), verifies them, and writes
+    images/, masks/ and pairs.csv, which lists the pairs and the published split. Run again after an
+    interruption, it resumes. Licence of the data: CC BY-SA 4.0. A URI is a local path or
+    s3://bucket/key.
     """
 
     output: str
     """URI of the folder that receives images, masks and pairs.csv."""
     url: str = _URL
-    """Address of the folder that holds the two archives, where it is not Oxford's: a mirror. Its
-    archives have to be the published ones, by their SHA-256, unless --checksums says otherwise."""
+    """Address of a mirror's folder with the two archives. They must be the published ones, by their
+    SHA-256, unless --checksums is given. Default: Oxford's own server."""
     checksums: str | None = None
-    """URI of a file with the SHA-256 of both archives, as sha256sum writes it, where they are not
-    the published ones. It is yours to trust: a mirror cannot vouch for itself."""
+    """URI of a file with the SHA-256 of both archives, in the format of sha256sum, if they are not
+    the published ones. Make sure that you trust it: a mirror cannot vouch for itself."""
     cache: str | None = None
-    """Local folder where the archives are kept, whole or in part; default: segray in
+    """Local folder in which the archives, complete or not, are kept; default: segray in
     $XDG_CACHE_HOME or in ~/.cache."""
 
     s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
@@ -78,29 +79,29 @@ class OxfordPetsConfig:
 
     @property
     def cache_folder(self) -> Path:
-        """Where the archives are kept."""
+        """The local folder of the archives."""
         if self.cache is not None:
             return Path(absolute_uri(self.cache))
         home = os.environ.get("XDG_CACHE_HOME", "")
-        # A relative path there is to be ignored, says the XDG Base Directory Specification.
+        # The XDG Base Directory Specification requires that a relative path is ignored.
         return Path(home if Path(home).is_absolute() else Path.home() / ".cache") / "segray"
 
 
 def prepare_oxford_pets(config: OxfordPetsConfig, tell: Callable[[str], None]) -> str:
-    """Fetch, check and unpack the data set, unless it is complete.
+    """Fetch, verify and unpack the data set, unless it is complete.
 
     Args:
-        config: what to fetch from where.
-        tell: is called with each line about what goes on.
+        config: the flags.
+        tell: called with lines about the progress.
 
     Returns:
-        The URI of the pairs manifest, which is written last: a CSV file with the columns image,
-        mask (relative to its folder) and split (train or test). What the published lists do not
-        name, some forty images, is in neither folder.
+        The URI of pairs.csv, which is written last: a CSV file with the columns image, mask (paths
+        relative to its folder) and split (train or test). Some forty images that the published
+        lists lack are left out.
 
     Raises:
-        InputError: an archive cannot be fetched, is not the one it should be or cannot be read,
-            or the output cannot be written.
+        InputError: an archive cannot be fetched, is not the expected one or cannot be read, or the
+            output cannot be written.
     """
     output = absolute_uri(config.output)
     manifest = join_uri(output, "pairs.csv")
@@ -112,7 +113,7 @@ def prepare_oxford_pets(config: OxfordPetsConfig, tell: Callable[[str], None]) -
         tell(f"{manifest} is there with {count} pairs: nothing to do; remove it to unpack again")
         return manifest
     sums = _SHA256 if config.checksums is None else _read_sums(absolute_uri(config.checksums))
-    # First of all, so that an output that cannot be written costs no download.
+    # First, so that an output that cannot be written does not cost a download.
     write_bytes(join_uri(output, "oxford-pets.txt"), _NOTE.encode())
 
     annotations = _fetch(config, _ANNOTATIONS, sums, tell)
@@ -151,14 +152,14 @@ def _read_sums(uri: str) -> dict[str, str]:
 def _fetch(
     config: OxfordPetsConfig, name: str, sums: dict[str, str], tell: Callable[[str], None]
 ) -> Path:
-    # The sum in the path keeps a mirror's archives of the same name apart from the published ones.
+    # The checksum in the path separates a mirror's archives from the published ones.
     path = config.cache_folder / "oxford-pets" / sums[name][:16] / name
     fetch(f"{config.url}/{name}", path, sums[name], tell)
     return path
 
 
 def _read_split(annotations: Path) -> dict[str, str]:
-    """The names that the published lists have, in their order, each with its part of the split."""
+    """Read the names in the published lists, in order, each with its split."""
     split: dict[str, str] = {}
     lists = {
         member.name: member.read().decode(errors="replace")
@@ -172,7 +173,7 @@ def _read_split(annotations: Path) -> dict[str, str]:
             if not line.strip() or line.startswith("#"):
                 continue
             name = line.split()[0]
-            # It becomes part of a path.
+            # The name becomes part of a path.
             if not _NAME.fullmatch(name):
                 raise InputError(f"{annotations}: {member} lists {name[:80]!a}: check --url")
             if name in split:
@@ -184,16 +185,16 @@ def _read_split(annotations: Path) -> dict[str, str]:
 def _unpack(
     archive: Path, targets: dict[str, str], output: str, tell: Callable[[str], None]
 ) -> set[str]:
-    """Write the members that are wanted and not there yet with that content.
+    """Write the wanted members, except files that already have that content.
 
     Args:
         archive: the .tar.gz.
-        targets: from the members' names to paths below the output.
-        output: URI of the folder.
-        tell: is called with each line about what goes on.
+        targets: maps the names of members to paths below the output.
+        output: the URI of the folder.
+        tell: called with lines about the progress.
 
     Returns:
-        Those of the paths that are there now.
+        The paths that now exist.
     """
     there = _sizes(output, {Path(target).parent.name for target in targets.values()})
     progress = ProgressLine(f"unpacking {archive.name}", "files", len(targets), tell)
@@ -208,7 +209,7 @@ def _unpack(
     with ThreadPoolExecutor(_THREADS) as pool:
         for member in read_members(archive):
             target = targets.get(member.name)
-            if target is None or target in found:  # of two members of one name the first counts
+            if target is None or target in found:  # the first of two members with one name
                 continue
             found.add(target)
             progress.add(1)
@@ -224,7 +225,7 @@ def _unpack(
 
 
 def _write(uri: str, content: bytes, same_size: bool) -> bool:
-    """Whether the file had to be written: one of the same size is read, and may be right."""
+    """Write a file unless it already has this content; return True if it was written."""
     if same_size and read_bytes(uri) == content:
         return False
     write_bytes(uri, content)

@@ -15,56 +15,57 @@ from segray.storage.manifest import SPLITS
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Score a model on labelled images, and write figures, tables and pictures.
+    """Score a model on labelled images, and write metrics, tables and pictures.
 
-    With no --images and no --pairs it scores the labelled sample images, which jobs/train.py
-    learns from when it is given no data. A URI is a local path or s3://bucket/key; S3 is configured
-    by the standard AWS environment.
+    With neither --images nor --pairs it scores the labelled sample images, on which jobs/train.py
+    trains if it is given no data. A URI is a local path or s3://bucket/key; S3 is configured by the
+    standard AWS environment.
     """
 
     model: str = "output/train/model"
-    """URI of the model bundle, the folder model/ in the output of jobs/train.py."""
+    """URI of the model bundle: the folder model/ in the output of jobs/train.py."""
     images: str | None = None
-    """URI of the folder of images; default: sample images."""
+    """URI of the folder of images; default: a sample that segray draws."""
     masks: str | None = None
-    """URI of the folder of masks; a mask and its image share a name up to the suffix."""
+    """URI of the folder of ground-truth masks; a mask and its image share a name up to the
+    suffix."""
     image_suffix: str = ""
-    """What the names of images end with beyond those of their masks, such as _leftImg8bit."""
+    """Ending of image names that the names of their masks lack, such as _leftImg8bit."""
     mask_suffix: str = ""
-    """What the names of masks end with beyond those of their images, such as _mask. With it,
-    --images and --masks may be one folder."""
+    """Ending of mask names that the names of their images lack, such as _mask. With it, --images
+    and --masks may be the same folder."""
     pairs: str | None = None
-    """URI of a CSV or Parquet file with the columns image and mask, and maybe split, instead of
-    --images and --masks."""
+    """Instead of --images and --masks: URI of a CSV or Parquet file with the columns image, mask
+    and, optionally, split (train, validation or test)."""
     split: str | None = None
-    """Which part of --pairs to score: train, validation or test; default: test, or all pairs where
-    they are of one split."""
+    """Split of --pairs to score: train, validation or test. Default: test, or all pairs if there is
+    only one split or no column split."""
     output: str = "output/evaluate"
     """URI of the folder that receives metrics.json, per_image.parquet and pictures."""
 
     mask_orientation: MaskOrientation = "auto"
-    """What masks of images with an EXIF orientation were drawn on: the pixels as they are stored,
-    so that masks are turned with their images, or the upright picture; auto: what the shapes of the
-    pairs say."""
+    """How masks of images with an EXIF orientation were drawn. stored: on the pixels as stored in
+    the file; such masks are rotated with their images. upright: on the rotated picture. auto:
+    inferred from pairs whose width and height differ."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
-    """The values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
-    default: as the model has learned them."""
+    """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
+    Default: the range in the model bundle."""
     max_error_rate: float = 0.05
     """Share of unreadable or unpaired files, 0 to 1, above which the job exits with status 1."""
 
     engine: Engine = "auto"
-    """What runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
+    """Inference engine. auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
     workers: int | None = None
-    """How many predictors run at once; default: one for each CPU that the cluster has now, or each
+    """Number of concurrent predictors. Default: one per CPU that the cluster has now, or one per
     GPU with --use-gpu; on a cluster that starts with none, as many as it grows to."""
     use_gpu: bool = False
     """Give each predictor a GPU."""
     batch_size: int = 32
-    """Images that a predictor takes at a time."""
+    """Images per batch of a predictor."""
 
     lock: bool = True
-    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
-    you, for stores that take no conditional writes."""
+    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
+    writes; then no two runs may share an output."""
 
     s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 
@@ -95,7 +96,7 @@ class EvaluateConfig:
         check_range(self.value_range)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready, as they go into metrics.json; not how S3 is asked."""
+        """Return the settings, JSON-ready, as metrics.json records them, without those of S3."""
         return {name: value for name, value in vars(self).items() if name != "s3"}
 
 

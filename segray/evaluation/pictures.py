@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: what is taken for what, and the images that came out worst."""
+"""Pictures of an evaluation: the confusion matrix, and a sheet of the worst images."""
 
 import io
 import warnings
@@ -21,14 +21,14 @@ from segray.pixels.pictures import colour_mask, draw_sheet
 from segray.storage.labelled import DEFAULT_READING, Reading, read_pair
 from segray.storage.pairs import Pair
 
-# The side of a cell by the number of classes up to which it is taken. More classes get no numbers
-# in their cells: the picture would have no end.
+# The side of a cell, by the greatest number of classes for which it is used. With more classes the
+# cells are smaller and have no numbers; the picture would become too large.
 _CELL_INCHES = {8: 1.0, 24: 0.75}
 _BARE_CELL_INCHES = 0.14
 _NAME_LETTERS = 24
 _DPI = 100
 
-# The least and the most of a picture's longer side on the sheet, in pixels.
+# The least and the greatest longer side of a picture on the sheet, in pixels.
 _TILE_SIDES = (128, 256)
 _CAPTION_CLASSES = 6
 
@@ -38,8 +38,8 @@ class Worst:
     """An image with a low mean IoU.
 
     Attributes:
-        pair: the files.
-        counted: its row as `segray.evaluation.stages.count` made it.
+        pair: its files.
+        counted: its row in the result of `segray.evaluation.stages.count`.
     """
 
     pair: Pair
@@ -47,16 +47,17 @@ class Worst:
 
 
 def draw_confusion(confusion: Confusion, labels: Labels) -> bytes:
-    """Draw a confusion matrix, each row in shares of the pixels that are of its class.
+    """Draw a confusion matrix, normalised by the pixels of each true class.
 
-    A cell has its share and its count, up to 24 classes; with more it has a shade alone.
+    With up to 24 classes each cell shows its share and its number of pixels; with more, a shade
+    only.
 
     Args:
-        confusion: int64 [C, C], rows = truth, columns = prediction.
+        confusion: int64 [C, C], rows = ground truth, columns = prediction.
         labels: the names of the classes.
 
     Returns:
-        A PNG file's content.
+        The content of a PNG file.
     """
     cell = next((c for most, c in _CELL_INCHES.items() if len(labels) <= most), _BARE_CELL_INCHES)
     numbered = cell > _BARE_CELL_INCHES
@@ -65,10 +66,10 @@ def draw_confusion(confusion: Confusion, labels: Labels) -> bytes:
     side = cell * len(labels) + 1.2 + 0.09 * longest
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
-    axes.set_facecolor("0.85")  # shows where a class has no pixel that could be shared out
+    axes.set_facecolor("0.85")  # the colour of rows of classes without pixels
     true = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, true, out=np.full(confusion.shape, np.nan), where=true > 0)
-    # Without numbers, small shares have to be seen by their shade.
+    # Without numbers, small shares must be visible by their shade.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(1 if numbered else 0.5, 0, 1))
     axes.set_xticks(range(len(names)), names, rotation=0 if longest < 11 * cell else 90)
     axes.set_yticks(range(len(names)), names)
@@ -80,7 +81,7 @@ def draw_confusion(confusion: Confusion, labels: Labels) -> bytes:
         _number_cells(axes, confusion, shares)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        # A class may be named in a script that the font does not have; it is drawn as boxes.
+        # The font may lack the script of a class name; its letters are then drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph")
         figure.savefig(buffer, format="png", dpi=_DPI)
     return buffer.getvalue()
@@ -98,8 +99,8 @@ def _number_cells(axes: Any, confusion: Confusion, shares: npt.NDArray[np.float6
 
 
 def _short(pixels: int) -> str:
-    """A count in at most five characters, such as 12.3M."""
-    # What rounds to 1000 takes the next unit.
+    """Format a number of pixels in at most five characters, such as 12.3M."""
+    # A number that rounds to 1000 takes the next unit.
     power = next(power for power in range(7) if pixels < 999.5 * 1000**power)
     return f"{pixels / 1000**power:.3g}{'kMGTPE'[power - 1 : power] if power else ''}"
 
@@ -107,18 +108,18 @@ def _short(pixels: int) -> str:
 def draw_worst(
     worst: Sequence[Worst], bundle: Bundle, reading: Reading = DEFAULT_READING
 ) -> bytes | None:
-    """Draw image, truth and prediction of each of some images, as detailed as the model sees them.
+    """Draw image, ground truth and prediction of some images, at the network's resolution.
 
-    They have the proportions of the image, unless it is a narrow strip. The files are read again,
-    because nothing keeps their pixels; one that is gone is left out.
+    They have the proportions of the image, except that a narrow strip is drawn wider. The files are
+    read again, because their pixels are not kept; an image that is gone is left out.
 
     Args:
-        worst: the images in the order of their rows.
+        worst: the images, in the order of their rows.
         bundle: the model that made the predictions.
-        reading: how their files are read.
+        reading: the settings with which the files are read.
 
     Returns:
-        A PNG file's content; None where no image is left.
+        The content of a PNG file; None if no image is left.
     """
     rows, captions = [], []
     for one in worst:
@@ -150,7 +151,7 @@ def _draw_row(worst: Worst, bundle: Bundle, reading: Reading) -> list[npt.NDArra
 
 
 def _tile_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """The width and height of an image whose longer side is `side`; of a strip, a quarter of it."""
+    """Return width and height for a longer side of `side`; the shorter is at least a quarter."""
     scale = side / max(width, height)
     return max(side // 4, round(width * scale)), max(side // 4, round(height * scale))
 
@@ -158,7 +159,7 @@ def _tile_size(width: int, height: int, side: int) -> tuple[int, int]:
 def _letterbox(
     picture: npt.NDArray[np.uint8], size: tuple[int, int], method: Image.Resampling
 ) -> npt.NDArray[np.uint8]:
-    """A picture scaled to a width and height, in the middle of a white square."""
+    """Scale a picture to a width and height, and centre it in a white square."""
     square = Image.new("RGB", (max(size), max(size)), "white")
     corner = (square.width - size[0]) // 2, (square.height - size[1]) // 2
     square.paste(Image.fromarray(picture).resize(size, method), corner)

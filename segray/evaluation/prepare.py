@@ -1,4 +1,4 @@
-"""The preparation of an evaluation: what can be checked before Ray is started."""
+"""The preparation of an evaluation: everything that is checked before Ray starts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ from segray.storage.uri import absolute_uri, join_uri
 
 @dataclass(frozen=True)
 class Preparation:
-    """What an evaluation starts from.
+    """The starting point of an evaluation.
 
     Attributes:
         config: the flags, with the split of --pairs that is scored.
-        output: the absolute URI of the folder to write.
+        output: the absolute URI of the output folder.
         bundle: the model, with the file that the engine reads.
-        pairing: the pairs to score on, and the files that belong to no pair.
+        pairing: the pairs to score, and the files that belong to no pair.
     """
 
     config: EvaluateConfig
@@ -35,14 +35,14 @@ class Preparation:
 
 
 def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> Preparation:
-    """Open the model, check the output, find the pairs.
+    """Open the model, check the output, and find the pairs.
 
     Args:
         config: the flags of jobs/evaluate.py.
-        tell: is called with lines for the user's terminal.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something that the user gave cannot be used.
     """
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
@@ -53,7 +53,7 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     if pairing.skipped:
         uri = join_uri(output, SKIPPED)
         with hold_lock(output, tell, config.lock):
-            remove(join_uri(output, METRICS))  # it says that what is beside it belongs to it
+            remove(join_uri(output, METRICS))  # it marks the files beside it as complete
             write_skipped(uri, pairing.skipped)
         tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
         total = len(pairing.pairs) + len(pairing.skipped)
@@ -77,7 +77,7 @@ def _find_pairs(
 
 
 def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tuple[str, list[Pair]]:
-    """A part of a manifest: by default the pairs to test on, or all if it has one part."""
+    """Read a split of a table of pairs: by default test, or the only split that there is."""
     parts = {name: pairs for name, pairs in read_manifest(uri).items() if pairs}
     if split is None and len(parts) == 1:
         split = next(iter(parts))
@@ -91,12 +91,12 @@ def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tup
 
 
 def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
-    """Say how many images the model knows, where its run's folder is around it still."""
+    """Report how many images the model was trained on, if its run's folder still exists."""
     output = bundle.uri.rpartition("/")[0]
     try:
         rows = read_dataset(output)
     except InputError:
-        return  # in a folder that one may not read
+        return  # the folder may not be readable
     for part, what in (
         ("train", "that the model has learned from"),
         ("validation", "by which the model's epoch was chosen"),

@@ -1,4 +1,4 @@
-"""An evaluation run: from labelled images to figures, with what came of each image."""
+"""An evaluation run: from labelled images to metrics, with a result for each image."""
 
 import heapq
 import math
@@ -33,30 +33,30 @@ from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri, join_uri
 from segray.storage.values import tell_of_values
 
-# Shares of a CPU: below one, so that a predictor leaves room for the tasks around it everywhere,
-# and different ones, so that Ray does not fuse the stages.
+# Shares of a CPU: below 1, so that every CPU has room for the tasks beside its predictor, and
+# different from each other, so that Ray does not fuse the stages.
 _TASK_CPUS = 0.2
 _PREDICTOR_CPUS = 0.75
-# What bounds the logits of a block, which a task holds at once.
+# The maximum size of a block's logits, which one task holds at a time.
 _BLOCK_LOGITS_BYTES = 1 << 27
 _WORST_IMAGES = 12
 _NO_FILES = SharedFiles()
 
 
 def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluation:
-    """Do what the flags say; Ray has been started.
+    """Run the evaluation that the flags ask for. Ray must have been started.
 
     Args:
-        preparation: of `segray.evaluation.prepare.prepare_evaluation`.
-        tell: is called with lines for the user's terminal.
+        preparation: the result of `segray.evaluation.prepare.prepare_evaluation`.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: see `evaluate_pairs`; or another run is at work on the output.
+        InputError: see `evaluate_pairs`; or another run is using the output.
     """
     config, pairing = preparation.config, preparation.pairing
     value_range = config.value_range or preparation.bundle.value_range
     with hold_lock(preparation.output, tell, config.lock):
-        # Not where training ends with a score: it has looked at its images itself.
+        # Only here: a training run, which ends with a score, has already checked its images.
         tell_of_values([pair.image for pair in pairing.pairs], value_range, tell)
         return evaluate_pairs(
             preparation.bundle,
@@ -97,34 +97,34 @@ def evaluate_pairs(
     shared: SharedFiles = _NO_FILES,
     configuration: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Score a model on labelled pairs, and write the output folder; Ray has been started.
+    """Score a model on labelled pairs, and write the output folder. Ray must have been started.
 
-    The counts, and so all figures of the whole, are the same whatever the number of workers: they
-    are integers, and an image is always predicted in a batch with the same others. The driver
-    holds the figures of every image, 40 bytes for each class and image.
+    The counts, and therefore all metrics over all images, are the same for any number of workers:
+    they are integers, and an image is always predicted in a batch with the same other images. The
+    driver holds the metrics of every image, 40 bytes per class and image.
 
     Args:
         model: a bundle, or the URI of one.
-        pairs: what to score the model on.
-        output: the URI of the folder that receives the files of docs/outputs.md.
-        tell: is called with lines for the user's terminal.
-        engine: what runs the network.
-        workers: how many predictors run at once; None for one on each CPU or GPU.
-        use_gpu: give each predictor a GPU.
-        batch_size: images that a predictor takes at a time.
+        pairs: the pairs to score the model on.
+        output: the URI of the folder for the files described in docs/outputs/evaluation.md.
+        tell: called with lines for the user's terminal.
+        engine: the inference engine.
+        workers: the number of concurrent predictors; None for one per CPU or GPU.
+        use_gpu: True to give each predictor a GPU.
+        batch_size: images per batch of a predictor.
         mask_orientation: how masks of images with an EXIF orientation were drawn.
-        value_range: which values of images wider than 8 bits are black and white; default: the
-            model's.
-        skipped: pairs that were left out before, to be written and counted with those that cannot
-            be read.
-        shared: the local files that the nodes have to see.
-        configuration: what to keep in metrics.json, JSON-ready; default: these arguments.
+        value_range: the pixel values of black and white in images of more than 8 bits per channel;
+            default: the model's.
+        skipped: files that were skipped before; they are recorded and counted with the unreadable
+            ones.
+        shared: local files that must be visible on the nodes.
+        configuration: the settings to record in metrics.json, JSON-ready; default: these arguments.
 
     Raises:
         InputError: the model cannot be used, there are no pairs, the output cannot be written, the
-            engine sees no GPU where it is to use one, a node does not see local files, or nothing
-            says which way up masks were drawn.
-            A pair that cannot be read raises nothing: it is in ``skipped.jsonl``.
+            engine finds no GPU although it is to use one, local files are not visible on a node, or
+            the orientation of the masks cannot be inferred. A pair that cannot be read raises no
+            error: it is listed in ``skipped.jsonl``.
     """
     if not pairs:
         raise InputError("there is no labelled pair to score the model on")
@@ -138,7 +138,7 @@ def evaluate_pairs(
     shared.check_nodes()
     if use_gpu:
         _check_gpu(model, chosen, tell)
-    # Ray Data gives a job up after half an hour without a block; nodes may take longer.
+    # Ray Data gives up after half an hour without a block, but nodes may take longer to start.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
 
     def score(reading: Reading) -> _Gathered:
@@ -158,7 +158,8 @@ def evaluate_pairs(
     if model.labels.others_ignored:
         tell(f"{gathered.ignored:.1%} of the pixels are ignored")
     if gathered.reasons:
-        # Nodes that have joined meanwhile see as little as they may have read.
+        # Nodes that joined in the meantime may not see the files, and have reported them as
+        # unreadable.
         shared.check_nodes()
     unread = [
         Skipped(pairs[index].image, pairs[index].mask, reason)
@@ -198,7 +199,7 @@ def _gather(
     use_gpu: bool,
     tell: Callable[[str], None],
 ) -> "_Gathered":
-    """Have the pipeline run, and take in what comes out of it."""
+    """Execute the pipeline, and collect its results."""
     gathered = _Gathered(labels)
     progress = ProgressLine("scoring", "pairs", pairs, tell)
     asked = {"GPU": 1.0} if use_gpu else {"CPU": _PREDICTOR_CPUS}
@@ -212,7 +213,7 @@ def _gather(
 def _check_gpu(
     bundle: Bundle, engine: Literal["tensorflow", "onnx"], tell: Callable[[str], None]
 ) -> None:
-    """Refuse a GPU that the engine does not see; in a predictor, the reason would be lost."""
+    """Refuse a GPU that the engine does not see; inside a predictor the reason would be lost."""
     with telling_waits("a predictor", {"GPU": 1.0}, lambda: True, tell):
         if problem := ray.get(_find_gpu_problem.remote(bundle, engine)):
             raise InputError(problem)
@@ -236,14 +237,14 @@ def _pipeline(
     use_gpu: bool,
     batch_size: int,
 ) -> ray.data.Dataset:
-    """The whole of it: pairs in, figures and counts of each image out."""
+    """Build the pipeline: pairs in, metrics and counts of each image out."""
     labels, image_size = bundle.labels, bundle.image_size
     rows = _block_rows(bundle, batch_size)
     blocks = _as_tables(pairs, rows)
-    # Never more predictors than blocks: Ray would keep the idle ones waiting.
+    # At most as many predictors as blocks: Ray would wait for the idle ones.
     most = min(workers or len(blocks), len(blocks))
-    # A batch is a block from the first stage to the last: were batches made up as blocks come in,
-    # the last digits of the logits, and so a few pixels, would hang on the number of workers.
+    # A batch is the same block in all stages. If batches were formed as blocks arrive, the last
+    # digits of the logits, and with them a few pixels, would depend on the number of workers.
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.from_arrow(blocks)
@@ -277,14 +278,14 @@ def _as_tables(pairs: Sequence[Pair], rows: int) -> list[pa.Table]:
 
 
 class _Gathered:
-    """What has come out of the pipeline, in whatever order.
+    """The collected results of the pipeline, which arrive in any order.
 
     Attributes:
-        reasons: number and reason of each pair that could not be read.
-        says: how many of the other pairs say what of how the masks of the set were drawn.
-        turned: how many masks were turned with their images.
-        own: counts at the images' own sizes.
-        model: counts at the model's size.
+        reasons: the number of each pair that could not be read, with the reason.
+        says: the number of other pairs by their evidence on the orientation of masks.
+        turned: the number of masks that were rotated with their images.
+        own: counts at the original resolution of each image.
+        model: counts at the network's resolution.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -297,7 +298,7 @@ class _Gathered:
         self.own = self.model = Scores.zero(len(labels))
 
     def add(self, counted: pa.Table) -> None:
-        """Take in a table that `segray.evaluation.stages.count` made."""
+        """Add a table that `segray.evaluation.stages.count` made."""
         failed = counted.filter(pc.is_valid(counted["reason"]))
         self.reasons += zip(failed["number"].to_pylist(), failed["reason"].to_pylist(), strict=True)
         good = counted.filter(pc.is_null(counted["reason"]))
@@ -318,14 +319,14 @@ class _Gathered:
 
     @property
     def figures(self) -> pa.Table:
-        """A row for each image, in the order of the pairs."""
+        """A row of metrics for each image, in the order of the pairs."""
         if not self._tables:
             return self._schema.empty_table()
         return pa.concat_tables(self._tables).sort_by("number").select(self._schema.names)
 
     @property
     def ignored(self) -> float:
-        """The share of the pixels, at the images' own sizes, that are not labelled; 0 to 1."""
+        """The share of unlabelled pixels at the original resolution of the images, 0 to 1."""
         total = sum(
             pc.sum(pc.multiply(table["width"].cast("int64"), table["height"])).as_py()
             for table in self._tables
@@ -334,12 +335,12 @@ class _Gathered:
 
     @property
     def loss(self) -> float | None:
-        """The mean cross-entropy over all labelled pixels at the model's size."""
+        """The mean cross-entropy over all labelled pixels at the network's resolution."""
         sums = [table["summed_loss"].to_pylist() for table in self._tables]
-        # fsum rounds once, in the end: the order of the images makes no difference.
+        # fsum rounds only once, at the end, so the order of the images makes no difference.
         total = math.fsum(value for values in sums for value in values)
         return total / self.model.pixels if self.model.pixels else None
 
     def worst(self, pairs: Sequence[Pair]) -> list[Worst]:
-        """The images with the lowest mean IoU, the lowest first."""
+        """Return the images with the lowest mean IoU, in ascending order."""
         return [Worst(pairs[row["number"]], row) for row in self._worst]

@@ -1,4 +1,4 @@
-"""Scores: the counts that a prediction is judged by, and the figures that follow from them."""
+"""Scores: the pixel counts that a prediction is judged by, and the metrics computed from them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +27,12 @@ from segray.pixels.metrics import (
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts over the labelled pixels of one image or of many, at one size.
+    """Counts over the labelled pixels of one or more images, at one resolution.
 
-    All are int64 and exact, so sums of them do not hang on the order of the images.
+    All are int64 and exact, so their sums do not depend on the order of the images.
 
     Attributes:
-        confusion: int64 [C, C], rows = truth, columns = prediction.
+        confusion: int64 [C, C], rows = ground truth, columns = prediction.
         boundary_intersection: int64 [C], see `segray.pixels.boundary.boundary_counts`.
         boundary_union: int64 [C], likewise.
     """
@@ -48,22 +48,22 @@ class Scores:
         """Count the pixels of one image.
 
         Args:
-            truth: uint8 [H, W] of class ids or `segray.pixels.labels.IGNORED`.
+            truth: the ground truth, uint8 [H, W] of class ids or `segray.pixels.labels.IGNORED`.
             prediction: uint8 [H, W] of class ids.
-            classes: how many classes there are, C.
+            classes: C, the number of classes.
         """
         confusion = confusion_matrix(truth, prediction, classes)
         return cls(confusion, *boundary_counts(truth, prediction, classes))
 
     @classmethod
     def zero(cls, classes: int) -> "Scores":
-        """Nothing counted yet."""
+        """Return counts of zero."""
         none = np.zeros(classes, dtype=np.int64)
         return cls(np.zeros((classes, classes), dtype=np.int64), none, none)
 
     @classmethod
     def from_columns(cls, table: pa.Table, prefix: str, classes: int) -> "Scores":
-        """Sum the counts of many images, from the columns that `to_columns` made of each."""
+        """Sum the counts of many images, from the columns that `to_columns` made for each."""
         cells, counts, boundary = (
             pc.list_flatten(table[f"{prefix}_{name}"]).to_numpy()
             for name in ("cells", "counts", "boundary")
@@ -74,10 +74,10 @@ class Scores:
         return cls(confusion.reshape(classes, classes), intersection, union)
 
     def to_columns(self, prefix: str) -> dict[str, npt.NDArray[np.int64]]:
-        """The counts as lists of numbers.
+        """Return the counts as lists of numbers.
 
-        Of the confusion matrix only the cells that are not 0, because 255 classes have 65,025. Of
-        the boundary the intersection of each class, then the union of each.
+        Of the confusion matrix only the non-zero cells are listed, because 255 classes have 65,025
+        cells. The boundary list has the intersection of each class, then the union of each class.
         """
         flat = self.confusion.ravel()
         cells = np.flatnonzero(flat)
@@ -97,31 +97,31 @@ class Scores:
 
     @property
     def classes(self) -> int:
-        """How many classes there are, C."""
+        """C, the number of classes."""
         return len(self.confusion)
 
     @property
     def pixels(self) -> int:
-        """How many labelled pixels were counted."""
+        """The number of labelled pixels."""
         return int(self.confusion.sum())
 
     @property
     def mean_iou(self) -> float | None:
-        """The mean IoU of the classes that occur; None where no pixel was counted."""
+        """The mean IoU of the classes that occur; None if no pixel was counted."""
         return number(mean_iou(self.confusion))
 
     @property
     def accuracy(self) -> float | None:
-        """The share of pixels whose class was predicted; None where no pixel was counted."""
+        """The share of correctly predicted pixels; None if no pixel was counted."""
         return number(pixel_accuracy(self.confusion))
 
     @property
     def boundary_iou(self) -> npt.NDArray[np.float64]:
-        """Boundary IoU of each class, float64 [C] in [0, 1]; NaN for one that does not occur."""
+        """The boundary IoU of each class, float64 [C] in [0, 1]; NaN for absent classes."""
         return divide(self.boundary_intersection, self.boundary_union)
 
     def class_figures(self) -> dict[str, list[float | None]]:
-        """The figures of each class by kind, each a list [C]; None where one is undefined."""
+        """Return the metrics of the classes by name, each a list [C]; None if undefined."""
         figures = {
             "iou": class_iou(self.confusion),
             "dice": class_dice(self.confusion),
@@ -132,7 +132,7 @@ class Scores:
         return {kind: [number(v) for v in values] for kind, values in figures.items()}
 
     def to_json(self, labels: Labels) -> dict[str, Any]:
-        """All figures and the counts that they come from, JSON-ready."""
+        """Return all metrics and the counts that they come from, JSON-ready."""
         columns: dict[str, list[Any]] = {
             **self.class_figures(),
             "true_pixels": self.confusion.sum(axis=1).tolist(),
@@ -155,5 +155,5 @@ class Scores:
 
 
 def number(value: float) -> float | None:
-    """A figure for JSON and Parquet: None for NaN, what is undefined."""
+    """Return a value for JSON and Parquet: None for NaN, which means undefined."""
     return None if np.isnan(value) else float(value)

@@ -1,7 +1,7 @@
 """The stages of an evaluation, each a function from an Arrow table to an Arrow table.
 
-Failure is data: a row whose column ``reason`` is not null says why its pair could not be read, and
-the later stages pass it on.
+Failures are data: if the column ``reason`` of a row is not null, it is the reason why the pair
+could not be read, and later stages pass the row on.
 """
 
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from segray.storage.labelled import DEFAULT_READING, Reading, read_pair
 from segray.storage.pairs import Pair
 from segray.storage.uri import describe_error
 
-#: What is read, and in which order to put it in the end.
+#: The input of the first stage; ``number`` is the position of a pair in the final order.
 PAIRS_SCHEMA = pa.schema(
     [("number", pa.int64()), ("key", pa.string()), ("image", pa.string()), ("mask", pa.string())]
 )
@@ -34,17 +34,19 @@ _TRUTH = [*_SIZES, *_ORIENTATION, pa.field("truth", pa.large_binary())]
 _READ = pa.schema([*_KEYS, *_TRUTH, ("pixels", pa.large_binary())])
 _PREDICTED = pa.schema([*_KEYS, *_TRUTH, ("logits", pa.large_binary())])
 
-#: The sizes that truth and prediction are compared at, as prefixes of columns.
+#: The resolutions at which prediction and ground truth are compared, as prefixes of columns: the
+#: original resolution of the image, and the network's.
 OWN, MODEL = "own", "model"
 
-# A mask is all runs of one value, and at its image's own size it would be most of what travels.
+# Masks consist of long runs of one value and compress well. At the original resolution they would
+# otherwise be most of the data transferred.
 _CODEC = "lz4"
 
 
 def read(
     pairs: pa.Table, labels: Labels, image_size: int, reading: Reading = DEFAULT_READING
 ) -> pa.Table:
-    """Read and decode pairs: ``pixels`` (uint8 [S, S, 3]), ``truth`` (packed), or why not."""
+    """Read and decode pairs: ``pixels`` (uint8 [S, S, 3]) and ``truth`` (packed), or ``reason``."""
     rows = [_read_one(row, labels, image_size, reading) for row in pairs.to_pylist()]
     return pa.Table.from_pylist(rows, _READ)
 
@@ -58,7 +60,7 @@ def _read_one(
     except InputError as error:
         return {**row, "reason": str(error)}
     except Exception as error:
-        # Whatever a store raises for one object, the other objects are not concerned.
+        # Whatever a store raises for one object concerns that object only.
         return {**row, "reason": f"{row['image']}: {describe_error(row['image'], error)}"}
     return {
         **row,
@@ -72,7 +74,7 @@ def _read_one(
 
 
 class Predict:
-    """The network: ``pixels`` -> ``logits`` (float32 [S, S, C])."""
+    """Applies the network: ``pixels`` -> ``logits`` (float32 [S, S, C])."""
 
     def __init__(
         self, bundle: Bundle, engine: Literal["tensorflow", "onnx"], use_gpu: bool, batch_size: int
@@ -94,7 +96,7 @@ class Predict:
 
 
 def figures_schema(labels: Labels) -> pa.Schema:
-    """The columns of ``per_image.parquet``; what it says is in docs/outputs.md."""
+    """Return the columns of ``per_image.parquet``, see docs/outputs/evaluation.md."""
     fields = [
         ("image", pa.string()),
         ("mask", pa.string()),
@@ -110,7 +112,7 @@ def figures_schema(labels: Labels) -> pa.Schema:
 
 
 def counted_schema(labels: Labels) -> pa.Schema:
-    """What `count` returns: the figures of each image, and the counts that sums are made of."""
+    """Return the columns of `count`: the metrics of each image, and the counts to be summed."""
     counts = [
         (f"{size}_{name}", pa.list_(kind))
         for size in (OWN, MODEL)
@@ -124,13 +126,13 @@ def counted_schema(labels: Labels) -> pa.Schema:
             *figures_schema(labels),
             *counts,
             ("summed_loss", pa.float64()),
-            ("prediction", pa.binary()),  # at the model's size, packed
+            ("prediction", pa.binary()),  # at the network's resolution, packed
         ]
     )
 
 
 def count(images: pa.Table, labels: Labels, image_size: int) -> pa.Table:
-    """Compare with the truth: ``logits, truth`` -> figures and counts of each image."""
+    """Compare with the ground truth: ``logits, truth`` -> metrics and counts of each image."""
     rows = [_count_one(row, labels, image_size) for row in images.to_pylist()]
     return pa.Table.from_pylist(rows, counted_schema(labels))
 
@@ -173,25 +175,25 @@ def _class_columns(scores: Scores, labels: Labels) -> dict[str, float | None]:
 
 
 def scale_truth(truth: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
-    """Bring class ids to the model's size, as training does.
+    """Scale class ids to the network's resolution, as training does.
 
     Args:
         truth: uint8 [H, W] of class ids or `segray.pixels.labels.IGNORED`.
-        image_size: S, the side of the square in pixels.
+        image_size: S, the side of the square, in pixels.
 
     Returns:
-        uint8 [S, S], of each pixel the nearest.
+        uint8 [S, S], by nearest neighbour.
     """
     image = Image.fromarray(truth).resize((image_size, image_size), Image.Resampling.NEAREST)
     return np.asarray(image)
 
 
 def pack(mask: npt.NDArray[np.uint8]) -> bytes:
-    """A mask, uint8 [H, W], as few bytes."""
+    """Compress a mask, uint8 [H, W]."""
     return pa.compress(np.ascontiguousarray(mask), codec=_CODEC, asbytes=True)
 
 
 def unpack(packed: bytes, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The mask that `pack` was given, uint8 [height, width]."""
+    """Return the mask that `pack` compressed, uint8 [height, width]."""
     content = pa.decompress(packed, height * width, codec=_CODEC, asbytes=True)
     return np.frombuffer(content, np.uint8).reshape(height, width)

@@ -23,7 +23,7 @@ PER_IMAGE = "per_image.parquet"
 CONFUSION = "confusion.png"
 WORST = "worst.png"
 SKIPPED = "skipped.jsonl"
-#: All that an evaluation writes.
+#: All files that an evaluation writes.
 NAMES = (METRICS, PER_IMAGE, CONFUSION, WORST, SKIPPED)
 
 _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
@@ -31,22 +31,23 @@ _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a model does on labelled images.
+    """The result of scoring a model on labelled images.
 
     Attributes:
         output: the absolute URI of the folder that it was written to.
-        model: what was scored.
-        engine: what ran the network.
-        images: how many pairs there were, those that were skipped among them.
-        evaluated: how many of them were scored.
-        skipped: the others, each with a reason.
-        own_size: counts at each image's own size, the prediction brought there as jobs/segment.py
-            does.
-        model_size: counts at the model's size, the truth brought there as jobs/train.py does.
-        loss: mean cross-entropy in nats over the labelled pixels at the model's size; None where
-            there are none.
-        seconds: that it took, the writing excluded.
-        reading: how the files of the pairs were read.
+        model: the model that was scored.
+        engine: the inference engine.
+        images: the number of pairs, including those that were skipped.
+        evaluated: the number of pairs that were scored.
+        skipped: the other pairs, each with a reason.
+        own_size: counts at the original resolution of each image, to which the prediction is scaled
+            as in jobs/segment.py.
+        model_size: counts at the network's resolution, to which the ground truth is scaled as in
+            jobs/train.py.
+        loss: the mean cross-entropy in nats over the labelled pixels at the network's resolution;
+            None if there are none.
+        seconds: the duration of the evaluation, without writing the files.
+        reading: the settings with which the files of the pairs were read.
     """
 
     output: str
@@ -71,17 +72,17 @@ def write_evaluation(
     """Write all files of an evaluation, ``metrics.json`` last.
 
     Args:
-        evaluation: the whole.
+        evaluation: the result.
         figures: the rows of ``per_image.parquet``.
-        worst: the images for ``worst.png``; without any there is no such file.
-        configuration: JSON-ready.
+        worst: the images for ``worst.png``; without any, the file is not written.
+        configuration: the settings to record, JSON-ready.
 
     Raises:
         InputError: a file cannot be written.
     """
     output, model = evaluation.output, evaluation.model
-    # What an earlier evaluation left there must not be taken for a part of this one.
-    # The figures first, which say that an evaluation is whole.
+    # Files of an earlier evaluation must not be taken for a part of this one. metrics.json is
+    # removed first, because it marks an evaluation as complete.
     left = child_names(output)
     for name in (name for name in NAMES if name in left):
         remove(join_uri(output, name))
@@ -93,7 +94,7 @@ def write_evaluation(
         write_bytes(join_uri(output, WORST), sheet)
     write_skipped(join_uri(output, SKIPPED), evaluation.skipped)
     text = json.dumps(_record(evaluation, configuration), indent=2, allow_nan=False)
-    # A row of a confusion matrix is a line. No string in JSON holds a line break.
+    # Put each row of a confusion matrix on one line. (Strings in JSON contain no line breaks.)
     text = re.sub(r"\[\n[\d,\s]*\]", lambda row: f"[{' '.join(row[0][1:-1].split())}]", text)
     write_bytes(join_uri(output, METRICS), text.encode())
 

@@ -1,7 +1,7 @@
-"""COCO: all masks of a segmentation in one annotations.json, as pycocotools reads it.
+"""COCO: all masks of a segmentation in one annotations.json that pycocotools can read.
 
-Each class that an image has is one annotation, with ``iscrowd`` 1. That is how COCO marks a region
-that is no single object, and it is written as RLE where an object is a polygon
+Each class in an image is one annotation with ``iscrowd`` 1, COCO's mark for a region that is not a
+single object; its segmentation is RLE, whereas an object's is a polygon
 (https://cocodataset.org/#format-data). A class of a semantic mask is such a region: all the pets in
 the picture, not one of them.
 """
@@ -24,13 +24,14 @@ from segray.storage.uri import exists, join_uri
 
 ANNOTATIONS = "annotations.json"
 
-# The pieces that it is joined of, and a digest of the ids that it was joined of last.
+# The part files that are joined into it, and a digest of the ids that it was last joined from.
 _PARTS = ".export/parts"
 _JOINED = ".export/joined"
-# Of a piece: as many images as may be done twice; and what bounds its memory, in letters of RLE.
+# Rows of a part file: at most as many images are exported again after an interruption. The number
+# of RLE letters limits its memory.
 _PART_ROWS = 256
 _PART_LETTERS = 64 << 20
-# What bounds the memory of the joining.
+# Rows read at a time, which limits the memory of joining.
 _BATCH_ROWS = 64
 
 _ANNOTATION = pa.struct(
@@ -53,18 +54,18 @@ _PART_SCHEMA = pa.schema(
 
 
 def annotate(mask: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
-    """Describe a mask, class by class.
+    """Describe a mask by one annotation per class.
 
     Args:
         mask: uint8 [H, W] of class ids.
 
     Returns:
-        For each class that is there, in the order of their ids: ``category_id`` (the class id plus
-        one, because COCO counts from one), ``counts`` (compressed RLE, column by column), ``area``
-        in pixels, and ``bbox`` (x, y, width, height in pixels).
+        For each class present, in the order of class ids: ``category_id`` (the class id plus one,
+        because COCO counts from one), ``counts`` (compressed RLE, column by column), ``area`` in
+        pixels, and ``bbox`` (x, y, width, height in pixels).
     """
     height, width = mask.shape
-    # The runs of all classes in one pass; a bitmap for each class would cost C times as much.
+    # The runs of all classes in one pass; a bitmap per class would cost C times as much.
     pixels = mask.ravel(order="F")
     starts = np.flatnonzero(np.concatenate(([True], pixels[1:] != pixels[:-1])))
     ends = np.append(starts[1:], pixels.size)
@@ -73,7 +74,8 @@ def annotate(mask: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
     for class_id in np.unique(values).tolist():
         own = values == class_id
         borders = np.stack([starts[own], ends[own]], axis=-1).ravel()
-        # Outside, inside, outside, ...; a last run of nothing is left out, a first one is not.
+        # Alternately the lengths outside and inside the class. A last run of length 0 is dropped, a
+        # first one is not.
         lengths = np.diff(borders, prepend=0, append=pixels.size)
         counts = lengths[: -1 if lengths[-1] == 0 else None].tolist()
         size = [height, width]
@@ -90,17 +92,17 @@ def annotate(mask: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
 
 
 def write_parts(output: str, rows: Iterable[dict[str, Any]]) -> Iterator[int]:
-    """Write pieces of annotations.json.
+    """Write part files of annotations.json.
 
     Args:
         output: the folder of the export.
         rows: for each image ``id, file_name, width, height`` and the ``annotations`` of `annotate`.
 
     Yields:
-        After each piece, of how many images it is.
+        The number of images in each part file, once it is written.
 
     Raises:
-        InputError: they cannot be written.
+        InputError: a part file cannot be written.
     """
     part: list[dict[str, Any]] = []
     letters = 0
@@ -115,7 +117,7 @@ def write_parts(output: str, rows: Iterable[dict[str, Any]]) -> Iterator[int]:
 
 
 def _write_part(output: str, rows: list[dict[str, Any]]) -> int:
-    # The same rows, the same name: a task that Ray runs again replaces its file.
+    # The same rows give the same name, so a task that Ray runs again replaces its file.
     ids = sorted(row["id"] for row in rows)
     name = hashlib.blake2b(repr(ids).encode(), digest_size=12).hexdigest()
     table = pa.Table.from_pylist(rows, _PART_SCHEMA)
@@ -124,32 +126,32 @@ def _write_part(output: str, rows: list[dict[str, Any]]) -> int:
 
 
 def read_part_ids(output: str) -> Ids:
-    """The ids of all images in the pieces, int64 [N], ascending, none twice.
+    """Return the ids of all images in the part files, int64 [N], ascending and distinct.
 
     Raises:
-        InputError: a piece cannot be read.
+        InputError: a part file cannot be read.
     """
     ids = [as_ids(table["id"]) for table in read_tables(join_uri(output, _PARTS), ["id"])]
     return np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
 
 
 def join_parts(output: str, classes: Sequence[str], ids: Ids, info: dict[str, Any]) -> bool:
-    """Write annotations.json, of the pieces and without holding them in memory.
+    """Join the part files into annotations.json, without holding them in memory.
 
-    Images and annotations are numbered from one on, because not every reader takes the 64 bits of
-    an id. Nothing is written where the file is there and was joined of the same.
+    Images and annotations are numbered from 1, because not every reader supports ids of 64 bits.
+    Nothing is written if the file exists and was joined from the same images.
 
     Args:
         output: the folder of the export.
-        classes: their names, in the order of their ids.
-        ids: int64 [N], ascending: the images that belong in it. Others are left out.
-        info: what to keep in it about itself, JSON-ready.
+        classes: the names of the classes, in the order of their ids.
+        ids: int64 [N], ascending: the images to include. Others are left out.
+        info: the content of the key ``info``, JSON-ready.
 
     Returns:
-        Whether it was written.
+        True if the file was written.
 
     Raises:
-        InputError: a piece cannot be read, or the file cannot be written.
+        InputError: a part file cannot be read, or the file cannot be written.
     """
     uri, note = join_uri(output, ANNOTATIONS), join_uri(output, _JOINED)
     digest = hashlib.blake2b(ids.tobytes(), digest_size=16).hexdigest().encode()
@@ -199,14 +201,15 @@ def _annotations(output: str, ids: Ids) -> Iterator[dict[str, Any]]:
 
 
 def _joined_rows(output: str, ids: Ids, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Of each image the first row, in the same order every time."""
+    """Yield the first row of each image, always in the same order."""
     left = np.ones(len(ids), bool)
     for uri in table_uris(join_uri(output, _PARTS)):
         with open_parquet(uri) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                 found = batch.column("id").to_numpy()
                 places = find_ids(ids, found)
-                # Rows of images that are gone or have changed, and of pieces that were made twice.
+                # Skip rows of images that are gone or changed, and duplicates from tasks that ran
+                # twice.
                 chosen = (ids[places] == found) & left[places]
                 left[places[chosen]] = False
                 yield from batch.filter(pa.array(chosen)).to_pylist()

@@ -8,48 +8,48 @@ import tyro
 from segray.errors import InputError
 from segray.storage.access import ORDINARY, S3Access
 
-#: What masks can be written as.
+#: The formats in which masks can be written.
 FORMATS = ("png", "rle", "overlay")
 
-# Of a square that images are decoded to, 200 MB.
+# Pixels; an image is decoded to a square of this side, which takes 200 MB.
 _MAX_SIDE = 8192
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write the masks of a segmentation as files that other tools read.
+    """Write the masks of a segmentation as files for other tools.
 
-    Run again on the same output, it writes what is missing: masks of new and changed images, and
-    what an interrupted run left. With no flags at all it exports what jobs/segment.py wrote without
-    flags. A URI is a local path or s3://bucket/key; S3 is configured by the standard AWS
-    environment.
+    Run again on the same output, it writes what is missing: the masks of new and changed images,
+    and those that an interrupted run did not reach. Without flags it exports what jobs/segment.py
+    wrote without flags. A URI is a local path or s3://bucket/key; S3 is configured by the standard
+    AWS environment.
     """
 
     results: str = "output/segment"
-    """URI of the folder that jobs/segment.py was given as --output."""
+    """URI of the output folder of jobs/segment.py."""
     output: str | None = None
-    """URI of the folder that receives the files, one for each format; default:
+    """URI of the folder that receives the files, one folder per format; default:
     output/export/FORMAT."""
     format: str = "png"
-    """png: a grey file whose values are class ids (from 0 in the order of the model's classes) for
-    each image, under the image's name and folders; rle: annotations.json, all masks as COCO RLE;
-    overlay: each image with its mask drawn over it."""
+    """png: a grey file for each image, named like the image, whose values are class ids (from 0 in
+    the order of the model's classes). rle: all masks as COCO RLE in annotations.json. overlay: each
+    image with its mask drawn over it."""
     palette: bool = False
-    """Write png as indexed colours, for people to look at. Some programs, TensorFlow and Keras
-    among them, read the greys of the colours then, and no class ids."""
+    """Write png files with indexed colours, for viewing. Some programs, including TensorFlow and
+    Keras, convert them to the greys of the colours instead of class ids."""
 
     max_side: int = 1024
-    """Pixels of an overlay's longer side at most."""
+    """Maximum length of an overlay's longer side, in pixels."""
     max_error_rate: float = 0.05
     """Share of masks that could not be exported, 0 to 1, above which the job exits with status
     1."""
     workers: int | None = None
-    """How many processes of Ray work at once; 0: none, all is done in the job's own process;
-    default: one for each CPU, and none for fewer than 500 masks."""
+    """Number of concurrent Ray worker processes. 0: export in the job's own process. Default: one
+    per CPU, or 0 for fewer than 500 masks."""
 
     lock: bool = True
-    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
-    you, for stores that take no conditional writes."""
+    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
+    writes; then no two runs may share an output."""
 
     s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 

@@ -1,4 +1,4 @@
-"""Keys: under which name the file of an image is written, below the output and nowhere else."""
+"""Keys: the name, always below the output, under which the file of an image is written."""
 
 import hashlib
 import re
@@ -11,18 +11,18 @@ from segray.storage.listing import relative_key
 from segray.storage.s3 import split_uri
 from segray.storage.uri import is_local
 
-# What no name may hold: it would end the name (NUL), lead elsewhere or be read as something else
-# (s3fs takes ?versionId= for no part of a key), or show as nothing (control characters and line
-# separators). The percent sign is among them, so that every escape can be undone.
+# Characters that are not safe in a name: they end it (NUL), lead elsewhere or are misread (s3fs
+# takes ?versionId= as a version), or are invisible (control characters and line separators). The
+# percent sign is included so that every escape can be undone.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\\%?]")
 # A slash that begins or ends an empty name.
 _EMPTY_NAME = re.compile(r"^/|(?<=/)/|/$")
-# How the names of files in an output end. No folder's name does, so that no file stands in the way
-# of a folder.
+# The endings of files in an output. Folder names that end like this are escaped, so that no file is
+# in the way of a folder.
 _FILE_ENDINGS = (".png", ".jpg", ".json", ".jsonl", ".lock")
 
-# In bytes: a name, as the file systems of Linux and macOS allow; a path, likewise, with room for
-# the name of a file that is being written; a key in S3.
+# Limits in bytes: of a name, on the file systems of Linux and macOS; of a path, likewise, less room
+# for the name of a temporary file; of a key in S3.
 _MAX_NAME = 255
 _MAX_PATH = 4000
 _MAX_S3_KEY = 1024
@@ -32,13 +32,13 @@ _DIGEST_LETTERS = 32
 
 @dataclass(frozen=True)
 class Mirror:
-    """How the keys of an export come from the URIs of images.
+    """The mapping from the URIs of images to the keys of an export.
 
     Attributes:
-        root: the folder that the images lie in; None where they have none in common.
-        suffix: of the exported files; empty where there is none for each image.
-        limit: of a key in bytes.
-        ignore_case: whether two keys that differ in case, or in the form of Unicode, are one file.
+        root: the folder that contains all images; None if there is none.
+        suffix: the suffix of the exported files; empty if there is no file per image.
+        limit: the maximum length of a key, in bytes.
+        ignore_case: True if keys that differ only in case or Unicode normalisation are one file.
     """
 
     root: str | None
@@ -48,10 +48,10 @@ class Mirror:
 
     @classmethod
     def of_output(cls, output: str, root: str | None, suffix: str) -> "Mirror":
-        """The one for an output.
+        """Return the mapping for an output.
 
         Raises:
-            InputError: the output's own URI is too long for keys below it.
+            InputError: the URI of the output is too long to have keys below it.
         """
         place = output if is_local(output) else split_uri(output)[1]
         limit = (_MAX_PATH if is_local(output) else _MAX_S3_KEY) - len(place.encode()) - 1
@@ -60,14 +60,14 @@ class Mirror:
         return cls(root, suffix, limit, is_local(output) and _ignores_case(Path(output)))
 
     def key(self, uri: str) -> str | None:
-        """The key of an image's file, or without a suffix the image's own; None if not below."""
+        """Return the key of an image's file (without suffix, of the image), or None if outside."""
         source = source_key(self.root, uri)
         if source is None or not self.suffix:
             return source
         return mirrored_key(source, self.suffix, self.limit)
 
     def digest(self, key: str) -> int:
-        """A signed 64-bit digest of a key; the same for keys of one file."""
+        """Return a signed 64-bit digest of a key, which is equal for keys of the same file."""
         if self.ignore_case:
             key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", key).casefold())
         digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
@@ -75,15 +75,15 @@ class Mirror:
 
 
 def source_key(root: str | None, uri: str) -> str | None:
-    """The name of an image, of which its exported name is made.
+    """Return the name of an image from which its exported name is derived.
 
     Args:
-        root: the folder that the images lie in; None where they have none in common.
-        uri: of the image.
+        root: the folder that contains all images; None if there is none.
+        uri: the URI of the image.
 
     Returns:
-        Its key below the root, or without a root ``bucket/key`` or the path without its first
-        slash; None where it does not lie below the root.
+        The key below the root; without a root, ``bucket/key`` or the path without its first slash.
+        None if the image is not below the root.
     """
     if root is None:
         return uri.removeprefix("s3://") if uri.startswith("s3://") else uri.removeprefix("/")
@@ -92,19 +92,19 @@ def source_key(root: str | None, uri: str) -> str | None:
 
 
 def mirrored_key(source: str, suffix: str, limit: int) -> str:
-    """The key below the output that mirrors a source's: its own, with a suffix appended.
+    """Return the key below the output for a source: the source's own key, with a suffix appended.
 
-    Names that are dangerous, or that the output keeps for itself, are percent-encoded: characters
-    that no name should hold, the percent sign, an empty name's slash, the dot that a name begins
-    with (``.`` and ``..`` and hidden files), and the last dot of a folder that is called like a
-    file. `urllib.parse.unquote` of the key without suffix is the source again. A name over 255
-    bytes, and a key over the limit, is cut, and ends with ``%~`` and a digest of the whole; an
-    escape never looks like that. So two sources never have one key.
+    Names that are unsafe or reserved by the output are percent-encoded: unsafe characters, the
+    percent sign, the slash of an empty name, a leading dot (``.``, ``..`` and hidden files), and
+    the last dot of a folder that is named like a file. `urllib.parse.unquote` of the key without
+    suffix returns the source. Names over 255 bytes and keys over the limit are truncated, and end
+    with ``%~`` and a digest of the whole; no escape looks like that. Two sources therefore never
+    share a key.
 
     Args:
-        source: of `source_key`; of several parts between slashes.
-        suffix: with its dot, in ASCII.
-        limit: of the key in bytes, at least 200.
+        source: the result of `source_key`; several names with slashes in between.
+        suffix: the suffix with its dot, in ASCII.
+        limit: the maximum length of the key in bytes, at least 200.
     """
     escaped = _UNSAFE.sub(lambda found: _percent(found[0]), source)
     *folders, name = _EMPTY_NAME.sub("%2F", escaped).split("/")
@@ -121,7 +121,7 @@ def mirrored_key(source: str, suffix: str, limit: int) -> str:
 
 
 def _ignores_case(folder: Path) -> bool:
-    """Whether a file system, as of macOS, takes names that differ in case only for one."""
+    """Return True if the file system ignores the case of names, as that of macOS does."""
     for path in (folder, *folder.parents):
         other = path.with_name(path.name.swapcase()) if path.name else path
         if other != path and path.exists():
@@ -148,7 +148,7 @@ def _shorten(name: str, room: int) -> str:
     content = name.encode()
     if len(content) <= room:
         return name
-    # A character that is cut in two is left out.
+    # A character that would be split is left out.
     head = content[: room - _DIGEST_LETTERS - 2].decode(errors="ignore")
     return f"{head}%~{_digest(name)}"
 

@@ -23,21 +23,24 @@ def draw_overlay(
     max_side: int,
     value_range: ValueRange | None = None,
 ) -> bytes:
-    """Draw a mask over its image, half transparent and with a white line between classes.
+    """Draw a mask over its image, half transparent, with a white line between classes.
 
     Args:
-        content: the image file's bytes.
-        mask_png: an indexed PNG of class ids in the colours of its palette, of any size.
-        width: of the image that the mask was made of, in pixels, EXIF orientation applied.
-        height: likewise.
-        max_side: an overlay has the image's size, but at most so many pixels in each direction.
-        value_range: as the image was segmented with, see `segray.pixels.decoding.read_picture`.
+        content: the content of the image file.
+        mask_png: an indexed PNG of class ids, drawn in the colours of its palette, of any
+            resolution.
+        width: the width, in pixels, of the image that was segmented, after its EXIF orientation.
+        height: the height, likewise.
+        max_side: the overlay has the resolution of the image, but at most this longer side, in
+            pixels.
+        value_range: the range that the image was segmented with, see
+            `segray.pixels.decoding.read_picture`.
 
     Returns:
-        A JPEG file's content.
+        The content of a JPEG file.
 
     Raises:
-        DecodeError: the image cannot be decoded, or is not of that size; or the mask cannot.
+        DecodeError: the image or the mask cannot be decoded, or the image has another size.
     """
     image = _read_image(content, width, height, max_side, value_range)
     try:
@@ -50,7 +53,7 @@ def draw_overlay(
     blend = ((1 - _OPACITY) * image + _OPACITY * colours).astype(np.uint8)
     blend[_boundaries(mask)] = _BOUNDARY
     buffer = io.BytesIO()
-    # Without the usual halving of colour's resolution, which would blur lines of a pixel's width.
+    # JPEG usually halves the resolution of colour, which would blur lines one pixel wide.
     Image.fromarray(blend).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
 
@@ -58,7 +61,7 @@ def draw_overlay(
 def _read_image(
     content: bytes, width: int, height: int, max_side: int, value_range: ValueRange | None
 ) -> npt.NDArray[np.uint8]:
-    """Decode to uint8 [h, w, 3] RGB, upright, neither side over `max_side`."""
+    """Decode to uint8 [h, w, 3] RGB, upright, with neither side over `max_side`."""
     size = fit_size(width, height, max_side)
     picture = read_picture(content, max(size), value_range)
     if (picture.width, picture.height) != (width, height):
@@ -70,7 +73,7 @@ def _read_image(
 
 
 def _boundaries(class_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool]:
-    """The pixels whose neighbour to the right or below is of another class, bool [H, W]."""
+    """Return the pixels whose right or lower neighbour has another class, bool [H, W]."""
     found = np.zeros(class_ids.shape, bool)
     found[:, :-1] = class_ids[:, 1:] != class_ids[:, :-1]
     found[:-1] |= class_ids[1:] != class_ids[:-1]

@@ -1,4 +1,4 @@
-"""Ray's part of an export: pieces of work, spread over the CPUs of a cluster."""
+"""The parallel export: pieces of work, distributed over the CPUs of a cluster by Ray."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -16,23 +16,23 @@ def spread_work(
     shared: SharedFiles,
     tell: Callable[[str], None],
 ) -> Iterator[pa.Table]:
-    """Do pieces of work on Ray, which has been started; their accounts as they come.
+    """Do pieces of work on Ray, which is already started, and yield their accounts.
 
     Args:
         work: the pieces, a table of one row each.
-        task: what is to be done with them.
-        workers: how many are done at once; None for as many as there are CPUs.
-        shared: the local files that the nodes have to see.
-        tell: is called with lines for the user's terminal.
+        task: the work to do on them.
+        workers: the number of concurrent workers; None for as many as there are CPUs.
+        shared: local files that must be visible on the nodes.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: a node does not see them.
+        InputError: the files are not visible on a node.
     """
     await_node("CPU", "a worker", tell)
     shared.check_nodes()
-    # A limit that is never reached makes Ray Data warn.
+    # Ray Data warns about a limit that is never reached.
     most = None if workers is None else min(workers, len(work))
-    # Ray Data gives a job up after half an hour without a block; nodes may take longer.
+    # Ray Data gives up after half an hour without a block, but nodes may take longer to start.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
     accounts = ray.data.from_arrow(list(work)).map_batches(
         do_work,

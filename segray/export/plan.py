@@ -1,4 +1,4 @@
-"""The plan of an export: which masks there are, and which of them are still to be written."""
+"""The plan of an export: the masks that there are, and those that are still to be written."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,30 +27,31 @@ from segray.storage.ids import Ids, are_in
 from segray.storage.lock import LOCK
 from segray.storage.uri import absolute_uri, exists, join_uri
 
-#: What an export's folder is known by; it holds what is exported, and how.
+#: The file that marks a folder as an export's; it records the source and the settings.
 MARKER = "config.json"
 
 _SUFFIXES = {"png": ".png", "overlay": ".jpg", "rle": ""}
 
-# Fewer masks are exported in the job's own process, before Ray would have started.
+# Fewer masks are exported in the job's own process, which is faster than starting Ray.
 _FEW = 500
-# Masks in a piece of work: few enough that all workers get some, and that there is progress to
-# tell; enough that a results file, which is read from its beginning, is not read over and over.
+# The least and the most masks in a piece of work: small enough that all workers get some and that
+# progress shows; large enough that a results file, which is read from its beginning, is not read
+# too often.
 _PIECE = (32, 512)
-# So many are reckoned with where a cluster is taken as it is.
+# The number of workers that is assumed if --workers is not given.
 _MANY_WORKERS = 16
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What an export starts from.
+    """The starting point of an export.
 
     Attributes:
         config: the flags.
-        output: the absolute URI of the folder to write.
-        segmentation: whose masks are exported.
-        mirror: how keys come from URIs.
-        is_new: whether there is no export in the output yet.
+        output: the absolute URI of the output folder.
+        segmentation: the segmentation whose masks are exported.
+        mirror: the mapping from URIs to keys.
+        is_new: True if the output does not contain an export yet.
     """
 
     config: ExportConfig
@@ -62,19 +63,19 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Plan:
-    """What an export has to do.
+    """The work of an export.
 
     Attributes:
         config: the flags.
-        output: the absolute URI of the folder to write.
-        segmentation: whose masks are exported.
-        mirror: how keys come from URIs.
-        ids: int64 [N], of all masks that belong in the output, sorted.
-        missing: how many of them are still to be written.
-        work: the missing ones in pieces, each a table of one row: ``results`` (the URI of a results
-            file) and lists of equal length, ``id`` and for overlays the ``size`` and ``etag`` of
-            the images.
-        workers: how many processes of Ray do it; 0 for none, None for as many as there are CPUs.
+        output: the absolute URI of the output folder.
+        segmentation: the segmentation whose masks are exported.
+        mirror: the mapping from URIs to keys.
+        ids: int64 [N], the ids of all masks that belong in the output, sorted.
+        missing: the number of masks that are still to be written.
+        work: the missing masks in pieces, each a table of one row: ``results`` (the URI of a
+            results file) and lists of equal length, ``id`` and, for overlays, the ``size`` and
+            ``etag`` of the images.
+        workers: the number of Ray workers; 0 for none, None for as many as there are CPUs.
     """
 
     config: ExportConfig
@@ -88,10 +89,10 @@ class Plan:
 
 
 def prepare_export(config: ExportConfig) -> Preparation:
-    """Look at the segmentation and at the output; nothing is written.
+    """Inspect the segmentation and the output, without writing anything.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something that the user gave cannot be used.
     """
     output = absolute_uri(config.output or f"output/export/{config.format}")
     results = absolute_uri(config.results)
@@ -113,14 +114,14 @@ def prepare_export(config: ExportConfig) -> Preparation:
 
 
 def make_plan(preparation: Preparation, tell: Callable[[str], None]) -> Plan:
-    """Find out what is missing, and make the output ready for it; no other run is at work there.
+    """Determine what is missing, and prepare the output for it. The caller holds the output's lock.
 
     Args:
-        preparation: of `prepare_export`.
-        tell: is called with lines for the user's terminal.
+        preparation: the result of `prepare_export`.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something that the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
     segmentation = preparation.segmentation
@@ -159,7 +160,7 @@ def _lies_in(uri: str, folder: str) -> bool:
 
 
 def _settings(segmentation: Segmentation, config: ExportConfig) -> dict[str, Any]:
-    """What all files of an output have in common."""
+    """Return the settings that all files of an output have in common."""
     return {
         "format": config.format,
         "palette": config.palette,
@@ -173,7 +174,7 @@ def _settings(segmentation: Segmentation, config: ExportConfig) -> dict[str, Any
 def _check_output(
     output: str, segmentation: Segmentation, config: ExportConfig
 ) -> dict[str, Any] | None:
-    """What the output was started with; None if it is new."""
+    """Return the settings that the output was started with; None if it is new."""
     marker = join_uri(output, MARKER)
     if not exists(marker):
         foreign = [name for name in child_names(output) if name != LOCK]
@@ -202,7 +203,7 @@ def _read_rows(preparation: Preparation, current: Ids) -> tuple[Mirror, Rows]:
     segmentation, mirror = preparation.segmentation, preparation.mirror
     rows, stray = scan_rows(segmentation, current, mirror)
     if stray is not None and preparation.is_new:
-        # Images of several places: their whole URIs tell them apart.
+        # The images have no folder in common, so their keys are made of their whole URIs.
         mirror = replace(mirror, root=None)
         rows, stray = scan_rows(segmentation, current, mirror)
     if stray is not None:
@@ -215,12 +216,12 @@ def _read_rows(preparation: Preparation, current: Ids) -> tuple[Mirror, Rows]:
 
 def _piece_size(missing: int, workers: int | None) -> int:
     if workers == 0:
-        return max(1, missing)  # in this process a results file is one piece
+        return max(1, missing)  # in this process, one piece per file
     return min(max(missing // (8 * (workers or _MANY_WORKERS)), _PIECE[0]), _PIECE[1])
 
 
 def _divide(files: npt.NDArray[np.int64], ids: Ids, size: int) -> Iterator[tuple[int, Ids]]:
-    """The missing ids of each file, so many at a time; `files` ascends."""
+    """Divide the missing ids of each file into pieces of `size`; `files` must be ascending."""
     bounds = np.flatnonzero(np.diff(files)) + 1
     for of_file, in_file in zip(np.split(files, bounds), np.split(ids, bounds), strict=True):
         for start in range(0, len(in_file), size):

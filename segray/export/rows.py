@@ -1,4 +1,4 @@
-"""Rows: which of a segmentation's rows are exported, and under which keys."""
+"""Rows: the rows of a segmentation that are exported, and the keys of their files."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from segray.export.segmentation import Segmentation
 from segray.storage.ids import Ids, are_in, as_ids
 from segray.storage.tables import read_table
 
-# Results files to read at once.
+# Results files that are read concurrently.
 _REQUESTS = 16
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a segmentation that count: of each image the first one.
+    """The rows of a segmentation that count, which are the first row of each image.
 
     Attributes:
-        ids: int64 [N].
-        keys: int64 [N], the digest of each one's key.
-        files: int64 [N], the number of the results file that each one is in.
+        ids: int64 [N], the ids of the images.
+        keys: int64 [N], the digests of their keys.
+        files: int64 [N], the indices of the results files that they are in.
     """
 
     ids: Ids
@@ -34,15 +34,16 @@ class Rows:
 
 
 def scan_rows(segmentation: Segmentation, current: Ids, mirror: Mirror) -> tuple[Rows, str | None]:
-    """Read which rows there are.
+    """Read the rows of a segmentation.
 
     Args:
-        segmentation: with the files to read.
-        current: the ids of the images that are in the manifest, ascending.
-        mirror: how keys come from URIs.
+        segmentation: the segmentation whose files are read.
+        current: the ids of the images in the manifest, ascending.
+        mirror: the mapping from URIs to keys.
 
     Returns:
-        The rows of these images, and the URI of one that has no key; then there are no rows.
+        The rows of these images; and the URI of an image without a key, or None. If there is such
+        an image, no rows are returned.
 
     Raises:
         InputError: a file cannot be read.
@@ -66,16 +67,16 @@ def scan_rows(segmentation: Segmentation, current: Ids, mirror: Mirror) -> tuple
     ids = np.concatenate([ids for ids, *_ in scanned])
     keys = np.concatenate([keys for _, keys, _ in scanned])
     files = np.repeat(np.arange(len(scanned)), [len(ids) for ids, *_ in scanned])
-    # A task that ran twice may have left two rows of an image.
+    # A task that ran twice may have left two rows for an image.
     first = np.sort(np.unique(ids, return_index=True)[1])
     return Rows(ids[first], keys[first], files[first]), None
 
 
 def check_keys(segmentation: Segmentation, rows: Rows, mirror: Mirror) -> None:
-    """Make sure that no two images have one key.
+    """Verify that no two images share a key.
 
     Raises:
-        InputError: two do.
+        InputError: two images share a key.
     """
     order = np.argsort(rows.keys, kind="stable")
     same = np.flatnonzero(np.diff(rows.keys[order]) == 0)

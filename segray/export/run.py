@@ -1,4 +1,4 @@
-"""An export run: from the rows of a segmentation to files that other tools read."""
+"""An export run: from the rows of a segmentation to files for other tools."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -18,20 +18,20 @@ from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.uri import exists, is_local, join_uri
 from segray.version import __version__
 
-#: The masks that could not be exported, and why.
+#: The list of masks that could not be exported, with the reasons.
 SKIPPED = "skipped.jsonl"
 
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What is in the output after a run.
+    """The content of the output after a run.
 
     Attributes:
-        output: its absolute URI.
-        masks: that belong in it.
-        written: of them, those that this run exported.
-        skipped: of them, those that could not be exported; tried anew by each run.
-        seconds: that this run took.
+        output: the absolute URI of the output.
+        masks: the number of masks that belong in it.
+        written: the number of masks that this run exported.
+        skipped: the number of masks that could not be exported; each run tries them again.
+        seconds: the duration of this run.
     """
 
     output: str
@@ -44,20 +44,20 @@ class ExportSummary:
 def export(
     config: ExportConfig, tell: Callable[[str], None], start_ray: Callable[[], None]
 ) -> ExportSummary:
-    """Export the masks that are not there yet.
+    """Export the masks that the output does not contain yet.
 
     Args:
         config: the flags of jobs/export.py.
-        tell: is called with lines for the user's terminal.
-        start_ray: is called when Ray is needed, and not where all is done in this process.
+        tell: called with lines for the user's terminal.
+        start_ray: called when Ray is needed; not called if this process exports everything.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something that the user gave cannot be used.
     """
     started = time.monotonic()
     output = prepare_export(config).output
     with hold_lock(output, tell, config.lock) as check_lock:
-        # Looked at anew, because a run that has just ended may have left something.
+        # Inspect the output again under the lock: another run may just have finished.
         plan = make_plan(prepare_export(config), tell)
         if plan.missing and plan.workers != 0:
             start_ray()
@@ -114,7 +114,7 @@ def _work(plan: Plan, tell: Callable[[str], None]) -> Iterator[pa.Table]:
 
 
 def _check_shared(plan: Plan, sample: str | None) -> None:
-    """Refuse what would leave the files on the disks of several nodes."""
+    """Raise an error if files end up on the local disks of several nodes."""
     if sample and is_local(plan.output) and not exists(join_uri(plan.output, sample)):
         raise InputError(
             f"{join_uri(plan.output, sample)} was written and is not here: on several nodes "

@@ -1,4 +1,4 @@
-"""A segmentation as an export finds it: what it is of, and its rows a few at a time."""
+"""A segmentation as the input of an export: its settings, and its rows a few at a time."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,13 @@ from segray.storage.ids import Ids, as_ids, find_ids
 from segray.storage.tables import open_parquet, read_parquet, read_tables, table_uris
 from segray.storage.uri import absolute_uri, join_uri
 
-# What of a row an export uses, and what a file of results is known by.
+# The columns that an export reads, and the prefix of the columns by which a results file is
+# recognised.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
 _PIXELS = "pixels_"
-# Where a segmentation keeps what it was started with, and what it writes last.
+# The files of a segmentation with its settings, and with its record, which it writes last.
 _SETTINGS, _RECORD = "config.json", "run.json"
-# Masks in memory at a time while a file is read.
+# Masks that are in memory at a time while a file is read.
 _BATCH_ROWS = 32
 
 
@@ -31,12 +32,12 @@ class Segmentation:
 
     Attributes:
         uri: its absolute URI.
-        files: the URIs of its results files, sorted; there is one at least.
-        classes: their names, in the order of their ids.
+        files: the URIs of its results files, sorted; at least one.
+        classes: the names of the classes, in the order of their ids.
         model: the digest of the model.
-        images: the URI of the folder that was segmented; None where a table named the images.
+        images: the URI of the folder that was segmented; None if a table listed the images.
         mask_size: ``original`` or ``model``.
-        value_range: which values of images wider than 8 bits were black and white.
+        value_range: the pixel values of black and white in images of more than 8 bits per channel.
     """
 
     uri: str
@@ -49,13 +50,14 @@ class Segmentation:
 
 
 def open_segmentation(uri: str) -> Segmentation:
-    """Find out what a folder holds.
+    """Open the segmentation in a folder.
 
     Args:
-        uri: as --results gives it.
+        uri: the value of --results.
 
     Raises:
-        InputError: it holds no segmentation, or one that is not finished or without results.
+        InputError: the folder contains no segmentation, or one that is not finished or has no
+            results.
     """
     uri = absolute_uri(uri)
     settings = _read_settings(uri)
@@ -75,7 +77,7 @@ def open_segmentation(uri: str) -> Segmentation:
 
 
 def _read_settings(uri: str) -> dict[str, Any]:
-    """How a finished segmentation was made."""
+    """Return the settings of a finished segmentation."""
     names = child_names(uri)
     if _SETTINGS not in names:
         raise InputError(
@@ -83,7 +85,7 @@ def _read_settings(uri: str) -> dict[str, Any]:
             "jobs/segment.py was given as --output"
         )
     if _RECORD not in names:
-        # Its manifest may have two versions of an image, or not all images yet.
+        # The manifest may still list two versions of an image, or not all images.
         raise InputError(
             f"{uri} is not finished ({_RECORD} is missing): run jobs/segment.py to its end"
         )
@@ -91,7 +93,7 @@ def _read_settings(uri: str) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(record))
         model, mask_size = str(document["model"]), str(document["mask_size"])
-        low_high = document.get("value_range")  # outputs from before there were ranges have none
+        low_high = document.get("value_range")  # older outputs have no range
         return {
             "model": model,
             "mask_size": mask_size,
@@ -105,7 +107,7 @@ def _read_settings(uri: str) -> dict[str, Any]:
 
 
 def read_current_ids(segmentation: Segmentation) -> Ids:
-    """The ids of all images that are in the manifest now, int64 [N], sorted, none twice.
+    """Return the ids of all images that are now in the manifest, int64 [N], sorted and distinct.
 
     Raises:
         InputError: there is no manifest, or it cannot be read.
@@ -122,27 +124,27 @@ def read_current_ids(segmentation: Segmentation) -> Ids:
 
 @dataclass(frozen=True)
 class Listed:
-    """What the manifest knows of some images.
+    """The manifest's entries of some images.
 
     Attributes:
         ids: int64 [N], ascending.
-        table: ``size`` and ``etag`` of each, in the same order.
+        table: the ``size`` and ``etag`` of each, in the same order.
     """
 
     ids: Ids
     table: pa.Table
 
     def find(self, ids: Ids) -> tuple[list[int | None], list[str | None]]:
-        """The sizes and the ETags of images that all are among them."""
+        """Return the sizes and the ETags of images, all of which must be listed."""
         found = self.table.take(find_ids(self.ids, ids))
         return found["size"].to_pylist(), found["etag"].to_pylist()
 
 
 def read_listed(segmentation: Segmentation) -> Listed:
-    """What the manifest says of all images.
+    """Read the manifest's entries of all images.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the manifest cannot be read.
     """
     folder = join_uri(segmentation.uri, "manifest")
     table = pa.concat_tables(read_tables(folder, ["id", "size", "etag"])).sort_by("id")
@@ -150,9 +152,9 @@ def read_listed(segmentation: Segmentation) -> Listed:
 
 
 def read_rows(uri: str, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Some rows of a results file: ``id, uri, width, height, mask`` (the PNG file's bytes).
+    """Yield rows of a results file: ``id, uri, width, height, mask`` (the content of the PNG file).
 
-    An id that the file has twice is read once. The masks of a few rows are in memory at a time.
+    An id that occurs twice is read once. The masks of a few rows are in memory at a time.
 
     Raises:
         InputError: the file cannot be read, or lacks one of the rows.

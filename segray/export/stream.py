@@ -1,4 +1,4 @@
-"""Streams: a file too large for memory, written whole or not at all."""
+"""Streams: write a file that is too large for memory, atomically."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,19 +8,19 @@ from typing import BinaryIO, cast
 from segray.storage.files import new_file
 from segray.storage.uri import explain_errors, file_system, is_local
 
-# Of a part of an upload. S3 takes ten thousand of them.
+# The size of a part of an upload. S3 accepts 10,000 parts.
 _PART_BYTES = 64 << 20
 
 
 @contextlib.contextmanager
 def write_stream(uri: str) -> Iterator[BinaryIO]:
-    """Open a file or object to write it from beginning to end.
+    """Open a file or object for writing from beginning to end.
 
-    A reader sees the old one until the block ends, and then all of the new one. Where the block
-    ends with an exception, the old one stays.
+    Readers see the old content until the block ends, and then all of the new content. If the block
+    ends with an exception, the old content stays.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     opened = new_file(Path(uri)) if is_local(uri) else _open_object(uri)
     with explain_errors(uri, "write"), opened as file:
@@ -29,7 +29,7 @@ def write_stream(uri: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _open_object(uri: str) -> Iterator[BinaryIO]:
-    # Committed by hand: left by an exception, s3fs would make an object of what it has by then.
+    # Committed explicitly, because after an exception s3fs would otherwise commit a partial object.
     file = file_system(uri).open(uri, "wb", block_size=_PART_BYTES, autocommit=False)
     try:
         yield cast(BinaryIO, file)

@@ -1,9 +1,9 @@
-"""Versions: of which version of its image each exported file is.
+"""Versions: the version of the image that each exported file was made from.
 
-Beside the files an export keeps a list: of which version, by the image's id, the file under a key
-is, if there is one. It is written before the files are, and a file of another version is removed
-before that. So at any moment a file that is there is of the version that the list has, and whole;
-and what is not there is what has to be done.
+An export keeps a list that maps each key to the id of an image, which identifies the version of the
+image. A file of another version is removed before the list is written, and the list is written
+before the new files are. At any moment, every file that exists is therefore complete and of the
+version in the list, and whatever is missing is still to be exported.
 """
 
 from collections.abc import Callable
@@ -21,27 +21,27 @@ from segray.storage.listing import Shard, list_pages, relative_key
 from segray.storage.tables import read_table, write_table
 from segray.storage.uri import exists, join_uri
 
-# In a hidden folder, and so never in the way of an exported file.
+# In a hidden folder, which no exported file can be in.
 _VERSIONS = ".export/versions.parquet"
 _SCHEMA = pa.schema([("key", pa.int64()), ("id", pa.int64())])
 
-# Files to remove at once.
+# Files that are removed concurrently.
 _REQUESTS = 16
 
 
 def claim_files(
     output: str, rows: Rows, mirror: Mirror, tell: Callable[[str], None]
 ) -> npt.NDArray[np.bool]:
-    """Make an output ready for the files of some rows: no other version's is left.
+    """Prepare an output for the files of some rows, by removing files of other versions.
 
     Args:
-        output: its absolute URI.
-        rows: of all masks that belong in it.
-        mirror: how keys come from URIs.
-        tell: is called with lines for the user's terminal.
+        output: the absolute URI of the output.
+        rows: the rows of all masks that belong in it.
+        mirror: the mapping from URIs to keys.
+        tell: called with lines for the user's terminal.
 
     Returns:
-        bool [N], whose files are there.
+        bool [N], True for the rows whose file exists already.
 
     Raises:
         InputError: the output cannot be read or written.
@@ -64,7 +64,7 @@ def claim_files(
         list(requests.map(remove, stale_uris))
     done = known & (ids[place] == rows.ids) & are_in(rows.keys, there)
     if not done.all():
-        # A file of an image that is gone stays known: its image may come back.
+        # The file of an image that is gone stays in the list, because the image may come back.
         kept = np.isin(keys, gone)
         _write_versions(
             uri, np.concatenate([rows.keys, keys[kept]]), np.concatenate([rows.ids, ids[kept]])
@@ -79,7 +79,7 @@ def _write_versions(uri: str, keys: Ids, ids: Ids) -> None:
 
 
 def _list_keys(output: str, mirror: Mirror, wanted: Ids) -> tuple[Ids, list[str]]:
-    """The digests of the keys of all exported files, sorted; and the URIs of the wanted ones."""
+    """Return the sorted digests of all exported files' keys, and the URIs of the wanted ones."""
     found: list[Ids] = []
     uris: list[str] = []
     chosen = set(wanted.tolist())

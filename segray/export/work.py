@@ -1,7 +1,7 @@
-"""The work of an export: a piece of it in, files written, and an account of it out.
+"""The work of an export: take a piece of work, write its files, and return an account of it.
 
-Failure is data: a mask that cannot be exported is in the account with the reason. Only a store that
-does not take the files is a problem for the whole.
+Failures are data: a mask that cannot be exported is listed in the account with the reason. Only a
+failure to write to the output is a problem of the whole run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,14 +27,15 @@ from segray.storage.objects import fetch
 from segray.storage.parallel import map_ahead
 from segray.storage.uri import join_uri
 
-# Requests to have under way at once, of each kind. A request waits far more than it computes.
+# Concurrent requests of each kind. A request waits much longer than it computes.
 _REQUESTS = 16
-# Written masks after which an account is handed in.
+# The number of written masks after which an account is yielded.
 _ACCOUNT_ROWS = 64
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-#: What came of a piece: how many masks were exported, which not (``uri: reason``), the key of one
-#: file that was written, and why nothing could be. An exception would lose its cause on its way.
+#: The account of some work: the number of exported masks, the other images with the reasons, the
+#: key of one file that was written, and the problem that stopped the work. A problem is data as
+#: well, because Ray would hide the cause of an exception.
 ACCOUNT_SCHEMA = pa.schema(
     [
         ("written", pa.int64()),
@@ -50,15 +51,15 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done with every mask; small, for it is sent to other processes.
+    """The work to do for every mask. It is small, because it is sent to other processes.
 
     Attributes:
         format: one of `segray.export.config.FORMATS`.
-        palette: whether PNG files keep their colours.
-        output: the absolute URI of the folder to write.
-        mirror: how keys come from URIs.
-        classes: how many classes there are.
-        max_side: of overlays, in pixels.
+        palette: True if PNG files keep their colours.
+        output: the absolute URI of the output folder.
+        mirror: the mapping from URIs to keys.
+        classes: the number of classes.
+        max_side: the maximum longer side of overlays, in pixels.
         value_range: see `segray.export.segmentation.Segmentation`.
     """
 
@@ -72,7 +73,7 @@ class Task:
 
 
 class _Account:
-    """What has been done since it was last handed in."""
+    """The work done since the last account was yielded."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -95,11 +96,11 @@ def do_work(work: pa.Table, task: Task) -> Iterator[pa.Table]:
     """Export the masks of some pieces.
 
     Args:
-        work: ``results, id, size, etag``, as `segray.export.plan.Plan` has it.
-        task: what is to be done.
+        work: the columns ``results, id, size, etag``, see `segray.export.plan.Plan`.
+        task: the work to do.
 
     Yields:
-        Now and then a row of `ACCOUNT_SCHEMA`.
+        From time to time, a table of one row of `ACCOUNT_SCHEMA`.
     """
     account = _Account()
     try:
@@ -114,7 +115,7 @@ def do_work(work: pa.Table, task: Task) -> Iterator[pa.Table]:
 
 
 def _do_piece(piece: _Row, task: Task, account: _Account) -> Iterator[None]:
-    """Do it, pausing whenever something has been written."""
+    """Export the masks of a piece, and yield whenever something has been written."""
     rows = _whole(_read(piece, task), account)
     if task.format == "rle":
         for written in write_parts(task.output, _describe(rows, task, account)):
@@ -184,12 +185,12 @@ def _describe(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[_
 def _decode(
     rows: Iterable[_Row], task: Task, account: _Account
 ) -> Iterator[tuple[_Row, npt.NDArray[np.uint8]]]:
-    """The class ids of the masks, uint8 [H, W]."""
+    """Yield rows with the class ids of their masks, uint8 [H, W]."""
     for row in rows:
         try:
             mask = decode_mask(row["mask"])
         except Exception as error:
-            # Codecs raise whatever comes to them: OSError, SyntaxError, struct.error, ...
+            # Codecs raise errors of many kinds: OSError, SyntaxError, struct.error, ...
             account.skipped.append((row["uri"], f"its mask is damaged ({type(error).__name__})"))
             continue
         if mask.max() >= task.classes:

@@ -1,8 +1,8 @@
-"""The model bundle: a folder with everything that segmenting needs, and proof that it is whole.
+"""The model bundle: a folder with everything that segmenting needs, and checksums of its files.
 
-``model.json`` describes the model and holds the sha256 of the other files. It is written last: a
-folder without it is no bundle. The network is always built by segray's own code, and only its
-weights are loaded: no Keras archive, which can carry code, is ever opened.
+``model.json`` describes the model and has the sha256 of the other files. It is written last: a
+folder without it is not a bundle. The network is always built by segray's own code, and only its
+weights are loaded. A Keras archive, which can carry code, is never opened.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
 
-# Bytes that are read of a description; the largest so far are a fiftieth of it.
+# The maximum size of model.json in bytes; the largest so far are a fiftieth of it.
 _MOST_TEXT = 1 << 20
 
 
@@ -42,19 +42,19 @@ _PACKAGES = ("keras", "tensorflow", "numpy", "onnxruntime", "pillow", "ray")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory, as small as its use allows; it can be sent to other processes.
+    """A bundle in memory, with the necessary files only; it can be sent to other processes.
 
     Attributes:
-        uri: where it was read from.
-        digest: the first 16 hexadecimal digits of the sha256 of ``model.json``, which holds those
-            of the other files: it names this model and no other.
-        labels: the model's classes.
-        image_size: the side of the square that the network takes, in pixels.
-        input_range: what the network scales pixel values to.
+        uri: the URI that it was read from.
+        digest: the first 16 hexadecimal digits of the sha256 of ``model.json``, which contains
+            those of the other files: it identifies the model.
+        labels: the classes of the model.
+        image_size: S, the input resolution of the network: the side of a square, in pixels.
+        input_range: the range that the network scales pixel values to.
         even_upsampling: see `segray.model.unet.build_unet`.
-        files: the content of the files that were asked for, each checked against its sha256.
-        value_range: which values of images wider than 8 bits are black and white; None where it
-            has learned from none.
+        files: the content of the requested files, each verified by its sha256.
+        value_range: the pixel values of black and white in images of more than 8 bits per channel;
+            None if the training set had no such image.
     """
 
     uri: str
@@ -68,7 +68,7 @@ class Bundle:
 
 
 def has_bundle(uri: str) -> bool:
-    """Whether all files of a bundle are in a folder; whether they are whole, `open_bundle` tells.
+    """Return True if all files of a bundle exist; `open_bundle` checks that they are intact.
 
     Raises:
         InputError: the store cannot be asked.
@@ -77,18 +77,18 @@ def has_bundle(uri: str) -> bool:
 
 
 def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
-    """Read a bundle, and hold each file against the network before anything of it is used.
+    """Read a bundle, after verifying that its files contain the described network.
 
-    Its digests tell damage, and not who has made it: they lie beside what they are of. So nothing
-    but what segray itself writes of such a network is let through.
+    The checksums lie beside the files, so they detect damage but do not prove who made the bundle.
+    Therefore only content that segray itself writes for such a network is accepted.
 
     Args:
-        uri: the bundle's folder.
-        files: which of `WEIGHTS` and `ONNX` to read.
+        uri: the folder of the bundle.
+        files: the files to read, `WEIGHTS` or `ONNX` or both.
 
     Raises:
-        InputError: there is no bundle, it is of a format this version does not know, a file's
-            sha256 is not the one that ``model.json`` has, or it is not of the network that
+        InputError: there is no bundle, its format is unknown to this version, the sha256 of a file
+            is not the one in ``model.json``, or a file does not contain the network that
             ``model.json`` describes.
     """
     uri = absolute_uri(uri)
@@ -160,7 +160,7 @@ def _parse_range(ends: Any) -> tuple[float, float]:
 
 
 def _parse_value_range(value_range: Any) -> ValueRange | None:
-    if value_range is None:  # as in bundles from before there were ranges
+    if value_range is None:  # as in older bundles
         return None
     low, high = value_range
     if not all(isinstance(value, int) for value in (low, high)):
@@ -202,10 +202,10 @@ def write_bundle(
     """Write a trained network as a bundle.
 
     Args:
-        uri: the bundle's folder.
-        model: what `segray.model.unet.build_unet` built, trained.
+        uri: the folder of the bundle.
+        model: a trained network of `segray.model.unet.build_unet`.
         labels: its classes.
-        record: JSON-ready facts to keep beside the weights: configuration, metrics, data.
+        record: JSON-ready facts to store beside the weights: configuration, metrics, data.
         value_range: see `Bundle`.
 
     Raises:
@@ -214,7 +214,7 @@ def write_bundle(
     from segray.model.unet import has_even_upsampling, input_range, weights_content
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
-    remove(join_uri(uri, DESCRIPTION))  # it says that what is beside it is whole
+    remove(join_uri(uri, DESCRIPTION))  # it marks the files beside it as complete
     for name, content in files.items():
         write_bytes(join_uri(uri, name), content)
     document = {
@@ -242,7 +242,7 @@ def _onnx_content(model: "keras.Model") -> bytes:
 
     images = keras.InputSpec(dtype="uint8", shape=model.input_shape, name="images")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # tf2onnx, as Keras patches it, asks numpy for what it has no longer.
+        # tf2onnx, as Keras patches it, accesses an alias that numpy has removed.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
         path = Path(folder, ONNX)
         model.export(path, format="onnx", verbose=False, input_signature=[images])

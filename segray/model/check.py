@@ -1,35 +1,35 @@
-"""The check of a bundle's file: it holds what segray writes of the network, or it is refused."""
+"""The check of a bundle's file: refuse anything but what segray writes for the network."""
 
 from typing import Any
 
 from segray.errors import InputError
 from segray.model.shapes import count_weights
 
-# Bytes of a file for each of the network's weights: four, and some for their names.
+# Bytes in a file per weight of the network: four, and some for names.
 _BYTES_A_WEIGHT = 5
-# Letters that a message repeats of what a file or an error says.
+# The maximum number of characters of a file or an error that a message repeats.
 _LONGEST = 200
 
 
 def most_bytes(classes: int) -> int:
-    """How large a file of a bundle of so many classes can be."""
+    """Return the maximum size of a file of a bundle with this number of classes, in bytes."""
     return _BYTES_A_WEIGHT * count_weights(classes)
 
 
 def check_file(uri: str, content: bytes, classes: int, image_size: int) -> None:
-    """Hold a file against the network that a bundle describes; nothing of it is run.
+    """Verify that a file contains the network that a bundle describes, without running any of it.
 
     Args:
-        uri: of ``model.onnx`` or ``model.weights.h5``.
-        content: of that file.
+        uri: the URI of ``model.onnx`` or ``model.weights.h5``.
+        content: the content of that file.
         classes: C, the number of classes.
-        image_size: S, the side of the square that the network takes, in pixels.
+        image_size: S, the input resolution of the network, in pixels.
 
     Raises:
-        InputError: it is something else; the message says what.
+        InputError: the file contains something else; the message describes it.
     """
     try:
-        # The one needs onnx, the other h5py, and a predictor either.
+        # One needs onnx and the other h5py, and a predictor uses only one of them.
         if uri.endswith(".onnx"):
             from segray.model.graph import check_graph
 
@@ -46,6 +46,6 @@ def check_file(uri: str, content: bytes, classes: int, image_size: int) -> None:
 
 
 def shorten(text: Any) -> str:
-    """What a file or an error says, on one line of a bearable length."""
+    """Put the text of a file or an error on one line of limited length."""
     line = " ".join(str(text).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -1,4 +1,4 @@
-"""The encoder, MobileNetV2: which sizes it takes, and where its weights come from."""
+"""The encoder, MobileNetV2: the resolutions that it supports, and the source of its weights."""
 
 import http.client
 import io
@@ -13,23 +13,23 @@ from segray.storage.files import read_bytes, write_bytes
 from segray.storage.uri import absolute_uri, exists
 
 # The file that keras.applications.MobileNetV2(weights="imagenet", include_top=False) loads; its
-# convolutions fit images of every size. Keras publishes no digest of it, so that it is as good as
-# the connection it came over.
+# convolutions fit images of every resolution. Keras publishes no checksum of it, so it is as
+# trustworthy as the connection that it came over.
 _IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
-#: The sides of the squares that it takes, in pixels. It halves them five times; past the upper end,
-#: a layer's values fill no machine's memory.
+#: The sides of the squares that the encoder takes, in pixels. It halves them five times. Above the
+#: upper end, the values of a layer do not fit into any machine's memory.
 IMAGE_SIZES = range(32, 16385, 32)
-# A MobileNetV2 with its top has 14 MB of weights.
+# The weights of a MobileNetV2 with its top have 14 MB.
 _MOST_BYTES = 1 << 26
 _TIMEOUT = 60  # seconds without a byte
 
 
 def check_image_size(image_size: int) -> None:
-    """Refuse a size that is none of `IMAGE_SIZES`.
+    """Refuse a resolution that is not one of `IMAGE_SIZES`.
 
     Raises:
-        InputError: the message has the nearest that is one.
+        InputError: the message has the nearest supported one.
     """
     if image_size not in IMAGE_SIZES:
         stride = IMAGE_SIZES.step
@@ -41,18 +41,18 @@ def check_image_size(image_size: int) -> None:
 
 
 def read_encoder_weights(source: str) -> bytes | None:
-    """The content of a MobileNetV2 weights file.
+    """Read the content of a MobileNetV2 weights file.
 
     Args:
-        source: ``imagenet``, ``none``, or the URI of a file. ImageNet's weights are fetched once
-            and kept where Keras keeps them; the environment's ``SEGRAY_IMAGENET_URL`` names a
-            folder of a mirror to fetch them from instead.
+        source: ``imagenet``, ``none``, or the URI of a file. ImageNet's weights are downloaded once
+            and stored in Keras' folder. The environment variable ``SEGRAY_IMAGENET_URL`` names the
+            folder of a mirror to download them from.
 
     Returns:
-        The file's content, None for ``none``.
+        The content of the file, None for ``none``.
 
     Raises:
-        InputError: the file cannot be read or fetched; the message names the alternatives.
+        InputError: the file cannot be read or downloaded; the message has the alternatives.
     """
     if source == "none":
         return None
@@ -96,7 +96,7 @@ def _download(url: str) -> bytes:
 
 
 def _is_hdf5(content: bytes) -> bool:
-    """Whether it is a file that can be kept: not one cut short, and not a proxy's login page."""
+    """Return True for an intact HDF5 file, False for a truncated one or a proxy's login page."""
     import h5py
 
     try:

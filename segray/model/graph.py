@@ -1,14 +1,15 @@
-"""The graph of a bundle's ONNX file: held against the network before any of it runs.
+"""The graph of a bundle's ONNX file: verified to be the network before any of it runs.
 
-Whoever writes the file writes ``model.json`` too, so that its sha256 says nothing about him. And a
-graph can do much that a network need not: read files beside it (data of its tensors may lie
-outside), ask for any amount of memory, and call whatever ONNX Runtime is built with.
+Whoever writes the file also writes ``model.json``, so its sha256 proves nothing about its author.
+And an ONNX graph can do much that a network does not need: read files beside it (as external data
+of its tensors), request any amount of memory, and call any operator that ONNX Runtime is built
+with.
 
-The graph is not compared with one that is exported for the purpose: that takes TensorFlow, and
-hangs on the weights (a bias of zeros is left out), on the size of the image and on tf2onnx. What
-all of them have in common is checked instead: the few operators, no entry of the format beside
-those that tf2onnx writes, input and output, the size of everything that is computed, and the
-convolutions one by one.
+The graph is not compared with a reference export: that would require TensorFlow, and depends on the
+weights (a bias of zeros is left out), on the resolution and on tf2onnx. Instead, the properties
+that all exports share are checked: the few operators, no fields of the format other than those that
+tf2onnx writes, the input and the output, the size of everything that is computed, and each
+convolution.
 """
 
 import math
@@ -22,7 +23,7 @@ from onnx import TensorProto, helper
 
 from segray.model.shapes import Convolution, list_convolutions
 
-# What a network consists of as tf2onnx writes it; Reshape is there at 32 pixels only.
+# The operators of a network as tf2onnx writes it; Reshape occurs only at 32 pixels.
 _OPERATORS = {
     "Add",
     "AveragePool",
@@ -37,8 +38,8 @@ _OPERATORS = {
     "Reshape",
     "Transpose",
 }
-# The entries that a message of each kind may have: none for data outside of the file, nor for
-# functions, graphs inside of nodes, tensors that are not initializers, settings of the session.
+# The fields that a message of each type may have. Excluded are external data, functions, nested
+# graphs, tensors that are not initializers, and session settings.
 _ENTRIES = {
     "ModelProto": {"ir_version", "producer_name", "producer_version", "graph", "opset_import"},
     "OperatorSetIdProto": {"domain", "version"},
@@ -53,34 +54,35 @@ _ENTRIES = {
     "Dimension": {"dim_value", "dim_param"},
 }
 _OUTSIDE = {"external_data", "data_location"}
-# Of operators whose meaning this check and ONNX Runtime agree on; tf2onnx writes 15.
+# The opsets in which these operators mean the same to this check and to ONNX Runtime; tf2onnx
+# writes 15.
 _OPSETS = range(13, 22)
 # Networks have fewer than 180.
 _MOST_NODES = 400
-# Strides, sides of kernels, edges, axes and the number of a type; not the groups of a convolution.
+# Strides, sides of kernels, edges, axes and data types; not the groups of a convolution.
 _ATTRIBUTES = range(4)
-# Edges and shapes: -1 stands for what is left.
+# Values of edges and shapes; -1 stands for the remaining size.
 _CONSTANTS = (-1, 1 << 14)
-# Images in a batch, while shapes are computed, come to at least as many: a number is drawn that no
-# file can have foreseen.
+# The least batch size for shape inference. The actual one is random, so that no file can anticipate
+# it.
 _LEAST_BATCH = 1 << 29
 
 
 def check_graph(content: bytes, classes: int, image_size: int) -> None:
-    """Make sure that a file holds a network of the known architecture; nothing of it is run.
+    """Verify that a file contains a network of the known architecture, without running any of it.
 
     Args:
-        content: of the ONNX file.
+        content: the content of the ONNX file.
         classes: C, the number of classes.
-        image_size: S, in pixels.
+        image_size: S, the input resolution of the network, in pixels.
 
     Raises:
-        ValueError: it does not; the message says in one line what it has instead.
+        ValueError: it does not; the message describes the difference in one line.
     """
     try:
         model = onnx.ModelProto.FromString(content)
     except Exception as error:
-        # It is protobuf's, which is onnx' own affair.
+        # The exception is protobuf's, which is an internal of onnx.
         raise ValueError("it is no ONNX model") from error
     graph = model.graph
     if max(len(graph.node), len(graph.initializer)) > _MOST_NODES:
@@ -97,7 +99,7 @@ def check_graph(content: bytes, classes: int, image_size: int) -> None:
     _check_ends(graph, classes, image_size)
     batch = _LEAST_BATCH + secrets.randbelow(_LEAST_BATCH)
     shapes = _infer_shapes(model, batch, image_size)
-    most = 2 * max(40, classes) * image_size**2  # the network's largest, and as much again
+    most = 2 * max(40, classes) * image_size**2  # twice the network's largest
     for node in graph.node:
         _check_shape(node, shapes[node.output[0]], batch, most)
     if shapes[graph.output[0].name] != [batch, image_size, image_size, classes]:
@@ -106,7 +108,7 @@ def check_graph(content: bytes, classes: int, image_size: int) -> None:
 
 
 def _check_entries(message: Any) -> None:
-    """Refuse a message that has an entry besides those of its kind, or a part that has."""
+    """Refuse a message that has a field beyond those of its type, at any depth."""
     kind = message.DESCRIPTOR.name
     for field, value in message.ListFields():
         if field.name in _OUTSIDE:
@@ -147,7 +149,7 @@ def _check_constant(tensor: onnx.TensorProto) -> None:
 
 
 def _check_names(graph: onnx.GraphProto) -> None:
-    """Refuse what could be read in two ways: a name that stands for two things."""
+    """Refuse ambiguous names, which stand for two values."""
     names = [item.name for item in (*graph.input, *graph.initializer)]
     names += [node.output[0] for node in graph.node]
     if len(set(names)) < len(names) or "" in names:
@@ -155,7 +157,7 @@ def _check_names(graph: onnx.GraphProto) -> None:
 
 
 def _check_ends(graph: onnx.GraphProto, classes: int, image_size: int) -> None:
-    """Check that it takes images and gives logits, of any number of them."""
+    """Verify that the graph takes images and returns logits, for any batch size."""
     ends = (
         ("input", graph.input, TensorProto.UINT8, 3),
         ("output", graph.output, TensorProto.FLOAT, classes),
@@ -170,9 +172,9 @@ def _check_ends(graph: onnx.GraphProto, classes: int, image_size: int) -> None:
 
 
 def _infer_shapes(model: onnx.ModelProto, batch: int, image_size: int) -> dict[str, list[int]]:
-    """The shape of what each node gives, as far as it is known before; 0 where it is not."""
+    """Infer the shape of each node's output as far as it is static; 0 where it is not."""
     graph = model.graph
-    # Without the weights, of which nothing but the shapes is needed.
+    # Without the weights, because only their shapes are needed.
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.name = "graph"
     light.graph.node.extend(graph.node)
@@ -193,7 +195,7 @@ def _infer_shapes(model: onnx.ModelProto, batch: int, image_size: int) -> dict[s
     try:
         inferred = onnx.shape_inference.infer_shapes(light, check_type=True, strict_mode=True)
     except Exception as error:
-        # onnx raises kinds of its own, and those of its C++.
+        # onnx raises exceptions of its own, and those of its C++ code.
         raise ValueError("its nodes do not fit each other") from error
     shapes = {node.output[0]: [0] for node in graph.node}
     for info in (*inferred.graph.value_info, *inferred.graph.output):

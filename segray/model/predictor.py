@@ -1,4 +1,4 @@
-"""Predictors: images in, logits out, by one of two engines."""
+"""Predictors: images in, logits out, by one of two inference engines."""
 
 import contextlib
 import socket
@@ -16,25 +16,24 @@ Engine = Literal["auto", "tensorflow", "onnx"]
 
 
 class Predictor(Protocol):
-    """A network that is ready to run; any number of threads may call it."""
+    """A network that is ready to run. Thread-safe."""
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
         ...
 
 
 class OnnxPredictor:
-    """ONNX Runtime; TensorFlow is not imported.
+    """Predicts with ONNX Runtime; TensorFlow is not imported.
 
     Args:
-        bundle: with the file `ONNX`.
-        threads: how many cores an image, or a part of a batch, is computed on; 0 for all of the
-            machine's.
-        parts: how many parts of a batch are computed side by side.
-        gpu: whether the network runs on the GPU.
+        bundle: a bundle with the file `ONNX`.
+        threads: the number of cores that compute an image, or a part of a batch; 0 for all cores.
+        parts: the number of parts of a batch that are computed in parallel.
+        gpu: True to run the network on the GPU.
 
     Raises:
-        InputError: ONNX Runtime sees no GPU here.
+        InputError: ONNX Runtime finds no GPU.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0, parts: int = 1, gpu: bool = False) -> None:
@@ -44,7 +43,7 @@ class OnnxPredictor:
         self._pool = ThreadPoolExecutor(parts)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that wait sleep: other work, such as decoding, wants the cores meanwhile.
+        # Waiting threads sleep, which leaves the cores to other work, such as decoding.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if gpu:
             self._session = _open_cuda_session(bundle.files[ONNX], options)
@@ -55,7 +54,7 @@ class OnnxPredictor:
         self._input = self._session.get_inputs()[0].name
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
         parts = np.array_split(images, max(1, min(self._parts, len(images))))
         return np.concatenate(list(self._pool.map(self._predict_part, parts)))
 
@@ -95,16 +94,16 @@ def _open_cuda_session(content: bytes, options: Any) -> Any:
 
 
 class TensorflowPredictor:
-    """Keras on TensorFlow; for a GPU, compiled by XLA and in mixed precision.
+    """Predicts with Keras on TensorFlow; on a GPU compiled by XLA and in mixed precision.
 
     Args:
-        bundle: with the file `WEIGHTS`.
-        threads: how many cores one call uses; 0 for all of the machine's. TensorFlow takes it
-            from the first predictor of a process, if nothing has run in it before.
-        gpu: whether the network runs on the GPU.
+        bundle: a bundle with the file `WEIGHTS`.
+        threads: the number of cores of one call; 0 for all cores. TensorFlow takes it from the
+            first predictor of a process, if nothing has run in it before.
+        gpu: True to run the network on the GPU.
 
     Raises:
-        InputError: TensorFlow sees no GPU here.
+        InputError: TensorFlow finds no GPU.
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0, gpu: bool = False) -> None:
@@ -113,7 +112,7 @@ class TensorflowPredictor:
 
         from segray.model.unet import build_unet, load_weights_content
 
-        # Once TensorFlow has run, it keeps the threads and the way with memory that it has.
+        # TensorFlow does not change its threads or its memory allocation once it has run.
         if threads:
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -123,7 +122,7 @@ class TensorflowPredictor:
                 for card in cards:
                     tf.config.experimental.set_memory_growth(card, True)
         before = keras.config.dtype_policy()
-        # float16 and not bfloat16: for a forward pass its range is enough and its precision better.
+        # float16, not bfloat16: its range suffices for a forward pass, and its precision is better.
         keras.config.set_dtype_policy("mixed_float16" if gpu else "float32")
         try:
             model = build_unet(
@@ -137,30 +136,30 @@ class TensorflowPredictor:
         load_weights_content(model, bundle.files[WEIGHTS])
         shape = (None, bundle.image_size, bundle.image_size, 3)
 
-        # XLA on a CPU was measured slower than TensorFlow's own kernels.
+        # On CPUs, XLA was measured to be slower than TensorFlow's own kernels.
         @tf.function(jit_compile=gpu, input_signature=[tf.TensorSpec(shape, tf.uint8)])
         def forward(images: Any) -> Any:
             return model(images, training=False)
 
         self._forward = forward
-        # Several batches at once would share the cores and multiply the memory.
+        # Concurrent batches would share the cores and multiply the memory.
         self._running = Lock()
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
         with self._running:
             logits: npt.NDArray[np.float32] = self._forward(images).numpy()
         return logits
 
 
 class _PaddedPredictor:
-    """Gives a network batches of one size: for any other a GPU compiles or tunes anew."""
+    """Pads batches to one size, because a GPU compiles or tunes the network for each size."""
 
     def __init__(self, predictor: Predictor, batch_size: int) -> None:
         self._predictor, self._batch_size = predictor, batch_size
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB, at most a batch -> logits float32 [B, S, S, C]."""
+        """Predict at most a batch: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
         count = len(images)
         if count < self._batch_size:
             images = np.resize(images, (self._batch_size, *images.shape[1:]))
@@ -168,7 +167,7 @@ class _PaddedPredictor:
 
 
 def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"]:
-    """What ``auto`` means: TensorFlow where there is a GPU to use, ONNX Runtime where not.
+    """Resolve ``auto``: TensorFlow if there is a GPU to use, otherwise ONNX Runtime.
 
     Raises:
         InputError: there is no such engine.
@@ -183,24 +182,24 @@ def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"
 
 
 def engine_file(engine: Literal["tensorflow", "onnx"]) -> str:
-    """The name of the bundle's file that an engine reads."""
+    """Return the name of the bundle's file that an engine reads."""
     return WEIGHTS if engine == "tensorflow" else ONNX
 
 
 def load_predictor(
     bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int = 0
 ) -> Predictor:
-    """Make a bundle ready to run on CPUs; the bundle has the engine's file (`engine_file`).
+    """Load a bundle, which must have the engine's file (`engine_file`), for prediction on CPUs.
 
     Args:
         bundle: the model.
-        engine: what runs it.
-        threads: how many cores a batch is computed on; 0 for all of the machine's, with which a
-            single image is done soonest.
+        engine: the inference engine.
+        threads: the number of cores that compute a batch; 0 for all cores, which is fastest for a
+            single image.
     """
     if engine == "tensorflow":
         return TensorflowPredictor(bundle, threads)
-    # A core to each part of a batch: ONNX Runtime's own threads wait for each other after every
+    # One core per part of a batch: ONNX Runtime's own threads wait for each other after every
     # layer, and are a fifth slower.
     return OnnxPredictor(bundle, 1, threads) if threads else OnnxPredictor(bundle)
 
@@ -208,15 +207,15 @@ def load_predictor(
 def load_gpu_predictor(
     bundle: Bundle, engine: Literal["tensorflow", "onnx"], batch_size: int
 ) -> Predictor:
-    """Make a bundle ready to run on this process's GPU; it has the engine's file (`engine_file`).
+    """Load a bundle, which must have the engine's file (`engine_file`), for prediction on the GPU.
 
     Args:
         bundle: the model.
-        engine: what runs it.
-        batch_size: the greatest batch; smaller ones are filled up to it.
+        engine: the inference engine.
+        batch_size: the maximum batch size; smaller batches are padded to it.
 
     Raises:
-        InputError: the engine sees no GPU.
+        InputError: the engine finds no GPU.
     """
     network: Predictor
     if engine == "tensorflow":
@@ -227,10 +226,10 @@ def load_gpu_predictor(
 
 
 def find_tensorflow_gpus() -> list[Any]:
-    """List the GPUs that TensorFlow sees in this process, at least one.
+    """List the GPUs that TensorFlow finds in this process, at least one.
 
     Raises:
-        InputError: it sees none.
+        InputError: it finds none.
     """
     import tensorflow as tf
 
@@ -241,7 +240,7 @@ def find_tensorflow_gpus() -> list[Any]:
 
 
 def _no_gpu(reason: str) -> InputError:
-    """The error of a process that cannot use its GPU, for the reason given."""
+    """Make the error of a process that cannot use its GPU."""
     return InputError(
         f"--use-gpu: no GPU can be used on the node {socket.gethostname()}: {reason}: install "
         "the extra '.[gpu]' there, as docs/cluster.md says, or leave out --use-gpu"

@@ -17,12 +17,12 @@ from segray.storage.uri import absolute_uri
 
 
 class Segmenter:
-    """A trained model that turns an image into a mask, exactly as the bulk job does.
+    """A trained model that turns an image into a mask, exactly as jobs/segment.py does.
 
     Attributes:
-        labels: the model's classes; pixel value ``i`` of a mask means ``labels.names[i]``.
-        image_size: the side of the square that the network sees, in pixels.
-        digest: names the model, as the results' column ``model`` does.
+        labels: the classes of the model; pixel value ``i`` of a mask means ``labels.names[i]``.
+        image_size: the input resolution of the network: the side of a square, in pixels.
+        digest: identifies the model, as in the column ``model`` of results.
     """
 
     def __init__(self, uri: str, engine: Engine = "auto") -> None:
@@ -43,15 +43,15 @@ class Segmenter:
         """Segment one image.
 
         Args:
-            image: a URI, an image file's bytes, a Pillow image, or pixels uint8 [H, W, 3] RGB or
-                [H, W] grey.
+            image: a URI, the content of an image file, a Pillow image, or pixels uint8 [H, W, 3]
+                RGB or [H, W] grey.
 
         Returns:
-            The mask at the image's own size with EXIF orientation applied, uint8 [H, W] of class
-            ids.
+            The mask at the image's original resolution with EXIF orientation applied, uint8 [H, W]
+            of class ids.
 
         Raises:
-            InputError: the image cannot be read, or an array is of another kind.
+            InputError: the image cannot be read, or an array has another shape or dtype.
         """
         name = "the image"
         if isinstance(image, np.ndarray):
@@ -69,7 +69,7 @@ class Segmenter:
 
 
 def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:
-    # Pillow takes more kinds of arrays, and guesses what they mean.
+    # Pillow accepts more kinds of arrays, and guesses their meaning.
     wanted = pixels.ndim >= 2 and pixels.shape[2:] in ((), (3,)) and pixels.dtype == np.uint8
     if not wanted or not pixels.size:
         raise InputError(
@@ -83,12 +83,12 @@ def load(uri: str, engine: Engine = "auto") -> Segmenter:
     """Open a model bundle.
 
     Args:
-        uri: the bundle's folder, such as ``s3://bucket/run/model``.
-        engine: ``onnx`` (what ``auto`` means here) or ``tensorflow``.
+        uri: the folder of the bundle, such as ``s3://bucket/run/model``.
+        engine: ``onnx`` (which ``auto`` means here) or ``tensorflow``.
 
     Raises:
-        InputError: there is no bundle, it is damaged, or its files are not of the network that it
-            names (`segray.model.check`): nothing of them is run then.
+        InputError: there is no bundle, it is damaged, or its files do not contain the network that
+            it describes (`segray.model.check`), in which case nothing of them is run.
 
     Example:
         >>> segmenter = segray.load("output/train/model")

@@ -1,6 +1,6 @@
-"""The network's convolutions and weights, without Keras: what a bundle's files are held against.
+"""The network's convolutions and weights, as a reference for a bundle's files, without Keras.
 
-`segray.model.unet` builds the network, and a test holds this table to it.
+`segray.model.unet` builds the network; a test compares it with this table.
 """
 
 import math
@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# The blocks of MobileNetV2: by how much the channels grow inside of one, how many come out of it,
-# how many such blocks follow each other, and the stride of the first of them.
-# https://arxiv.org/abs/1801.04381, table 2; the last convolution of it is not part of the U-Net.
+# The blocks of MobileNetV2: the expansion factor of the channels, the output channels, the number
+# of repetitions, and the stride of the first. https://arxiv.org/abs/1801.04381, table 2; its last
+# convolution is not part of the U-Net.
 _BLOCKS = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -20,7 +20,7 @@ _BLOCKS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# What each doubling of the decoder makes, and what the encoder adds to it.
+# The filters of each up-sampling block of the decoder, and the channels that the encoder adds.
 _DOUBLINGS = ((512, 576), (256, 192), (128, 144), (64, 96))
 
 _ENCODER = "layers/functional/layers"
@@ -32,12 +32,12 @@ class Convolution:
     """A convolution of the network.
 
     Attributes:
-        operator: ``Conv`` or ``ConvTranspose``, as ONNX calls it.
-        channels: how many it takes.
-        filters: how many it gives.
-        groups: into how many parts the channels are divided; as many as there are, or 1.
+        operator: ``Conv`` or ``ConvTranspose``, its name in ONNX.
+        channels: the number of input channels.
+        filters: the number of output channels.
+        groups: the number of groups of channels; as many as channels, or 1.
         kernel: the side of its kernel, in pixels.
-        side: of the square that it gives, in pixels.
+        side: the side of its output, a square, in pixels.
     """
 
     operator: str
@@ -49,11 +49,11 @@ class Convolution:
 
 
 def list_convolutions(classes: int, image_size: int) -> Iterator[Convolution]:
-    """The network's convolutions, each of which works on what the one before has made.
+    """Yield the convolutions of the network in the order of computation.
 
     Args:
         classes: C, the number of classes.
-        image_size: S, a multiple of 32, in pixels.
+        image_size: S, the input resolution, a multiple of 32, in pixels.
     """
     side, channels = image_size // 2, 32
     yield Convolution("Conv", 3, channels, 1, 3, side)
@@ -74,7 +74,7 @@ def list_convolutions(classes: int, image_size: int) -> Iterator[Convolution]:
 
 
 def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
-    """The shape of each of the network's weights, by its name in a Keras weights file."""
+    """Return the shape of each of the network's weights, by its name in a Keras weights file."""
     shapes: dict[str, tuple[int, ...]] = {}
     numbers: Counter[str] = Counter()
 
@@ -96,7 +96,7 @@ def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
             add(folder, "depthwise_conv2d", (*sides, channels, 1))
         else:
             add(folder, "conv2d", (*sides, channels, filters))
-        # The encoder is tapped before the last of its batch normalisations.
+        # The encoder's output is taken before the last of its batch normalisations.
         if convolution.filters != _BLOCKS[-1][1]:
             add(folder, "batch_normalization", *[(filters,)] * 4)
     kernel = (logits.kernel, logits.kernel, logits.filters, logits.channels)
@@ -105,5 +105,5 @@ def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
 
 
 def count_weights(classes: int) -> int:
-    """How many numbers all of the network's weights are."""
+    """Return the number of scalars in all weights of the network."""
     return sum(math.prod(shape) for shape in list_weights(classes).values())

@@ -1,11 +1,13 @@
 """The U-Net: a MobileNetV2 encoder, pix2pix up-sampling blocks, and one logit per class.
 
 The architecture is that of TensorFlow's "Image segmentation" tutorial
-(https://www.tensorflow.org/tutorials/images/segmentation), with as many weights and three
-differences: the network takes images as they are, uint8 in [0, 255], and scales them itself, to the
-[-1, 1] that ImageNet encoders expect unless it is told otherwise; what is doubled in size is
-evened out (`_even_out`), unless it is told otherwise; and the decoder's batch normalisation is
-synchronised over the replicas of a training run.
+(https://www.tensorflow.org/tutorials/images/segmentation), with the same number of weights and
+three differences. The network takes images as uint8 in [0, 255] and scales them itself, by default
+to the [-1, 1] that ImageNet encoders expect. The output of each up-sampling is average-pooled by
+default (`_even_out`). And the decoder's batch normalisation is synchronised over the replicas of a
+training run.
+
+`segray.training.parts` relies on the order of the layers: scaling, encoder, decoder.
 """
 
 import io
@@ -19,7 +21,8 @@ from segray.model.encoder import check_image_size
 from segray.model.normalisation import BatchNormalization
 from segray.model.weights import check_encoder_weights
 
-# Where the encoder is tapped, from the finest (stride 2) to the coarsest (stride 32).
+# The layers whose outputs are the encoder's, from the finest (stride 2) to the coarsest (stride
+# 32).
 TAPS = (
     "block_1_expand_relu",
     "block_3_expand_relu",
@@ -29,8 +32,8 @@ TAPS = (
 )
 _DECODER_FILTERS = (512, 256, 128, 64)
 
-# Of the running statistics that batch normalisation keeps. A small data set makes some twenty steps
-# an epoch: Keras' 0.99 lags five epochs behind the weights there, MobileNetV2's 0.999 fifty.
+# Momentum of the running statistics of batch normalisation. A small data set has some twenty steps
+# per epoch: there, Keras' 0.99 lags five epochs behind the weights, MobileNetV2's 0.999 fifty.
 MOMENTUM = 0.9
 
 
@@ -46,13 +49,14 @@ def build_unet(
 
     Args:
         classes: C, the number of classes.
-        image_size: S, a multiple of 32, in pixels.
-        encoder_weights: content of a Keras weights file for MobileNetV2 without its top. With it
-            the encoder is frozen; without, it starts at random and is trained. Empty: it is
-            frozen, and waits for the weights of a checkpoint.
-        input_range: what the pixel values 0 and 255 are scaled to before the encoder.
-        momentum: of the running statistics of batch normalisation that is trained.
-        even_upsampling: even out what the transposed convolutions make; the tutorial does not.
+        image_size: S, the input resolution, a multiple of 32, in pixels.
+        encoder_weights: the content of a Keras weights file for MobileNetV2 without its top, with
+            which the encoder is frozen. None: random weights, and the encoder is trained. Empty:
+            the encoder is frozen, and its weights come from a checkpoint.
+        input_range: the range that the pixel values 0 to 255 are scaled to before the encoder.
+        momentum: the momentum of the running statistics of trained batch normalisation.
+        even_upsampling: True to average-pool the output of transposed convolutions, unlike the
+            tutorial.
 
     Raises:
         InputError: `image_size` does not fit the encoder, or the weights do not.
@@ -89,7 +93,7 @@ def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> k
 
 
 def _with_own_statistics(layer: keras.Layer, momentum: float) -> keras.Layer:
-    """A copy of a layer, for a network that is trained from its start."""
+    """Copy a layer, with segray's batch normalisation, for a network trained from the start."""
     if not isinstance(layer, keras.layers.BatchNormalization):
         return type(layer).from_config(layer.get_config())
     settings = {**layer.get_config(), "momentum": momentum}
@@ -107,7 +111,7 @@ def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
         try:
             base.load_weights(path)
         except Exception as error:
-            # Keras raises many kinds here: OSError, ValueError, KeyError, ...
+            # Keras raises errors of many kinds here: OSError, ValueError, KeyError, ...
             reason = " ".join(str(error).split())[:200]
             raise InputError(
                 "--encoder-weights: the file does not hold the weights of a MobileNetV2 (alpha "
@@ -116,7 +120,7 @@ def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
 
 
 def _file_name(content: bytes) -> str:
-    """Keras tells its two weight formats apart by the file's name, so give it the right one."""
+    """Choose a file name by which Keras recognises which of its two weight formats it is."""
     import h5py
 
     with h5py.File(io.BytesIO(content)) as file:
@@ -125,7 +129,7 @@ def _file_name(content: bytes) -> str:
 
 
 def _upsample(filters: int, x: keras.KerasTensor, momentum: float, even: bool) -> keras.KerasTensor:
-    """Double the resolution: the pix2pix block, https://arxiv.org/abs/1611.07004."""
+    """Double the resolution by the pix2pix block, https://arxiv.org/abs/1611.07004."""
     x = keras.layers.Conv2DTranspose(
         filters,
         3,
@@ -141,28 +145,29 @@ def _upsample(filters: int, x: keras.KerasTensor, momentum: float, even: bool) -
 
 
 def _even_out(x: keras.KerasTensor, dtype: str | None = None) -> keras.KerasTensor:
-    """Let the kernel of the transposed convolution before it reach each pixel alike.
+    """Average-pool (2x2) the output of a transposed convolution, against checkerboards.
 
-    Of its three rows at stride 2, two meet every second row of pixels and one meets those between,
-    and so for columns: the result is a checkerboard (https://distill.pub/2016/deconv-checkerboard).
-    In the means of two by two pixels each of its nine weights counts once, but at the edges.
+    Of the three rows of the kernel at stride 2, two contribute to every second row of pixels and
+    one to the rows between; likewise for columns. The result is a checkerboard
+    (https://distill.pub/2016/deconv-checkerboard). In the mean of two by two pixels each of the
+    nine weights counts once, except at the edges.
     """
     return keras.layers.AveragePooling2D(2, strides=1, padding="same", dtype=dtype)(x)
 
 
 def input_range(model: keras.Model) -> tuple[float, float]:
-    """What a network scales the pixel values 0 and 255 to."""
+    """Return the range that a network scales pixel values to."""
     scale = model.get_layer("scale")
     return (scale.offset, scale.offset + 255 * scale.scale)
 
 
 def has_even_upsampling(model: keras.Model) -> bool:
-    """Whether a network evens out what its transposed convolutions make."""
+    """Return True if a network average-pools the output of its transposed convolutions."""
     return any(isinstance(layer, keras.layers.AveragePooling2D) for layer in model.layers)
 
 
 def weights_content(model: keras.Model) -> bytes:
-    """The content of a Keras weights file with the weights of a network."""
+    """Return the content of a Keras weights file with the weights of a network."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "unet.weights.h5")
         model.save_weights(path)
@@ -170,7 +175,7 @@ def weights_content(model: keras.Model) -> bytes:
 
 
 def load_weights_content(model: keras.Model, content: bytes) -> None:
-    """Give a network the weights that `weights_content` took from one of the same settings."""
+    """Load weights that `weights_content` took from a network with the same settings."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "unet.weights.h5")
         path.write_bytes(content)

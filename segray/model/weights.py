@@ -1,7 +1,7 @@
-"""A Keras weights file: looked over before Keras reads it.
+"""A Keras weights file: checked before Keras reads it.
 
-HDF5 can name other files as the place of its data, promise a terabyte that was never written, and
-unpack a gigabyte from a page. Keras refuses the most of it, with a traceback.
+HDF5 can refer to other files for its data, declare a terabyte that was never written, and
+decompress a page to a gigabyte. Keras refuses most of it, with a traceback.
 """
 
 import io
@@ -16,14 +16,14 @@ _MOST_OBJECTS = 10_000
 
 
 def check_weights(content: bytes, classes: int) -> None:
-    """Make sure that a file holds the weights of the known architecture, and nothing else.
+    """Verify that a file contains the weights of the known architecture, and nothing else.
 
     Args:
-        content: of the HDF5 file.
+        content: the content of the HDF5 file.
         classes: C, the number of classes.
 
     Raises:
-        ValueError: it does not; the message says in one line what it has instead.
+        ValueError: it does not; the message describes the difference in one line.
     """
     expected = list_weights(classes)
     found = read_shapes(content)
@@ -37,24 +37,24 @@ def check_weights(content: bytes, classes: int) -> None:
 
 
 def check_encoder_weights(content: bytes) -> None:
-    """Make sure that reading a file reads nothing else, and no more than the file holds.
+    """Verify that reading a file reads no other file, and no more data than it contains.
 
     Raises:
-        ValueError: it might; the message says in one line why.
+        ValueError: it might; the message has the reason in one line.
     """
-    # Keras keeps its optimizer's number of steps beside the weights.
+    # Keras stores its optimizer's step count beside the weights.
     read_shapes(content, kinds="fiu")
 
 
 def read_shapes(content: bytes, kinds: str = "f") -> dict[str, tuple[tuple[int, ...], str]]:
-    """The shapes and types of all data sets of a file; none of their values is read.
+    """Return the shapes and dtypes of all data sets of a file, without reading their values.
 
     Args:
-        content: of the file.
-        kinds: numpy's letters for the kinds of numbers that it may hold.
+        content: the content of the file.
+        kinds: numpy's letters of the kinds of numbers that are allowed.
 
     Raises:
-        ValueError: something in it is neither a group nor plain numbers that the file holds.
+        ValueError: it contains something other than groups and plain numbers stored in the file.
     """
     try:
         with h5py.File(io.BytesIO(content)) as file:
@@ -62,13 +62,13 @@ def read_shapes(content: bytes, kinds: str = "f") -> dict[str, tuple[tuple[int, 
             if sum(dataset.nbytes for dataset in datasets.values()) > len(content):
                 raise ValueError("its data sets are larger than the file")
             return {name: (item.shape, item.dtype.str) for name, item in datasets.items()}
-    # A TypeError is of a kind of number that numpy does not know.
+    # A TypeError means a kind of number that numpy does not know.
     except (OSError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError("it is no whole HDF5 file") from error
 
 
 def _walk(file: h5py.File, kinds: str) -> Iterator[tuple[str, h5py.Dataset]]:
-    """All data sets by their names, each of which is checked."""
+    """Yield all data sets by name, after checking each of them."""
     groups, objects = [("", file)], 0
     while groups:
         path, group = groups.pop()
@@ -77,7 +77,7 @@ def _walk(file: h5py.File, kinds: str) -> Iterator[tuple[str, h5py.Dataset]]:
             objects += 1
             if objects > _MOST_OBJECTS:
                 raise ValueError(f"it has more than {_MOST_OBJECTS} groups and data sets")
-            # What a link leads to is looked at once it is known not to lead elsewhere.
+            # Resolve a link only after checking that it does not lead elsewhere.
             if group.get(key, getclass=True, getlink=True) is not h5py.HardLink:
                 raise ValueError(f"{_quote(name)} is a link")
             item = group[key]
@@ -94,7 +94,7 @@ def _check_dataset(name: str, item: object, kinds: str) -> None:
         raise ValueError(f"{_quote(name)} holds no {what}")
     if item.external or item.is_virtual:
         raise ValueError(f"the data of {_quote(name)} lies outside of the file")
-    # Keras writes in one piece; only what is written in chunks can be compressed.
+    # Keras writes contiguous data; only chunked data can be compressed.
     if item.chunks:
         raise ValueError(f"{_quote(name)} is written in chunks")
 

@@ -1,20 +1,20 @@
-"""Bands: parts of a large image, so that there are never two copies of all of it."""
+"""Bands: cut a large image into parts, so that memory never holds a second copy of all of it."""
 
 from collections.abc import Iterator
 
 from PIL import Image
 
-# What is not RGB is converted in bands of about so many pixels.
+# The approximate number of pixels of a band.
 _BAND_PIXELS = 1 << 22
 
 
 def fits_a_band(image: Image.Image) -> bool:
-    """Whether an image is so small that it need not be cut."""
+    """Return True if an image is small enough not to be cut."""
     return image.width * image.height <= _BAND_PIXELS
 
 
 def cut_bands(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """Copies of parts of an image along its long side, each with its upper left corner."""
+    """Yield copies of parts of an image along its long side, each with its upper left corner."""
     width, height = image.size
     thickness = max(1, _BAND_PIXELS // max(width, height))
     if width >= height:

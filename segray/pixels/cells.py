@@ -1,8 +1,8 @@
-"""Cells: the pixels between the same four logits, and which of them have one winner.
+"""Cells: the pixels between the same four logits, and the cells with a single winner.
 
-The logit vectors that a class wins (the first of the largest) are a convex set, and a bilinear
-value is a convex combination of its corners. So a cell whose corners have the same winner has it
-everywhere, ties included, and only in the others is there anything to compute for each pixel.
+The set of logit vectors that a class wins (with the first of the largest logits) is convex, and a
+bilinear value is a convex combination of its corners. A cell whose corners have the same winner
+therefore has it everywhere, ties included. Only the other cells need a computation for each pixel.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,16 +15,16 @@ import numpy.typing as npt
 from segray.pixels.labels import IGNORED
 from segray.pixels.statistics import Tally
 
-# The longest side of a cell, in pixels: one that is larger becomes several.
+# The maximum side of a cell, in pixels; larger ones are divided.
 _CELL_SIDE = 32
-# Cells are filled in bands over so many logits, and pixels computed in blocks of so many, over so
-# many logits: that bounds the memory whatever the size of the image and the number of classes.
+# Limits of the logits of a band of cells, and of the pixels and the logits of a block of computed
+# pixels. They bound the memory for any size of the image and number of classes.
 _BAND_LOGITS = 1 << 20
 _BLOCK_PIXELS = 1 << 15
 _BLOCK_LOGITS = 1 << 17
 
 _Floats = npt.NDArray[np.floating[Any]]
-# Of each class, its logits at the upper left, upper right, lower left and lower right of cells.
+# For each class, its logits at the upper left, upper right, lower left and lower right of cells.
 _FourArrays = tuple[_Floats, _Floats, _Floats, _Floats]
 
 
@@ -33,13 +33,13 @@ class Runs:
     """The pixels of one axis, in runs of up to `_CELL_SIDE` that lie between the same two logits.
 
     Attributes:
-        before, after: intp [R], the two logits.
-        first, count: intp [R], the run's first pixel and how many it has.
-        place: float64 [pixels of the axis], where between its two logits a pixel is, 0 to 1.
-        samples: float64 [2, R] (or [1, R], where all runs are of one pixel), places that stand for
-            all pixels of a run. They are its middle, less and plus the standard deviation of its
-            pixels: the two-point Gauss rule of n equidistant points, whose variance is
-            (n**2 - 1) / 12. Of two pixels it is the pixels.
+        before, after: intp [R], the indices of the two logits.
+        first, count: intp [R], the first pixel of the run and its number of pixels.
+        place: float64 [pixels of the axis], the position of a pixel between its two logits, 0 to 1.
+        samples: float64 [2, R] (or [1, R], if all runs are one pixel long), positions that
+            represent all pixels of a run: its middle, minus and plus the standard deviation of its
+            pixels. This is the two-point Gauss rule of n equidistant points, whose variance is
+            (n**2 - 1) / 12. For two pixels these are the pixels themselves.
     """
 
     before: npt.NDArray[np.intp]
@@ -51,11 +51,11 @@ class Runs:
 
     @classmethod
     def between(cls, size: int, target: int) -> "Runs":
-        """The runs of an axis of ``target`` pixels over ``size`` logits."""
+        """Return the runs of an axis of ``target`` pixels over ``size`` logits."""
         position = (np.arange(target) + 0.5) * (size / target) - 0.5
         below = np.floor(position)
         first = np.flatnonzero(np.diff(below, prepend=-2))
-        # A run that is too long is cut into equal pieces.
+        # Divide a run that is too long into equal pieces.
         count = np.diff(first, append=target)
         pieces = -(-count // _CELL_SIDE)
         run = np.repeat(np.arange(len(first)), pieces)
@@ -69,7 +69,7 @@ class Runs:
         deviation = np.sqrt((count**2 - 1) / 12) * (size / target)
         return cls(
             before=np.maximum(below[first], 0).astype(np.intp),
-            # The same as before, where a pixel is exactly on a logit.
+            # Equal to `before` if a pixel lies exactly on a logit.
             after=np.clip(np.ceil(position[last]), 0, size - 1).astype(np.intp),
             first=first,
             count=count,
@@ -82,11 +82,11 @@ class Runs:
 
     @property
     def longest(self) -> int:
-        """The pixels of the longest run."""
+        """The number of pixels of the longest run."""
         return int(self.count.max())
 
     def part(self, some: slice) -> "Runs":
-        """Some of the runs, counting their logits from the first of these."""
+        """Return a slice of the runs, whose logits are counted from the first of them."""
         top = self.before[some][0]
         return replace(
             self,
@@ -100,10 +100,10 @@ class Runs:
     def pixels(
         self, runs: npt.NDArray[np.intp]
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-        """The pixels of runs, intp [longest, len(runs)].
+        """Return the pixels of runs, intp [longest, len(runs)].
 
-        A run that is shorter than the longest repeats its last pixel; the second array, bool of
-        the same shape, says where.
+        A run shorter than the longest repeats its last pixel; the second array, bool of the same
+        shape, is True for repetitions.
         """
         number = np.arange(self.longest)[:, None]
         last = self.count[runs] - 1
@@ -113,7 +113,7 @@ class Runs:
 def cut_bands(shape: tuple[int, ...], rows: Runs, columns: Runs) -> Iterator[slice]:
     """Cut the rows of cells into bands of about `_BAND_LOGITS` logits."""
     height, width, classes = shape
-    # Of few classes the cells count, not the logits: each has four samples.
+    # With few classes the number of cells matters, because each has four samples.
     values = max(classes, 32) * max(width, len(columns)) * -(-height // len(rows))
     step = max(1, _BAND_LOGITS // values)
     return (slice(start, start + step) for start in range(0, len(rows), step))
@@ -124,8 +124,8 @@ class Band:
 
     Args:
         logits: float32 [n, w, C].
-        rows: the cells' rows; they count the logits from the first of these.
-        columns: the cells' columns.
+        rows: the rows of cells, with logits counted from the first of these.
+        columns: the columns of cells.
     """
 
     def __init__(self, logits: npt.NDArray[np.float32], rows: Runs, columns: Runs) -> None:
@@ -135,17 +135,17 @@ class Band:
         upper, lower = self._winner[rows.before], self._winner[rows.after]
         #: uint8 [rows, columns], the winner at the upper left corner of each cell.
         self.winner = upper[:, columns.before]
-        #: bool [rows, columns], whether the other corners have the same.
+        #: bool [rows, columns], True if the other corners have the same winner.
         self.decided = self.winner == upper[:, columns.after]
         self.decided &= self.winner == lower[:, columns.before]
         self.decided &= self.winner == lower[:, columns.after]
 
     def fill(self, mask: npt.NDArray[np.uint8]) -> None:
-        """Fill each cell of the mask with its winner, whether it is decided or not."""
+        """Fill each cell of the mask with its winner, even if it is not decided."""
         first, count = self._rows.first[0], self._rows.count
         wide = np.repeat(self.winner, self._columns.count, axis=1)
         row = np.repeat(np.arange(len(count)), count)
-        # Any mode but the default one writes straight into the mask.
+        # Any mode but the default one writes directly into the mask.
         np.take(wide, row, axis=0, out=mask[first : first + len(row)], mode="clip")
 
     def sample(self, tally: Tally) -> None:
@@ -155,7 +155,7 @@ class Band:
         planes = _interpolate(corners, down.astype(np.float32), along.astype(np.float32))
         tally.add(
             np.where(self.decided, self.winner, np.uint8(IGNORED)),
-            # Of a decided cell the winner's logits are 0; the samples are the first two axes.
+            # The winner's logits of a decided cell are 0. The samples are the first two axes.
             softmax_of_winner(planes, 0).mean(axis=(0, 1)),
             np.multiply.outer(self._rows.count, self._columns.count, dtype=np.float64),
         )
@@ -178,7 +178,7 @@ class Band:
         mask: npt.NDArray[np.uint8],
         tally: Tally,
     ) -> None:
-        """The cells at ``rows`` and ``columns``, each intp [N]; arrays are [rows, columns, N]."""
+        """Compute the cells at ``rows``, ``columns`` (intp [N]); arrays are [rows, columns, N]."""
         y, no_row = self._rows.pixels(rows)
         x, no_column = self._columns.pixels(columns)
         down, along = self._rows.place[y], self._columns.place[x]
@@ -186,13 +186,13 @@ class Band:
         winner, best = find_winner(_interpolate(zip(*corners, strict=True), down, along))
         mask.reshape(-1)[(y * mask.shape[1])[:, None] + x] = winner
 
-        # Interpolating again costs no more than keeping the logits of all classes would.
+        # Interpolating again costs no more than keeping the logits of all classes.
         confidence = softmax_of_winner(_interpolate(zip(*corners, strict=True), down, along), best)
         winner[no_row[:, None] | no_column] = IGNORED
         tally.add(winner, confidence)
 
     def _corners_of_all(self, plane: npt.NDArray[np.float32]) -> _FourArrays:
-        """Of one class and all cells, float32 [rows, columns], less the largest of the classes."""
+        """Return the corners of all cells for a class, float32 [rows, columns], minus the best."""
         less = plane - self._best
         left, right = less.take(self._columns.before, 1), less.take(self._columns.after, 1)
         before, after = self._rows.before, self._rows.after
@@ -206,7 +206,7 @@ class Band:
     def _corners_of(
         self, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp]
     ) -> Iterator[npt.NDArray[np.float64]]:
-        """Of all classes and some cells, float64 [C, N], less the largest of the classes."""
+        """Yield the corners of some cells for all classes, float64 [C, N], minus the best."""
         planes, best = self._logits.reshape(len(self._logits), -1), self._best.ravel()
         for row in (self._rows.before[rows], self._rows.after[rows]):
             for column in (self._columns.before[columns], self._columns.after[columns]):
@@ -217,11 +217,11 @@ class Band:
 def _interpolate(
     corners: Iterable[_FourArrays], down: _Floats, along: _Floats
 ) -> Iterator[_Floats]:
-    """The logits between four corners, class by class.
+    """Interpolate the logits between four corners, class by class.
 
     Args:
-        corners: of each class, four arrays [...].
-        down, along: shares of the lower and of the right corners, [D, ...] and [A, ...].
+        corners: for each class, four arrays [...].
+        down, along: the weights of the lower and of the right corners, [D, ...] and [A, ...].
 
     Yields:
         For each class an array [D, A, ...].
@@ -238,15 +238,16 @@ def _interpolate(
 
 
 def find_winner(planes: Iterable[_Floats]) -> tuple[npt.NDArray[np.uint8], _Floats]:
-    """The class of the largest value, and that value.
+    """Return the class with the largest logit, and that logit.
 
-    Class by class, because numpy's argmax over a short axis costs several times as much.
+    Computed class by class, because numpy's argmax over a short axis takes several times as long.
 
     Args:
-        planes: of each class its logits, all of one shape.
+        planes: the logits of each class, all of one shape.
 
     Returns:
-        uint8 and the planes' dtype, of that shape. Of equal logits the first wins.
+        The class ids, uint8, and the logits, in the dtype of the planes, both of that shape. Of
+        equal logits the first wins.
     """
     planes = iter(planes)
     best = np.array(next(planes))
@@ -254,24 +255,24 @@ def find_winner(planes: Iterable[_Floats]) -> tuple[npt.NDArray[np.uint8], _Floa
     for class_id, values in enumerate(planes, start=1):
         better = (values > best).view(np.uint8)
         better *= np.uint8(class_id)
-        # Ids grow: the greatest of those that were better than all before is the last of them.
+        # Class ids ascend, so the maximum is the last class that was better than all before it.
         np.maximum(winner, better, out=winner)
         np.maximum(best, values, out=best)
     return winner, best
 
 
 def softmax_of_winner(planes: Iterable[_Floats], best: _Floats | float) -> npt.NDArray[np.float32]:
-    """The softmax probability of the class whose logits are ``best``.
+    """Return the softmax probability of the class whose logits are ``best``.
 
     Args:
-        planes: of each class its logits, all of one shape.
-        best: the winner's logits, of that shape, or what they are everywhere.
+        planes: the logits of each class, all of one shape.
+        best: the logits of the winner, of that shape, or a constant.
     """
     total: Any = np.float32(0)
     for values in planes:
         share = np.empty(values.shape, dtype=np.float32)
         np.subtract(values, best, out=share)
         total += np.exp(share, out=share)
-    # The winner's own share is 1. Where the samples of an undecided cell meet no class, it is not
-    # there, and the cell is not counted.
+    # The winner's own term is 1. It can be missing in a sample of an undecided cell, which is not
+    # counted.
     return 1 / np.maximum(total, 1)

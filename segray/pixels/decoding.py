@@ -1,4 +1,4 @@
-"""Decoding: bytes of unknown origin in, upright pixels or a reason out."""
+"""Decoding: turn bytes of unknown origin into upright pixels, or into a reason for refusal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,13 +40,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a model takes it, with the size it had.
+    """An image in the form that a model takes, with its original size.
 
     Attributes:
         pixels: uint8 [size, size, 3] RGB in [0, 255], EXIF orientation applied.
-        width: the image's own width in pixels, EXIF orientation applied.
-        height: likewise.
-        orientation: of the file by its EXIF, 1 to 8; 1 where its pixels are stored upright.
+        width: the original width in pixels, EXIF orientation applied.
+        height: the original height, likewise.
+        orientation: the EXIF orientation of the file, 1 to 8; 1 if its pixels are stored upright.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -57,12 +57,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Mask:
-    """What a mask file holds.
+    """The content of a mask file.
 
     Attributes:
-        values: uint8 or uint16 [H, W] of numbers, or uint32 [H, W] of 0xRRGGBB; the file's own
+        values: uint8 or uint16 [H, W] of numbers, or uint32 [H, W] of 0xRRGGBB, with the file's own
             EXIF orientation applied.
-        orientation: that orientation, 1 to 8; 1 where there is none.
+        orientation: that orientation, 1 to 8; 1 if there is none.
     """
 
     values: npt.NDArray[np.integer[Any]]
@@ -74,22 +74,22 @@ def read_picture(
     size: int | tuple[int, int],
     value_range: ValueRange | None = None,
 ) -> Picture:
-    """Decode an image and scale it, to a square as training and segmenting both do.
+    """Decode an image and scale it, by default to a square, as in training and segmenting.
 
-    The first frame of an animated image counts. Alpha is dropped, colour profiles are ignored.
-    May be called on several threads at a time.
+    Of an animated image, the first frame is read. Alpha is dropped, and colour profiles are
+    ignored. Thread-safe.
 
     Args:
-        source: an image file's bytes (one of `FORMATS`, told by content), or an image in memory.
-            JPEG bytes of over eight times `size` are decoded at a reduced scale.
+        source: the content of an image file in one of `FORMATS`, recognised by content, or an image
+            in memory. A JPEG of more than eight times `size` is decoded at a reduced scale.
         size: the side of the square, or the width and height to scale to, in pixels.
-        value_range: which values of an image wider than 8 bits a channel are black and white.
-            Without it the upper 8 of 16 bits are taken, but grey of which no value is over 255 is
-            taken as it is.
+        value_range: the pixel values of black and white in images of more than 8 bits per channel.
+            Without it, 16-bit channels keep their upper 8 bits, except grey images with no value
+            above 255, which are used unchanged.
 
     Raises:
-        DecodeError: the bytes are no such image, are damaged, or claim more than
-            `segray.pixels.limits.MAX_PIXELS` or more than can be decoded in `MAX_MEMORY` there.
+        DecodeError: the bytes are not such an image, are damaged, or claim more than
+            `segray.pixels.limits.MAX_PIXELS`, or more than can be decoded in its `MAX_MEMORY`.
     """
     size = (size, size) if isinstance(size, int) else size
     with reasons(name_format(source)):
@@ -106,7 +106,7 @@ def read_picture(
             return _read_coloured(image, source, size, value_range)
         own_size = image.size
         least = REDUCED_MARGIN * max(size)
-        # The exact box, because a size that the scale does not divide is rounded up.
+        # Use the exact box, because a size that the scale does not divide is rounded up.
         _, box = image.draft(image.mode, (least, least)) or (None, None)
         with MEMORY.reserved(memory_needed(image, source, own_size)):
             if box is None:
@@ -115,12 +115,12 @@ def read_picture(
 
 
 def read_reach(data: bytes) -> int | None:
-    """How far the values of an image of more than 8 bits a channel reach; None of any other image.
+    """Return the greatest value of an image of more than 8 bits per channel, None for others.
 
     One value in a thousand may be greater (`segray.pixels.wide.find_reach`).
 
     Raises:
-        DecodeError: as `read_picture`.
+        DecodeError: as for `read_picture`.
     """
     with reasons(name_format(data)):
         image = open_image(data)
@@ -136,17 +136,17 @@ def read_reach(data: bytes) -> int | None:
 
 
 def read_mask(data: bytes, coloured: bool = False) -> Mask:
-    """Decode a mask file to the numbers, or the colours, that its pixels hold.
+    """Decode a mask file to the numbers or the colours of its pixels.
 
     Args:
-        data: an image file's bytes. For numbers it has one channel; of a palette image the
-            indices are taken. For colours it is grey or RGB, or a palette image, of which the
-            palette's colours are taken; alpha is dropped.
-        coloured: whether the colours are wanted.
+        data: the content of an image file. For numbers it must have one channel; a palette image
+            gives its indices. For colours it must be grey, RGB or a palette image, which gives the
+            colours of its palette; alpha is dropped.
+        coloured: True to decode colours.
 
     Raises:
-        DecodeError: as `read_picture`; its coding is lossy, so that it does not hold exactly what
-            was saved; or it has colour channels where numbers are wanted.
+        DecodeError: as for `read_picture`; or the compression is lossy, so that the values are not
+            exact; or the mask has colour channels although numbers are expected.
     """
     with reasons(name_format(data)):
         image = open_image(data)
@@ -164,7 +164,7 @@ def read_mask(data: bytes, coloured: bool = False) -> Mask:
 
 def _read_numbers(image: Image.Image) -> Mask:
     refuse_floats(image)
-    # Pillow stretches grey of two and four bits to eight; a mask's values are those stored.
+    # Pillow scales grey of two and four bits to eight; a mask's values are the stored ones.
     tiles = getattr(image, "tile", None)
     stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "", 1)
     told, left = load_oriented(image)
@@ -198,12 +198,12 @@ def _read_colours(image: Image.Image) -> Mask:
     return Mask(colours, told)
 
 
-# Pillow's modes that turn into RGB without rounding.
+# Pillow's modes that can be converted to RGB without rounding.
 _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX")
 
 
 def _lossy_coding(image: Image.Image, data: bytes) -> str | None:
-    """The name of the image's coding if that changes pixels, else None."""
+    """Return the name of the image's compression if it is lossy, else None."""
     if image.format == "JPEG":
         return "JPEG"
     if image.format == "TIFF" and "jpeg" in str(image.info.get("compression")):
@@ -214,7 +214,7 @@ def _lossy_coding(image: Image.Image, data: bytes) -> str | None:
 
 
 def _webp_chunks(data: bytes) -> Iterator[str]:
-    """The kinds of a WEBP file's chunks; "VP8 " is lossy pixels, "VP8L" lossless ones.
+    """Yield the types of a WEBP file's chunks; "VP8 " has lossy pixels, "VP8L" lossless ones.
 
     https://developers.google.com/speed/webp/docs/riff_container
     """
@@ -222,7 +222,7 @@ def _webp_chunks(data: bytes) -> Iterator[str]:
     while place + 8 <= len(data):
         kind = data[place : place + 4].decode("latin-1")
         yield kind
-        # A frame of an animation has chunks of its own, after 16 bytes about the frame.
+        # The frame of an animation has chunks of its own, after 16 bytes about the frame.
         length = int.from_bytes(data[place + 4 : place + 8], "little")
         place += 8 + (16 if kind == "ANMF" else length + length % 2)
 
@@ -230,10 +230,10 @@ def _webp_chunks(data: bytes) -> Iterator[str]:
 def _make_picture(
     image: Image.Image, size: tuple[int, int], value_range: ValueRange | None
 ) -> Picture:
-    """Load an image, turn it and scale it.
+    """Load an image, turn it upright, and then scale it.
 
-    In this order, so that an image has the same pixels to the bit however it is stored: neither
-    Pillow's means of blocks nor its order of scaling the sides are the same both ways.
+    In this order, an image gives the same pixels, bit for bit, in whatever orientation it is
+    stored: Pillow's means of blocks and its order of scaling the sides are not symmetric.
     """
     return _scale_upright(image, load_oriented(image), size, value_range)
 
@@ -260,7 +260,7 @@ def _make_reduced(
     told, left = load_oriented(image)
     turned = swaps_sides(left)
     small = scale_to_rgb(image, size[::-1] if turned else size, box[2:])
-    # Few pixels are turned faster than many, and a JPEG has no exact ones.
+    # Rotating few pixels is faster than many, and the pixels of a JPEG are not exact.
     pixels = np.asarray(turn_upright(small, left))
     return Picture(pixels, *(own_size[::-1] if turned else own_size), told)
 
@@ -268,7 +268,7 @@ def _make_reduced(
 def _read_coloured(
     image: ImageFile.ImageFile, data: bytes, size: tuple[int, int], value_range: ValueRange
 ) -> Picture:
-    """Bring an image of several wide channels to 8 bits, and scale it."""
+    """Convert an image of several wide channels to 8 bits, and scale it."""
     with _lower_bytes(image, data) as lower:
         orientation = load_oriented(image)
         join_bytes(image, lower, tabulate(value_range, MAX_VALUE))
@@ -277,7 +277,7 @@ def _read_coloured(
 
 @contextmanager
 def _lower_bytes(image: ImageFile.ImageFile, data: bytes) -> Iterator[Image.Image]:
-    """The lower bytes of an image of several wide channels, in memory for two of it."""
+    """Load the lower bytes of an image of several wide channels, with memory reserved for both."""
     with MEMORY.reserved(2 * memory_needed(image, data, image.size)):
         lower = open_image(data)
         take_lower_bytes(lower)

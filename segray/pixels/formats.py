@@ -1,7 +1,7 @@
-"""Formats: what a file's bytes are, and which of them are fit for a decoder.
+"""Formats: recognise a file's format by its content, and refuse files that decoders cannot handle.
 
-Pillow decodes; what is here is what it does not look at. A small file can keep it busy for
-hours, and a picture that is fine can be refused for a text beside it.
+Pillow does the decoding; this module covers what Pillow does not check. A small file can keep it
+busy for hours, and it refuses good pictures because of a large text beside them.
 """
 
 import codecs
@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Literal
 
-# What a file of the formats that segray reads begins with.
+# The first bytes of files in the formats that segray reads.
 _MAGIC = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
@@ -23,7 +23,7 @@ _MAGIC = {
     b"MM\0+": "TIFF",
 }
 
-# What other files begin with that lie beside images, or under their names.
+# The first bytes of other files that are found beside images or under their names.
 _OTHER_MAGIC = {
     b"%PDF-": "a PDF document",
     b"%!PS": "an EPS or PostScript document",
@@ -56,7 +56,7 @@ _OTHER_MAGIC = {
     b"version https://git-lfs": "a pointer of Git LFS in place of the file",
 }
 
-# The brands of ISO base media files, which stand after "ftyp".
+# The brands of ISO base media files, which follow "ftyp".
 _BRANDS = {
     b"avif": "an AVIF image",
     b"avis": "an AVIF image",
@@ -70,42 +70,43 @@ _BRANDS = {
 
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 
-#: A JPEG of more scans is refused: each goes over all pixels, at some ten bytes of the file.
-#: Encoders write ten or so. libtiff has the same limit (TIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER).
+#: A JPEG with more scans is refused: a scan of some ten bytes makes the decoder pass over all
+#: pixels. Encoders write about ten scans. libtiff has the same limit
+#: (TIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER).
 MAX_SCANS = 100
 
-# Pillow puts the parts of EXIF together in a time that grows with the square of their number.
+# Pillow joins the segments of EXIF in a time that is quadratic in their number.
 _MAX_EXIF_SEGMENTS = 100
 
-# Some 640 MB of full segments in a JPEG, and 2 GB of an encoder's usual parts in a PNG. Pillow
-# goes through them in Python, and keeps many of them.
+# Some 640 MB of full segments in a JPEG, or 2 GB of chunks of the usual size in a PNG. Pillow
+# iterates over them in Python, and keeps many of them.
 _MAX_SEGMENTS = 10_000
 _MAX_JUNK = 1 << 16  # bytes between two segments, which Pillow skips one by one
 _MAX_PARTS = 1 << 18
 
 
 def identify(data: bytes) -> str | None:
-    """The format that segray reads by this content, such as ``JPEG``, or None."""
+    """Return the format of a file that segray reads, such as ``JPEG``, or None."""
     for magic, name in _MAGIC.items():
         if data.startswith(magic):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    # Two letters alone would make a bitmap of many a text.
+    # The two letters alone would match many texts.
     if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     return None
 
 
 def describe(data: bytes) -> str:
-    """What content that `identify` does not know is, for a person, such as ``a PDF document``."""
+    """Describe content that `identify` does not recognise, such as ``a PDF document``."""
     for magic, name in _OTHER_MAGIC.items():
         if data.startswith(magic):
             return name
     if data[4:8] == b"ftyp":
         return _BRANDS.get(data[8:12], "a video")
     try:
-        # Incremental, because the last letter may be cut in two.
+        # Incremental, because the last character may be incomplete.
         text = codecs.getincrementaldecoder("utf-8")().decode(data[:512]).strip("\ufeff \r\n\t")
     except UnicodeDecodeError:
         return "a file of an unknown kind"
@@ -119,16 +120,15 @@ def describe(data: bytes) -> str:
 
 
 def strip_png(data: bytes) -> bytes:
-    """A PNG without the parts that say nothing of its pixels, with the checksums verified.
+    """Remove the chunks of a PNG that do not affect its pixels, and verify the checksums.
 
-    What is left are the pixels, the palette, and the places where an orientation can stand.
-    Texts and colour profiles go, because Pillow refuses an image over a large one, and animations,
-    because the first picture is the image.
-
+    The pixels, the palette, and chunks that may contain an orientation are kept. Texts and colour
+    profiles are removed because Pillow refuses an image with a large one, animations because only
+    the first picture is read.
     https://www.w3.org/TR/png-3/#5DataRep
 
     Raises:
-        ValueError: a part is damaged or missing, or the file ends within one.
+        ValueError: a chunk is damaged or missing, or the file ends within one.
     """
     view = memoryview(data)
     kept = [view[:8]]
@@ -163,19 +163,19 @@ def strip_png(data: bytes) -> bytes:
 _PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 
 
-# What those texts of a PNG begin with in which Pillow looks for the orientation.
+# The first bytes of those text chunks of a PNG in which Pillow looks for the orientation.
 _ORIENTATION_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
 
 
 def _tells_orientation(kind: bytes, beginning: bytes) -> bool:
-    """Whether a part of a PNG is one of those in which Pillow looks for the orientation."""
+    """Return True for a chunk of a PNG in which Pillow looks for the orientation."""
     if kind == b"eXIf":
         return True
     return kind in (b"iTXt", b"zTXt", b"tEXt") and beginning.startswith(_ORIENTATION_TEXTS)
 
 
 def may_tell_orientation(png: bytes) -> bool:
-    """Whether a PNG holds what such a part begins with, if only by chance."""
+    """Return True if a PNG contains the first bytes of such a chunk, if only by chance."""
     return any(word in png for word in (b"eXIf", *_ORIENTATION_TEXTS))
 
 
@@ -185,12 +185,12 @@ def check_jpeg(data: bytes) -> int:
     https://www.w3.org/Graphics/JPEG/itu-t81.pdf, annex B
 
     Returns:
-        How many bytes libjpeg keeps of each pixel until the last is read, beside the pixels
-        themselves: none where the file holds them line by line, and 2 for each channel where the
-        channels, or the progressive refinements, come one after the other.
+        The number of bytes per pixel that libjpeg keeps until the end, besides the pixels: none if
+        the file contains them line by line; 2 per channel if the channels, or progressive
+        refinements, follow each other.
 
     Raises:
-        ValueError: there are too many scans, or too much before the first.
+        ValueError: there are too many scans, or there is too much data before the first.
     """
     channels = scans = exif_segments = kept = 0
     for number, (code, body) in enumerate(_jpeg_segments(data)):
@@ -204,7 +204,8 @@ def check_jpeg(data: bytes) -> int:
             scans += 1
             if body and body[0] < channels:
                 kept = 2 * channels
-            # Without `kept` libjpeg decodes one scan. The exact walk is slow, and seldom needed.
+            # Without `kept`, libjpeg decodes one scan only. The exact walk is slow and rarely
+            # needed.
             if scans == 1 and (not kept or data.count(b"\xff\xda") <= MAX_SCANS):
                 break
             if scans > MAX_SCANS:
@@ -219,15 +220,15 @@ def check_jpeg(data: bytes) -> int:
 _JPEG_EXIF = 0xE1
 _JPEG_SCAN = 0xDA
 _JPEG_END = 0xD9
-# All of C0 to CF but those that define tables.
+# All of C0 to CF except those that define tables.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-# Neither a byte of pixels (0), nor padding, nor a restart, nor a marker that stands alone.
+# Not a pixel byte (0), padding, a restart, or a marker without a segment.
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The marker and the first bytes of each segment, up to the end of the image."""
+    """Yield the marker and the first bytes of each segment, up to the end of the image."""
     place, code = 2, 0
     while place < len(data) and code != _JPEG_END:
         marker = _JPEG_MARKER.search(data, place)
@@ -243,7 +244,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def check_gif(data: bytes) -> None:
-    """Refuse a GIF with more before its first picture than could mean anything.
+    """Refuse a GIF with an absurd number of blocks before its first picture.
 
     https://www.w3.org/Graphics/GIF/spec-gif89a.txt
 
@@ -267,12 +268,12 @@ def check_gif(data: bytes) -> None:
 
 
 def check_tiff(data: bytes) -> None:
-    """Refuse a TIFF whose directory, which as a rule is written last, is not there.
+    """Refuse a TIFF without its directory, which is usually the last part of the file.
 
-    TIFF 6.0, section 2; BigTIFF has the place in 64 bits.
+    TIFF 6.0, section 2; BigTIFF has the offset in 64 bits.
 
     Raises:
-        ValueError: the file ends before it.
+        ValueError: the file ends before the directory.
     """
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     big = 43 in data[2:4]
@@ -282,12 +283,12 @@ def check_tiff(data: bytes) -> None:
 
 
 def check_webp(data: bytes) -> None:
-    """Refuse a WEBP that is shorter than it says.
+    """Refuse a WEBP that is shorter than its header says.
 
     https://developers.google.com/speed/webp/docs/riff_container
 
     Raises:
-        ValueError: it is.
+        ValueError: the file is too short.
     """
     if len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise ValueError("truncated")

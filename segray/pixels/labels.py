@@ -1,4 +1,4 @@
-"""Labels: which classes there are, which mask values mean them, and how they are coloured."""
+"""Labels: the classes, the mask values that stand for them, and their colours."""
 
 import colorsys
 import re
@@ -11,16 +11,16 @@ import numpy.typing as npt
 
 from segray.errors import InputError
 
-#: The class id of a pixel that no loss and no metric counts.
+#: The class id of ignored pixels (ignore_index), which losses and metrics leave out.
 IGNORED = 255
 
 MAX_CLASSES = 255
 MAX_VALUE = 65535
 MAX_COLOUR = 0xFFFFFF
 
-# Of the values that no class claims, how many a refusal names.
+# The number of unclaimed values that an error message lists.
 _NAMED_VALUES = 5
-# Letters that a refusal takes to repeat a flag.
+# The maximum length of a flag that an error message repeats.
 _FLAG_LENGTH = 120
 
 # The colour-blind-safe qualitative palette of Okabe and Ito (https://jfly.uni-koeln.de/color/),
@@ -35,9 +35,9 @@ _OKABE_ITO = (
     (240, 228, 66),
 )
 
-# A class name becomes the end of a column's name; one with a hyphen or a blank needs quotes in SQL.
+# A class name becomes the end of a column's name; a hyphen or a blank in it requires quotes in SQL.
 _NAME = re.compile(r"[^\W\d_](?:[\w -]{0,61}[\w-])?")
-# A number, or a colour as HTML writes it.
+# A number, or a colour in the notation of HTML.
 _VALUE = re.compile(r"[0-9]{1,9}|#[0-9a-fA-F]{6}")
 
 
@@ -46,12 +46,13 @@ class Labels:
     """The classes of a model, in the order of their ids.
 
     Attributes:
-        names: one name per class; class id ``i`` is called ``names[i]``.
-        values: what stands for each class in mask files: a number of 0 to 65535, or where
-            `coloured`, an RGB colour as 0xRRGGBB.
-        ignored: mask values whose pixels are left out of loss and metrics, of the same kind.
-        coloured: whether the values are colours.
-        others_ignored: whether all values that are none of these are ignored as well.
+        names: the name of each class; class id ``i`` is ``names[i]``.
+        values: the value of each class in mask files: a number from 0 to 65535 or, if `coloured`,
+            an RGB colour as 0xRRGGBB.
+        ignored: the ignore values, mask values of the same kind whose pixels losses and metrics
+            leave out.
+        coloured: True if the values are colours.
+        others_ignored: True if all other values are ignored as well.
     """
 
     names: tuple[str, ...]
@@ -76,7 +77,7 @@ class Labels:
                     f"--classes: {name!r} cannot be a class name: begin with a letter and go on "
                     "with letters, digits, _, - or blanks between words, 63 characters at most"
                 )
-        # Columns are told apart without regard to case by DuckDB and most SQL engines.
+        # DuckDB and most SQL engines ignore the case of column names.
         _refuse_repeated("name", [repr(name.casefold()) for name in self.names])
         highest = MAX_COLOUR if self.coloured else MAX_VALUE
         for value in (*self.values, *self.ignored):
@@ -91,16 +92,16 @@ class Labels:
         ignored: Sequence[str | int] = (),
         others_ignored: bool = False,
     ) -> "Labels":
-        """Read the words of ``--classes`` and ``--ignore-values``.
+        """Parse the words of ``--classes`` and ``--ignore-values``.
 
         Args:
-            classes: ``name=value`` each, the value a whole number or a colour as ``#rrggbb``.
+            classes: words ``name=value``, whose value is an integer or a colour as ``#rrggbb``.
             ignored: values of the same kind.
             others_ignored: see `Labels`.
 
         Raises:
-            InputError: a word is none of these, numbers and colours are mixed, or the classes
-                break a rule of `Labels`.
+            InputError: a word is invalid, numbers and colours are mixed, or the classes break a
+                rule of `Labels`.
         """
         names, values = [], []
         for word in classes:
@@ -115,7 +116,7 @@ class Labels:
         others = [str(word) for word in ignored]
         for word in others:
             if not _VALUE.fullmatch(word):
-                # In quotes, because a shell takes a word that begins with # for a comment.
+                # In quotes, because a shell treats a word that begins with # as a comment.
                 raise InputError(
                     f"--ignore-values: {word!r} is neither a whole number, such as 255, nor a "
                     "colour, such as '#000000': give it as in --classes"
@@ -125,7 +126,7 @@ class Labels:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Labels":
-        """The labels that `to_json` wrote; of bundles from before there were switches, too."""
+        """Read labels that `to_json` wrote. Older bundles lack the switches."""
         names, values, ignored = (tuple(document[key]) for key in ("names", "values", "ignored"))
         switches = {name: document.get(name, False) for name in ("coloured", "others_ignored")}
         for name, switch in switches.items():
@@ -134,7 +135,7 @@ class Labels:
         return cls(names, values, ignored, **switches)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form, which `from_json` reads."""
+        """Return the labels, JSON-ready, for `from_json`."""
         return {
             "names": list(self.names),
             "values": list(self.values),
@@ -148,10 +149,10 @@ class Labels:
 
     @property
     def palette(self) -> tuple[tuple[int, int, int], ...]:
-        """One RGB colour per class, each channel in 0 to 255.
+        """The RGB colour of each class, each channel in 0 to 255.
 
-        Where the masks are coloured, their colours; else the same class id, the same colour: past
-        the seven hand-picked ones, hues are spread by the golden ratio's conjugate.
+        If the masks are coloured, their colours are used. Otherwise the colour depends on the class
+        id: after the seven hand-picked ones, hues are spread by the golden ratio's conjugate.
         """
         if self.coloured:
             return tuple((value >> 16, value >> 8 & 255, value & 255) for value in self.values)
@@ -163,26 +164,26 @@ class Labels:
         return tuple(colours)
 
     def to_class_ids(self, mask: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
-        """Turn the values of a mask file into class ids.
+        """Convert the values of a mask file to class ids.
 
         Args:
-            mask: uint8 or uint16 [H, W], values as in the file; where the labels are coloured,
-                uint32 [H, W] of 0xRRGGBB.
+            mask: the values in the file, uint8 or uint16 [H, W]; for coloured labels uint32 [H, W]
+                of 0xRRGGBB.
 
         Returns:
-            uint8 [H, W], class ids, `IGNORED` where the value is one to ignore.
+            uint8 [H, W] of class ids, `IGNORED` for ignored values.
 
         Raises:
-            InputError: values that no class claims and that are not ignored; the message has the
-                most frequent ones and how many pixels hold them, and the caller adds which file it
-                is.
+            InputError: there are values that neither belong to a class nor are ignored. The message
+                has the most frequent ones with their numbers of pixels; the caller adds the name of
+                the file.
         """
         claimed = np.array((*self.values, *self.ignored), dtype=np.uint32)
         ids = np.array([*range(len(self)), *[IGNORED] * len(self.ignored)], dtype=np.uint8)
         order = np.argsort(claimed)
         claimed, ids = claimed[order], ids[order]
-        # A mask is made of runs of equal pixels; looking up each run once is several times as fast
-        # as looking up each pixel, and needs no table of 2**24 colours.
+        # A mask consists of runs of equal pixels. Looking up each run is several times as fast as
+        # looking up each pixel, and needs no table of 2**24 colours.
         pixels = mask.ravel()
         starts = np.flatnonzero(np.concatenate(([True], pixels[1:] != pixels[:-1])))
         lengths = np.diff(starts, append=pixels.size)
@@ -199,7 +200,7 @@ class Labels:
     def _describe_unclaimed(
         self, values: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]
     ) -> str:
-        """Why runs of these values and lengths in pixels cannot be used, and what to do."""
+        """Explain why runs of unclaimed values, with lengths in pixels, cannot be used."""
         found, run_of = np.unique(values, return_inverse=True)
         counts = np.bincount(run_of, weights=lengths).astype(np.int64)
         most = np.argsort(-counts, kind="stable")[:_NAMED_VALUES]
@@ -218,7 +219,7 @@ class Labels:
             f"{name}={self._spell(value)}"
             for name, value in zip(self.names, self.values, strict=True)
         )
-        # The flag as it would have to be given, with what it holds already.
+        # The flag as it would have to be given, with the values it already has.
         ignored = [*map(self._spell, self.ignored), *words]
         flag = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
         flag = f"--ignore-values {flag}"

@@ -1,4 +1,4 @@
-"""Limits: how many pixels an image may have, and how much memory decoding it may take."""
+"""Limits: the maximum number of pixels of an image, and the memory that decoding may take."""
 
 import threading
 from collections.abc import Iterator
@@ -14,25 +14,26 @@ from PIL.WebPImagePlugin import WebPImageFile
 from segray.pixels.formats import check_jpeg, may_tell_orientation
 from segray.pixels.refusals import DecodeError
 
-#: Images of more pixels than this are refused before a pixel is decoded. 2**30 bytes of RGB
-#: over four, the limit that Pillow warns at.
+#: Images with more pixels are refused before any pixel is decoded. Equals 2**30 // 4 // 3, the
+#: limit above which Pillow warns: a quarter of a gibibyte of RGB.
 MAX_PIXELS = 89_478_485
 
-#: Bytes that a process decodes into at a time, on all its threads together. An image that takes
-#: more is refused before a pixel is decoded; images that take more together wait for each other.
+#: The number of bytes that all threads of a process together decode into at a time. An image that
+#: needs more is refused before any pixel is decoded; images that together need more wait for each
+#: other.
 MAX_MEMORY = 3 << 28
 
-# Pillow expands the run lengths of a BMP in Python, at some five million pixels a second.
+# Pillow decodes a run-length encoded BMP in Python, at some five million pixels per second.
 _MAX_RUN_LENGTH_PIXELS = 1 << 24
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
 
 def check_pixels(image: ImageFile.ImageFile) -> None:
-    """Refuse an image, opened and not loaded, of too many pixels.
+    """Refuse an image, opened and not yet loaded, with too many pixels.
 
     Raises:
-        DecodeError: it has more than `MAX_PIXELS`, or is a large BMP of run lengths.
+        DecodeError: it has more than `MAX_PIXELS`, or is a large run-length encoded BMP.
     """
     limit, kind = MAX_PIXELS, ""
     if isinstance(image, BmpImageFile) and image.tile[0][0] == "bmp_rle":
@@ -45,20 +46,20 @@ def check_pixels(image: ImageFile.ImageFile) -> None:
 
 
 def memory_needed(image: ImageFile.ImageFile, content: bytes, own_size: tuple[int, int]) -> int:
-    """Bytes that decoding takes at its peak, beside the file's.
+    """Return the peak memory of decoding an image, in bytes, without the file's content.
 
     Args:
-        image: opened, not loaded, and set to a reduced scale if it is to have one.
-        content: the file's.
+        image: the image, opened, not yet loaded, and set to the scale at which it will be decoded.
+        content: the content of the file.
         own_size: the image's width and height at full scale.
 
     Raises:
-        DecodeError: it is over `MAX_MEMORY`.
+        DecodeError: it is above `MAX_MEMORY`.
         ValueError: decoding would take very long.
     """
     width, height = own_size
     stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4)
-    # Pillow keeps a pointer to each row, and a row is converted whole: an image may be but one.
+    # Pillow keeps a pointer to each row, and converts whole rows; an image may have a single one.
     needed = stored * image.width * image.height + 8 * max(image.size)
     if isinstance(image, JpegImageFile):
         needed += check_jpeg(content) * width * height
@@ -79,7 +80,7 @@ def memory_needed(image: ImageFile.ImageFile, content: bytes, own_size: tuple[in
 
 
 def _tiff_memory(image: TiffImageFile) -> int:
-    """Bytes of a TIFF's largest strip or tile, and of its pixels again if they are turned."""
+    """Return the bytes of a TIFF's largest strip or tile, plus its pixels if it is rotated."""
     covered = sum((box[2] - box[0]) * (box[3] - box[1]) for _, box, *_ in image.tile if box)
     if covered > image.width * image.height * len(image.getbands()):
         raise ValueError("its strips or tiles overlap")
@@ -95,10 +96,10 @@ def _tiff_memory(image: TiffImageFile) -> int:
 
 
 class Memory:
-    """A number of bytes that threads share; who needs more than is free waits.
+    """An amount of memory that threads share; a thread that needs more than is free waits.
 
     Args:
-        limit: how many there are.
+        limit: the amount, in bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -107,7 +108,7 @@ class Memory:
 
     @contextmanager
     def reserved(self, size: int) -> Iterator[None]:
-        """Wait until ``size`` bytes are free, or all where it is more, and keep them meanwhile."""
+        """Reserve ``size`` bytes (at most the limit) for the block, once they are free."""
         size = min(size, self._limit)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= size)
@@ -120,5 +121,5 @@ class Memory:
                 self._changed.notify_all()
 
 
-#: What this process decodes into.
+#: The memory that this process decodes into.
 MEMORY = Memory(MAX_MEMORY)

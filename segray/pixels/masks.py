@@ -1,4 +1,4 @@
-"""Masks: from logits at the model's size to class ids at the image's own size, and to PNG."""
+"""Masks: from logits at the network's resolution to class ids at the original one, and to PNG."""
 
 import io
 from collections.abc import Sequence
@@ -12,47 +12,47 @@ from segray.pixels.cells import Band, Runs, cut_bands, find_winner, softmax_of_w
 from segray.pixels.labels import MAX_CLASSES
 from segray.pixels.statistics import ClassStatistics, Tally
 
-#: Logits beyond this are refused: differences of two have to be finite in float32.
+#: Larger logits are refused: the difference of two must be finite in float32.
 MAX_LOGIT = 1e38
 
-# Up to so many pixels every confidence is computed: sampling would save half a millisecond.
+# Up to this number of pixels all confidences are computed; sampling would save 0.5 ms.
 _FEW_PIXELS = 1 << 14
-# Up to so many logits that are a pixel each are taken at once; more, in bands.
+# Up to this number of logits, if each is a pixel, all are processed at once; more in bands.
 _PIXELS_AT_ONCE = 1 << 18
 
 
 def segment_logits(
     logits: npt.NDArray[np.float32], height: int, width: int
 ) -> tuple[npt.NDArray[np.uint8], ClassStatistics]:
-    """Interpolate logits to a size, take the winner of each pixel, and count.
+    """Interpolate logits to a resolution, find the winner of each pixel, and count.
 
-    Interpolation is bilinear with half-pixel centres and clamped edges. The confidence of a
-    pixel is the softmax probability of its winner, from the interpolated logits.
-    Of classes with equal logits the first wins.
+    The interpolation is bilinear with half-pixel centres and clamped edges. The confidence of a
+    pixel is the softmax probability of its winner, from the interpolated logits. Of classes with
+    equal logits the first wins.
 
     The pixels between the same four logits are a cell. A cell whose four corners have the same
-    winner is filled with it, which is exact (see `segray.pixels.cells`). In the others every pixel
-    is computed, in float64.
+    winner is filled with it, which is exact (see `segray.pixels.cells`). In all other cells every
+    pixel is computed, in float64.
 
-    Counts are exact. So is the confidence of every pixel that is computed, and of all pixels where
-    the image has at most 16,384 of them or cells at most two by two. In the filled cells of others
-    the confidence is sampled at two by two points, placed so that polynomials of third degree are
-    summed exactly. Measured against all pixels, on 36 photographs at four sizes, the mean
-    confidence of a class is off by at most 2e-5 with the logits of a trained network, and by at
-    most 4e-4 with these made 2, 4 and 16 times as steep. Independent noise on a grid of 16 by 16
-    logits or fewer, which no network gives, can be off by 2e-2.
+    Counts are exact. So is the confidence of every computed pixel, and of all pixels if the image
+    has at most 16,384 of them or if cells are at most two by two pixels. In the filled cells of
+    other images the confidence is sampled at two by two points, placed so that polynomials of third
+    degree are summed exactly. Compared with all pixels, on 36 photographs at four resolutions, the
+    error of the mean confidence of a class is at most 2e-5 with the logits of a trained network,
+    and at most 4e-4 if these are made 2, 4 and 16 times as steep. With independent noise on a grid
+    of 16 by 16 logits or fewer, which no network outputs, it can be 2e-2.
 
     Args:
-        logits: float32 [h, w, C], C from 1 to 255.
-        height: rows of the mask.
-        width: columns of the mask.
+        logits: float32 [h, w, C], with C from 1 to 255.
+        height: the number of rows of the mask.
+        width: the number of columns of the mask.
 
     Returns:
         The mask, uint8 [height, width] of class ids, and its `ClassStatistics`.
 
     Raises:
-        ValueError: a logit is not finite or beyond `MAX_LOGIT`, or there are more classes or
-            fewer pixels than a mask can have.
+        ValueError: a logit is not finite or beyond `MAX_LOGIT`, there are too many classes, or the
+            mask would have no pixel.
     """
     _check(logits, height, width)
     tally = Tally(logits.shape[2])
@@ -95,11 +95,11 @@ def _check(logits: npt.NDArray[np.float32], height: int, width: int) -> None:
 
 
 def encode_mask(mask: npt.NDArray[np.uint8], palette: Sequence[tuple[int, int, int]]) -> bytes:
-    """Write a mask as an indexed PNG, with as few bits a pixel as its palette needs.
+    """Encode a mask as an indexed PNG, with as few bits per pixel as its palette needs.
 
     Args:
         mask: uint8 [H, W] of class ids, each below ``len(palette)``.
-        palette: one RGB colour per class.
+        palette: the RGB colour of each class.
     """
     image = _as_image(mask, "P")
     image.putpalette([channel for colour in palette for channel in colour])
@@ -107,7 +107,7 @@ def encode_mask(mask: npt.NDArray[np.uint8], palette: Sequence[tuple[int, int, i
 
 
 def encode_grey(mask: npt.NDArray[np.uint8]) -> bytes:
-    """Write a mask as a grey PNG of 8 bits, whose values are class ids to every program.
+    """Encode a mask as a grey PNG of 8 bits, whose values every program reads as class ids.
 
     Args:
         mask: uint8 [H, W] of class ids.
@@ -116,19 +116,19 @@ def encode_grey(mask: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _as_image(mask: npt.NDArray[np.uint8], mode: str) -> Image.Image:
-    # No copy of the mask: of a large one, that would cost as much as writing it does.
+    # Without copying the mask, which for a large mask costs as much as writing it.
     height, width = mask.shape
     return Image.frombuffer(mode, (width, height), np.ascontiguousarray(mask), "raw", mode, 0, 1)
 
 
 def _encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # Level 1: twice as fast as the default on large masks, and masks are small in any case.
+    # Level 1 is twice as fast as the default on large masks, and masks are small in any case.
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def decode_mask(png: bytes) -> npt.NDArray[Any]:
-    """The class ids that `encode_mask` or `encode_grey` wrote, uint8 [H, W]."""
+    """Decode the class ids that `encode_mask` or `encode_grey` encoded, uint8 [H, W]."""
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         return np.asarray(image, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Opening: bytes of unknown origin become an image of Pillow's, before a pixel is decoded."""
+"""Opening: turn bytes of unknown origin into a Pillow image, before any pixel is decoded."""
 
 import io
 
@@ -24,8 +24,8 @@ from segray.pixels.orientation import ORIENTATIONS
 from segray.pixels.refusals import DecodeError
 from segray.pixels.tiff import explain_pixels, mend_planes
 
-# What Pillow may try on the bytes. Its other codecs are rarely used and less hardened. The
-# classes are taken themselves, because `Image.open` drops the reason why one of them refuses.
+# Pillow's decoders that may be used. Its other codecs are rarely needed and less hardened. Their
+# classes are called directly, because `Image.open` drops the reason of a refusal.
 _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
@@ -35,15 +35,15 @@ _DECODERS: dict[str, type[ImageFile.ImageFile]] = {
     "GIF": GifImageFile,
 }
 
-#: The formats that are read, told by content.
+#: The formats that are read, recognised by content.
 FORMATS = tuple(_DECODERS)
 
-#: The suffixes, in lower case, under which these formats are usually kept.
+#: The usual suffixes of these formats, in lower case.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
 
 def name_format(source: bytes | Image.Image) -> str:
-    """The name of a file's or an image's format, for a message."""
+    """Return the name of a file's or an image's format, for messages."""
     name = source.format if isinstance(source, Image.Image) else identify(source)
     return name or "image"
 
@@ -52,8 +52,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     """Open an image file, within `segray.pixels.refusals.reasons`.
 
     Raises:
-        DecodeError: it is none that segray reads, or claims too many pixels.
-        Exception: whatever a codec raises.
+        DecodeError: it is not an image that segray reads, or claims too many pixels.
+        Exception: the exceptions of a codec.
     """
     if not data:
         raise DecodeError("the file is empty", "empty")
@@ -93,23 +93,23 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
     return image
 
 
-# How Pillow refuses a TIFF for the kind of its pixels.
+# The messages with which Pillow refuses the pixel format of a TIFF.
 _UNKNOWN_PIXELS = ("unknown pixel mode", "Invalid value for samples per pixel")
 
 
 def load_oriented(image: Image.Image) -> tuple[int, int]:
-    """Load an image's pixels.
+    """Load the pixels of an image.
 
     Returns:
-        The EXIF orientation of the file, and that of the pixels as they are loaded: Pillow turns a
-        TIFF upright as it loads, and then forgets the tag.
+        The EXIF orientation of the file, and that of the loaded pixels. They differ because Pillow
+        rotates a TIFF upright as it loads it, and then removes the tag.
     """
     told = image.tag_v2.get(ExifTags.Base.Orientation) if isinstance(image, TiffImageFile) else None
     image.load()
     try:
         left = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:
-        # Damaged EXIF is common in the wild and says nothing about the pixels.
+        # Damaged EXIF data are common and do not affect the pixels.
         left = 1
     left = left if left in ORIENTATIONS else 1
     return (told if told in ORIENTATIONS else left), left

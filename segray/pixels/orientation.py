@@ -1,4 +1,4 @@
-"""Orientation: which way up an image is stored, and which way up its mask was drawn."""
+"""Orientation: the orientation in which an image is stored and in which its mask was drawn."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -9,15 +9,16 @@ from PIL import Image
 
 from segray.errors import InputError
 
-#: What masks were drawn on: the pixels as they are stored, which other programs read without EXIF,
-#: or the upright picture; auto: what the shapes of the pairs say.
+#: The orientation in which masks were drawn. stored: on the pixels as stored, which is how programs
+#: without EXIF support read them. upright: on the upright picture. auto: inferred from the shapes
+#: of the pairs.
 MaskOrientation = Literal["auto", "stored", "upright"]
 
-#: What a pair says of that by its shape. Undecided is one whose mask fits both ways; one without an
-#: orientation, or whose mask tells its own, says nothing.
+#: The evidence of a pair's shape on that orientation. undecided: the mask fits both ways. nothing:
+#: the image has no orientation, or the mask has its own.
 Says = Literal["nothing", "undecided", "stored", "upright"]
 
-# EXIF 2.32, tag 0x0112: what brings each stored orientation upright.
+# EXIF 2.32, tag 0x0112: the operation that turns each stored orientation upright.
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,12 +29,12 @@ _TO_UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-#: The orientations that turn something; all other numbers mean upright.
+#: The orientations that change something; all other numbers mean upright.
 ORIENTATIONS = frozenset(_TO_UPRIGHT)
 
 
 def swaps_sides(orientation: int) -> bool:
-    """Whether width and height are swapped between the stored and the upright image."""
+    """Return True if the stored and the upright image have width and height swapped."""
     return orientation in (5, 6, 7, 8)
 
 
@@ -49,13 +50,14 @@ def turn_mask(mask: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.u
 
 
 def settle_orientation(said: Iterable[Says]) -> MaskOrientation:
-    """How the masks of a whole set are to be read, by what its pairs say.
+    """Infer the orientation of all masks of a data set from the evidence of its pairs.
 
     Returns:
-        ``auto`` where each pair says it for itself.
+        ``stored`` or ``upright``; ``auto`` if the shape of each pair decides for itself.
 
     Raises:
-        InputError: some pairs say nothing of it, and the others nothing or both.
+        InputError: some pairs are undecided, and the others give no evidence or contradict each
+            other.
     """
     counts: dict[Says, int] = {"nothing": 0, "undecided": 0, "stored": 0, "upright": 0}
     for word in said:

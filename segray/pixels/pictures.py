@@ -1,4 +1,4 @@
-"""Pictures for people: masks in colour, masks over images, and sheets of both."""
+"""Pictures for people: coloured masks, masks over images, and sheets of pictures."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,11 @@ _IGNORED_GREY = (128, 128, 128)
 
 
 def colour_mask(mask: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.uint8]:
-    """Class ids to colours.
+    """Convert class ids to colours.
 
     Args:
         mask: uint8 [H, W] of class ids; `IGNORED` becomes grey.
+        labels: the classes and their colours.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -31,12 +32,13 @@ def colour_mask(mask: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.u
 def overlay_mask(
     image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], labels: Labels, opacity: float = 0.5
 ) -> npt.NDArray[np.uint8]:
-    """The colours of a mask laid over its image.
+    """Blend the colours of a mask over its image.
 
     Args:
         image: uint8 [H, W, 3] RGB.
         mask: uint8 [H, W] of class ids.
-        opacity: of the mask, 0 to 1.
+        labels: the classes and their colours.
+        opacity: the opacity of the mask, 0 to 1.
 
     Returns:
         uint8 [H, W, 3] RGB.
@@ -51,18 +53,18 @@ def draw_sheet(
     labels: Labels,
     captions: Sequence[str] = (),
 ) -> Image.Image:
-    """Lay pictures out as a table with a title over each column and a legend below.
+    """Arrange pictures in a table, with a title above each column and a legend below.
 
     Args:
         rows: rows of equally many pictures, each uint8 [h, w, 3], all of one size.
-        titles: one per column.
-        labels: for the legend of class colours.
-        captions: one per row, written to the right of it, or none at all. A caption may have
-            several lines; a line that is too long loses its middle.
+        titles: the title of each column.
+        labels: the classes, for the legend.
+        captions: the caption of each row, to its right, or none at all. A caption may have several
+            lines; a line that is too long is shortened in the middle.
     """
     height, width = rows[0][0].shape[:2]
     step_x, step_y = width + _GAP, height + _GAP
-    left = _GAP + step_x * len(titles)  # of the captions
+    left = _GAP + step_x * len(titles)  # the left edge of the captions
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     fitted = ["\n".join(_fit(ruler, line) for line in text.split("\n")) for text in captions]
     beside = max((ruler.multiline_textbbox((0, 0), text)[2] for text in fitted), default=-_GAP)
@@ -85,7 +87,7 @@ def draw_sheet(
 
 
 def _fit(draw: ImageDraw.ImageDraw, line: str) -> str:
-    """A line of a caption, without its middle where it is too long."""
+    """Shorten a line of a caption in the middle if it is too long."""
     kept, shown = len(line), line
     while draw.textlength(shown) > _MAX_CAPTION:
         kept -= 1

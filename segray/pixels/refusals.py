@@ -1,4 +1,4 @@
-"""Refusals: whatever a codec raises becomes a reason that a person understands."""
+"""Refusals: turn the exceptions of codecs into reasons that a person understands."""
 
 import logging
 import struct
@@ -8,18 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-# Pillow logs some of what it raises, and where nobody asks for its log Python prints that.
+# Pillow logs some of what it raises, and Python prints log records without a handler.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-#: What is wrong with an image, in words to group by.
+#: The kinds of problems with an image, to group by.
 Kind = Literal["empty", "unsupported", "truncated", "damaged", "too large"]
 
 
 class DecodeError(Exception):
-    """The bytes are no image that segray reads; the message is the reason, on one line.
+    """The bytes are not an image that segray reads; the message is the reason, on one line.
 
     Attributes:
-        kind: the reason in two words, to group by.
+        kind: the kind of problem, to group by.
     """
 
     def __init__(self, message: str, kind: Kind = "damaged") -> None:
@@ -29,10 +29,10 @@ class DecodeError(Exception):
 
 @contextmanager
 def reasons(name: str) -> Iterator[None]:
-    """Turn whatever is raised within into a `DecodeError`, and let no warning out.
+    """Convert all exceptions of the block to `DecodeError`, and suppress its warnings.
 
     Args:
-        name: of the format, such as ``JPEG``, for the message.
+        name: the name of the format, such as ``JPEG``, for the message.
     """
     try:
         with _QUIET.here():
@@ -40,14 +40,14 @@ def reasons(name: str) -> Iterator[None]:
     except DecodeError:
         raise
     except Exception as error:
-        # Codecs raise whatever comes to them: OSError, SyntaxError, struct.error, ...
+        # Codecs raise errors of many kinds: OSError, SyntaxError, struct.error, ...
         kind = _kind(error)
         raise DecodeError(_message(kind, name, error), kind) from error
 
 
 def _kind(error: Exception) -> Kind:
     text = str(error).lower()
-    cause = error.__cause__ or error  # Pillow wraps what it meets in a header.
+    cause = error.__cause__ or error  # Pillow wraps errors in headers.
     if isinstance(error, MemoryError) or text.startswith("over "):
         return "too large"
     if isinstance(cause, EOFError | IndexError | struct.error):
@@ -78,17 +78,17 @@ def _message(kind: Kind, name: str, error: Exception) -> str:
 
 
 class _Quiet:
-    """Silences the warnings of the threads that decode, and of no others.
+    """Suppresses warnings in threads that decode, and in no others.
 
-    Pillow warns of damaged metadata, which says nothing about the pixels.
-    `warnings.catch_warnings` would change the filters of all threads, and where two of them
-    leave it in another order than they came, for good. A filter that asks which thread it is
-    on has neither fault: it is put first and stays, and matches nothing elsewhere.
+    Pillow warns of damaged metadata, which do not affect the pixels. `warnings.catch_warnings`
+    would change the filters of all threads, and permanently so if two threads leave it in another
+    order than they entered it. A filter that asks for the current thread has neither problem: it is
+    inserted first, stays there, and matches nothing in other threads.
     """
 
     def __init__(self) -> None:
         self._thread = threading.local()
-        # Python asks the second field, as a rule a compiled expression, whether it matches.
+        # Python calls `match` of the second field, which usually is a compiled expression.
         self._filter: Any = ("ignore", self, Warning, None, 0)
 
     @contextmanager

@@ -1,8 +1,8 @@
 """Sample pictures: furry animals on textured ground, drawn from a seed, with their trimaps.
 
-Fur is warmer than the ground on the whole, but the ground is strewn with stones in the colours of
-fur, so that no threshold on colour finds the animal: its grain and its shape count as well. The
-trimap's values are those of the Oxford-IIIT Pet data set: 1 animal, 2 background, 3 border.
+Fur is on average warmer than the ground, but the ground is strewn with stones in the colours of
+fur. No threshold on colour therefore finds the animal; its texture and its shape matter as well.
+The trimaps have the values of the Oxford-IIIT Pet data set: 1 animal, 2 background, 3 border.
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def draw_sample(index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8
 
 
 def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """The silhouette of an animal seen from the side: 255 inside, 0 outside."""
+    """Draw the silhouette of an animal seen from the side: 255 inside, 0 outside."""
     mask = Image.new("L", (width, height))
     draw = ImageDraw.Draw(mask)
     unit = min(width, height) * rng.uniform(0.19, 0.26)
@@ -87,7 +87,7 @@ def _draw_animal(rng: np.random.Generator, width: int, height: int) -> Image.Ima
 
 
 def _paint_ground(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.floating]:
-    """Two colours in soft clouds, with pebbles; float32 [height, width, 3]."""
+    """Paint two colours in soft clouds, with pebbles; float32 [height, width, 3]."""
     clouds = _noise(rng, width, height, (6, 12, 48))
     ground = _mix(_ground_colour(rng), _ground_colour(rng), clouds)
     pebbles = Image.new("L", (width, height))
@@ -100,7 +100,7 @@ def _paint_ground(rng: np.random.Generator, width: int, height: int) -> npt.NDAr
 
 
 def _paint_fur(rng: np.random.Generator, width: int, height: int) -> npt.NDArray[np.float32]:
-    """Two colours in fine strands or stripes; float32 [height, width, 3]."""
+    """Paint two colours in fine strands or stripes; float32 [height, width, 3]."""
     strands = _noise(rng, width, height, (40, 90))
     slope, period = rng.uniform(-0.6, 0.6), rng.uniform(7, 14)
     rows, columns = np.mgrid[:height, :width]
@@ -113,7 +113,7 @@ def _paint_fur(rng: np.random.Generator, width: int, height: int) -> npt.NDArray
 def _noise(
     rng: np.random.Generator, width: int, height: int, cells: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
-    """Smooth noise in [0, 1], a sum of octaves; float32 [height, width]."""
+    """Draw smooth noise in [0, 1], a sum of octaves; float32 [height, width]."""
     total = np.zeros((height, width), dtype=np.float32)
     for count in cells:
         coarse = Image.fromarray(rng.uniform(0, 1, (count, count)).astype(np.float32))
@@ -123,14 +123,14 @@ def _noise(
 
 
 def _fur_colour(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Cream to dark brown; float32 [3] in [0, 255]."""
+    """Draw a colour from cream to dark brown; float32 [3] in [0, 255]."""
     return (rng.uniform(60, 230) * np.array([1.0, 0.82, 0.62]) + rng.uniform(-15, 15, 3)).astype(
         np.float32
     )
 
 
 def _ground_colour(rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A muted colour of any hue, a little cooler than fur; float32 [3] in [0, 255]."""
+    """Draw a muted colour of any hue, a little cooler than fur; float32 [3] in [0, 255]."""
     return (rng.uniform(50, 190) * np.array([0.9, 1.0, 0.95]) + rng.uniform(-30, 30, 3)).astype(
         np.float32
     )

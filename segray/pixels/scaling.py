@@ -1,4 +1,4 @@
-"""Scaling: an image of any mode and size becomes a small one in RGB."""
+"""Scaling: convert an image of any mode and size to a small RGB image."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +8,10 @@ from segray.pixels.bands import cut_bands, fits_a_band
 from segray.pixels.refusals import DecodeError
 from segray.pixels.wide import ValueRange, find_highest, is_grey, tabulate
 
-#: An image keeps at least this many times the size asked for when a codec decodes it at a
-#: reduced scale, so that the anti-aliasing filter, and not the codec, decides what the small
-#: image looks like. The same goes for the means of blocks that Pillow takes before the filter:
-#: without those, its weights alone would fill the memory for a column of millions of pixels.
+#: When a codec decodes an image at a reduced scale, it keeps at least this many times the requested
+#: size, so that the anti-aliasing filter, and not the codec, determines the small image. The same
+#: holds for the means of blocks that Pillow computes before the filter; without those, the filter's
+#: weights would fill the memory for a column of millions of pixels.
 REDUCED_MARGIN = 4
 
 
@@ -24,11 +24,10 @@ def scale_to_rgb(
     """Scale a loaded image with an anti-aliasing filter; alpha is dropped.
 
     Args:
-        image: of any mode.
-        size: the width and height wanted, in pixels.
-        extent: how far the image reaches to the right and downwards, in its pixels; what is
-            beyond is left out.
-        value_range: see `segray.pixels.wide.tabulate`, of grey wider than 8 bits.
+        image: an image of any mode.
+        size: the requested width and height, in pixels.
+        extent: the right and lower end of the image's content, in its pixels; the rest is left out.
+        value_range: see `segray.pixels.wide.tabulate`, for grey wider than 8 bits.
 
     Returns:
         An image in mode RGB.
@@ -57,12 +56,12 @@ def scale_to_rgb(
 
 
 def to_rgb(image: Image.Image, table: npt.NDArray[np.uint8] | None = None) -> Image.Image:
-    """The same pixels in mode RGB; grey wider than 8 bits needs a table of what it becomes."""
+    """Convert to mode RGB; grey wider than 8 bits needs a table of 8-bit values."""
     if table is not None:
-        # Pillow's own conversion clips 16 bits to 8 where it should scale.
+        # Pillow's own conversion clips 16 bits to 8 instead of scaling them.
         return Image.fromarray(table[np.asarray(image)]).convert("RGB")
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
-        # In one step Pillow warns of the alpha lost, and here it is to be lost.
+        # In one step, Pillow would warn of the lost alpha, which is intended here.
         return image.convert("RGBA").convert("RGB")
     return image.convert("RGB")
 
@@ -74,10 +73,10 @@ def _resize(image: Image.Image, size: tuple[int, int], extent: tuple[float, floa
 
 
 def refuse_floats(image: Image.Image) -> None:
-    """Refuse an image of floating-point numbers, of which nothing says what is black and white.
+    """Refuse an image of floating-point numbers, whose black and white are unknown.
 
     Raises:
-        DecodeError: it is one.
+        DecodeError: the image is one.
     """
     if image.mode == "F":
         raise DecodeError(

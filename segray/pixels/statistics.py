@@ -1,4 +1,4 @@
-"""Pixel statistics of one mask: how much of it is each class, and how sure the model was."""
+"""Pixel statistics of one mask: the pixels of each class, and the model's confidence."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ class ClassStatistics:
     """Sums over the pixels of a mask, one entry per class.
 
     Attributes:
-        pixels: int64 [C], the pixels of each class; they add up to width times height.
-        summed_confidence: float64 [C], the sum over those pixels of the softmax probability of
-            the class that they were given. Of large images it is in parts a quadrature: see
+        pixels: int64 [C], the number of pixels of each class; their sum is width times height.
+        summed_confidence: float64 [C], the sum over those pixels of the softmax probability of the
+            class that they were assigned. For large images it is partly a quadrature: see
             `segray.pixels.masks.segment_logits`.
     """
 
@@ -22,24 +22,24 @@ class ClassStatistics:
 
     @property
     def fractions(self) -> npt.NDArray[np.float64]:
-        """float64 [C] in [0, 1], the share of each class in all pixels."""
+        """The share of each class in all pixels, float64 [C] in [0, 1]."""
         return self.pixels / self.pixels.sum()
 
     @property
     def confidences(self) -> list[float | None]:
-        """The mean confidence of each class in [0, 1], None for a class with no pixel."""
+        """The mean confidence of each class in [0, 1], None for a class without pixels."""
         return [
-            # Rounding may carry a mean of ones a hair past one.
+            # Rounding may make a mean of ones slightly greater than one.
             min(1.0, total / count) if count else None
             for total, count in zip(self.summed_confidence, self.pixels.tolist(), strict=True)
         ]
 
 
 class Tally:
-    """Adds up the statistics of a mask, part by part.
+    """Sums the statistics of a mask, part by part.
 
     Args:
-        classes: how many there are, at most 255.
+        classes: the number of classes, at most 255.
     """
 
     def __init__(self, classes: int) -> None:
@@ -54,14 +54,15 @@ class Tally:
         confidence: npt.NDArray[np.floating],
         pixels: npt.NDArray[np.float64] | None = None,
     ) -> None:
-        """Count.
+        """Add pixels to the sums.
 
         Args:
-            class_ids: uint8, of any shape; 255 (`labels.IGNORED`) is in no count.
-            confidence: of the same shape, in [0, 1].
-            pixels: of the same shape, how many pixels each entry stands for; one, if left out.
+            class_ids: uint8 of any shape; 255 (`labels.IGNORED`) is not counted.
+            confidence: the confidences, of the same shape, in [0, 1].
+            pixels: the number of pixels that each entry stands for, of the same shape; default:
+                one.
         """
-        # Once, where bincount would do it twice.
+        # Convert once; bincount would convert twice.
         entries = class_ids.ravel().astype(np.intp)
         if pixels is None:
             self._pixels += np.bincount(entries, minlength=256)
@@ -71,6 +72,6 @@ class Tally:
         self._confidence += np.bincount(entries, confidence.ravel(), minlength=256)
 
     def statistics(self) -> ClassStatistics:
-        """The sums so far."""
+        """Return the sums so far."""
         own = slice(self._classes)
         return ClassStatistics(self._pixels[own].astype(np.int64), self._confidence[own].copy())

@@ -12,19 +12,19 @@ _JPEG_QUALITY = 80
 
 
 def fit_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """The width and height in pixels of an image's thumbnail: neither more than `side`.
+    """Return the width and height of an image's thumbnail, in pixels, neither above `side`.
 
-    Proportions are kept but for a side that would vanish; small images keep their size.
+    Proportions are kept, except that no side becomes 0; small images keep their size.
     """
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def encode_thumbnail(picture: Picture, side: int) -> bytes:
-    """A JPEG file of a picture in its own proportions, at most `side` pixels wide and high.
+    """Encode a picture as JPEG in its own proportions, with both sides at most `side` pixels.
 
     Args:
-        picture: decoded to a square of any size.
+        picture: the picture, decoded to a square of any size.
         side: as in `fit_size`.
     """
     size = fit_size(picture.width, picture.height, side)
@@ -35,12 +35,12 @@ def encode_thumbnail(picture: Picture, side: int) -> bytes:
 
 
 def scale_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Scale a mask, each pixel the one whose centre is nearest; no class is made up.
+    """Scale a mask by nearest neighbour (of pixel centres), which creates no new values.
 
     Args:
         mask: uint8 [H, W] of class ids.
-        width: columns of the result.
-        height: rows of the result.
+        width: the number of columns of the result.
+        height: the number of rows of the result.
     """
     rows = (np.arange(height) * 2 + 1) * mask.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * mask.shape[1] // (2 * width)

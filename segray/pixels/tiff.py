@@ -1,4 +1,4 @@
-"""TIFF: kinds of its pixels that Pillow does not read, or reads as what they are not."""
+"""TIFF: pixel formats that Pillow does not read, or misreads."""
 
 import io
 from typing import Any
@@ -12,13 +12,13 @@ _BIG_HEADER, _HEADER = 16, 8
 
 
 def explain_pixels(content: bytes) -> str:
-    """What of a TIFF's pixels Pillow has no mode for, and how to save it, on one line.
+    """Explain why Pillow has no mode for a TIFF's pixels, and how to save it, on one line.
 
     Args:
-        content: the file's bytes, which Pillow has refused for the kind of its pixels.
+        content: the content of the file, which Pillow has refused for its pixel format.
 
     Raises:
-        Exception: its directory makes no sense.
+        Exception: the directory of the file is invalid.
     """
     file = io.BytesIO(content)
     tags = ImageFileDirectory_v2(file.read(_BIG_HEADER if 43 in content[2:4] else _HEADER))
@@ -41,9 +41,9 @@ def explain_pixels(content: bytes) -> str:
 
 
 def mend_planes(image: TiffImageFile) -> None:
-    """Have channels of 16 bits that come one after the other read as such.
+    """Make Pillow read planar channels of 16 bits correctly.
 
-    Pillow 13 takes each byte of them for a pixel, if they are not compressed.
+    Pillow 13 takes each of their bytes for a pixel if they are not compressed.
     """
     wide = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, ()) == (16,) * len(image.getbands())
     planar = image.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2

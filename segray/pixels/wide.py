@@ -1,4 +1,4 @@
-"""Wide images: those of more than 8 bits a channel, and what their values become in 8 bits."""
+"""Wide images: images of more than 8 bits per channel, and their conversion to 8 bits."""
 
 import re
 import sys
@@ -16,27 +16,27 @@ from segray.pixels.refusals import DecodeError
 #: The values of wide pixels that stand for black and for white, each in 0 to 65535.
 ValueRange = tuple[int, int]
 
-#: The greatest value of a channel that is read.
+#: The greatest value of a channel that is supported.
 MAX_VALUE = 65535
 
-# Ends the names of raw modes of 16 bits a channel; ";16" alone is one of 16 bits a pixel.
+# The end of the names of raw modes of 16 bits per channel; ";16" alone is 16 bits per pixel.
 _WIDE = re.compile(";16[LBN]$")
 
-# Pillow takes the upper of two bytes; told the other order of bytes, it takes the lower one.
+# Pillow reads the upper of two bytes; with the opposite byte order it reads the lower one.
 _NATIVE = "L" if sys.byteorder == "little" else "B"
 _OTHER_ORDER = {"L": "B", "B": "L", "N": {"L": "B", "B": "L"}[_NATIVE]}
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether it is wide and grey, so that Pillow keeps all of its bits."""
+    """Return True if an image is wide and grey; Pillow then keeps all of its bits."""
     return image.mode.startswith("I")
 
 
 def is_coloured(image: Image.Image) -> bool:
-    """Whether it is wide and has several channels, of which Pillow reads the upper bytes alone.
+    """Return True if an image is wide with several channels; Pillow reads their upper bytes only.
 
     Args:
-        image: of a file, and not loaded; of none in memory there is anything left to know.
+        image: an image file, not yet loaded. An image in memory does not show it any more.
     """
     return not is_grey(image) and any(_WIDE.search(_raw_mode(tile)) for tile in _tiles(image))
 
@@ -45,7 +45,7 @@ def take_lower_bytes(image: ImageFile.ImageFile) -> None:
     """Make an `is_coloured` image load the lower byte of each value instead of the upper one.
 
     Raises:
-        DecodeError: Pillow cannot do that for this kind.
+        DecodeError: Pillow cannot do that for this format.
     """
     tiles = []
     for tile in image.tile:
@@ -63,12 +63,12 @@ def take_lower_bytes(image: ImageFile.ImageFile) -> None:
 
 
 def join_bytes(upper: Image.Image, lower: Image.Image, table: npt.NDArray[np.uint8]) -> None:
-    """Bring a loaded image of several wide channels to 8 bits, in place.
+    """Convert a loaded image of several wide channels to 8 bits, in place.
 
     Args:
-        upper: as Pillow loads it.
-        lower: as it loads after `take_lower_bytes`.
-        table: of `tabulate`.
+        upper: the image as Pillow loads it.
+        lower: the image as it loads after `take_lower_bytes`.
+        table: the result of `tabulate`.
     """
     for place, part in cut_bands(upper):
         values = _join(part, lower.crop((*place, place[0] + part.width, place[1] + part.height)))
@@ -76,11 +76,11 @@ def join_bytes(upper: Image.Image, lower: Image.Image, table: npt.NDArray[np.uin
 
 
 def find_highest(image: Image.Image, lower: Image.Image | None = None) -> int:
-    """The greatest value of a loaded wide image; alpha does not count.
+    """Return the greatest value of a loaded wide image, without alpha.
 
     Args:
-        image: `is_grey`, or the upper bytes of one that `is_coloured`.
-        lower: of that, the lower bytes.
+        image: an image that `is_grey`, or the upper bytes of one that `is_coloured`.
+        lower: the lower bytes of the latter.
 
     Raises:
         DecodeError: a value is not in 0 to 65535.
@@ -89,10 +89,10 @@ def find_highest(image: Image.Image, lower: Image.Image | None = None) -> int:
 
 
 def find_reach(image: Image.Image, lower: Image.Image | None = None) -> int:
-    """The greatest value of a loaded wide image, but for one in a thousand.
+    """Return the greatest value of a loaded wide image, apart from one value in a thousand.
 
-    A dead pixel, or a value for what is not known, says nothing of how far the others reach. For
-    the arguments and errors see `find_highest`.
+    A dead pixel, or a value for unknown pixels, is no evidence of the range of the others. For the
+    arguments and errors see `find_highest`.
     """
     counts = np.zeros(MAX_VALUE + 1, dtype=np.int64)
     for values in _cut_values(image, lower):
@@ -113,10 +113,10 @@ def _cut_values(image: Image.Image, lower: Image.Image | None) -> Iterator[npt.N
 
 
 def check_values(values: npt.NDArray[np.integer]) -> int:
-    """The largest of an image's values.
+    """Return the largest of an image's values.
 
     Raises:
-        DecodeError: not all are within 0 to 65535.
+        DecodeError: a value is not in 0 to 65535.
     """
     lowest, highest = values.min(), values.max()
     if lowest < 0 or highest > MAX_VALUE:
@@ -125,13 +125,13 @@ def check_values(values: npt.NDArray[np.integer]) -> int:
 
 
 def tabulate(value_range: ValueRange | None, highest: int) -> npt.NDArray[np.uint8]:
-    """What each value of a wide image becomes, uint8 [65536].
+    """Return the 8-bit value of each value of a wide image, uint8 [65536].
 
     Args:
-        value_range: what stands for black and white; what is beyond is clipped. None: the upper
-            8 of 16 bits are taken, or the value itself if none of the image is over 255. A wide
-            type does not say how much of it is used: 8 bits that were saved in 16 or 32 would all
-            be black if the upper ones were taken.
+        value_range: the values of black and white, beyond which values are clipped. None: the upper
+            8 of 16 bits, or the value itself if none in the image is above 255. The type of a wide
+            image does not tell how much of it is used: the upper bits of 8 bits that were saved in
+            16 or 32 would all be black.
         highest: the greatest value of the image.
     """
     values = np.arange(MAX_VALUE + 1)
@@ -143,10 +143,10 @@ def tabulate(value_range: ValueRange | None, highest: int) -> npt.NDArray[np.uin
 
 
 def check_range(value_range: ValueRange | None) -> None:
-    """Refuse what --value-range cannot be.
+    """Refuse an invalid --value-range.
 
     Raises:
-        InputError: it is no range of values from 0 to 65535.
+        InputError: it is not a range of values from 0 to 65535.
     """
     if value_range is not None and not 0 <= value_range[0] < value_range[1] <= MAX_VALUE:
         raise InputError(
@@ -156,10 +156,13 @@ def check_range(value_range: ValueRange | None) -> None:
 
 
 def choose_range(highest: Iterable[int]) -> ValueRange | None:
-    """0 to 2**k - 1 with the smallest k of 8 or more that holds all values; None for no image.
+    """Return (0, 2**k - 1) with the least k of 8 or more that covers all values.
 
     Args:
         highest: the greatest value of each wide image of a sample.
+
+    Returns:
+        The range; None if there is no image.
     """
     greatest = max(highest, default=None)
     return None if greatest is None else (0, (1 << max(8, greatest.bit_length())) - 1)

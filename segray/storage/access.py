@@ -1,15 +1,15 @@
-"""Access: what some buckets want to hear with every request, and why a store refuses one.
+"""Access: request settings that some buckets need, and explanations of refused requests.
 
-The standard AWS environment has no names for it. It is read from the environment all the same, as
-endpoint, region and credentials are, because each process of a job asks the store for itself; the
-flags of a job set the environment of that job.
+The standard AWS environment has no variables for these settings. They are nevertheless read from
+the environment, like the endpoint, the region and the credentials, because each process of a job
+sends its own requests. The flags of a job set the environment of that job.
 """
 
 import os
 import re
 from dataclasses import dataclass
 
-#: The variables that `S3Access` is read from: 1 or nothing, 1 or nothing, and a name.
+#: The variables that `S3Access` is read from: 1 or empty, 1 or empty, and an algorithm or key.
 VARIABLES = ("SEGRAY_S3_REQUESTER_PAYS", "SEGRAY_S3_UNSIGNED", "SEGRAY_S3_SSE")
 
 _ALGORITHMS = ("AES256", "aws:kms", "aws:kms:dsse")
@@ -21,26 +21,25 @@ _NOT_KNOWN = ("NotImplemented", "InvalidRequest", "InvalidArgument", "501")
 
 @dataclass(frozen=True)
 class S3Access:
-    """How a bucket has to be asked that is not an ordinary one: the flags of all jobs for that."""
+    """Settings for buckets that need special requests: the S3 flags of all jobs."""
 
     s3_requester_pays: bool = False
-    """Pay for the requests, where a bucket asks that of whoever reads it; or set
-    SEGRAY_S3_REQUESTER_PAYS=1."""
+    """Pay for requests to a requester-pays bucket; or set SEGRAY_S3_REQUESTER_PAYS=1."""
     s3_unsigned: bool = False
-    """Send requests without a signature, for public buckets, where there are no credentials; or set
+    """Send unsigned requests, for public buckets when there are no credentials; or set
     SEGRAY_S3_UNSIGNED=1."""
     s3_sse: str | None = None
-    """Ask for server-side encryption of all that is written: AES256, aws:kms, or the ARN of a key
-    of KMS; or set SEGRAY_S3_SSE."""
+    """Server-side encryption of everything that is written: AES256, aws:kms, or the ARN of a KMS
+    key; or set SEGRAY_S3_SSE."""
 
     @classmethod
     def of_environment(cls) -> "S3Access":
-        """What the environment of this process says."""
+        """Read the settings from the environment of this process."""
         pays, unsigned, encryption = (os.environ.get(name, "") for name in VARIABLES)
         return cls(pays not in ("", "0"), unsigned not in ("", "0"), encryption or None)
 
     def set_environment(self) -> None:
-        """Let this process know, and those that it starts; what was not given is left as it is."""
+        """Set the environment of this process and its children; keep what was not given."""
         values = ("1" * self.s3_requester_pays, "1" * self.s3_unsigned, self.s3_sse)
         os.environ.update(
             {name: text for name, text in zip(VARIABLES, values, strict=True) if text}
@@ -48,7 +47,7 @@ class S3Access:
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Those of S3's operations, by botocore's names, for each one that knows them."""
+        """The parameters, by botocore's names, of those S3 operations that have them."""
         parameters = {"RequestPayer": "requester"} if self.s3_requester_pays else {}
         if self.s3_sse in _ALGORITHMS:
             parameters["ServerSideEncryption"] = self.s3_sse
@@ -57,17 +56,17 @@ class S3Access:
         return parameters
 
 
-#: A bucket like most.
+#: The settings for ordinary buckets.
 ORDINARY = S3Access()
 
 
 def explain_refusal(error: BaseException) -> str:
-    """What a store refuses by its answer and what to do about it; empty where that is not known.
+    """Explain why a store refused a request, and what to do about it; empty if that is unknown.
 
     Args:
-        error: a `botocore.exceptions.ClientError`, or what s3fs has made of one.
+        error: a `botocore.exceptions.ClientError`, or the error that s3fs derived from one.
     """
-    while not hasattr(error, "operation_name"):  # other errors of botocore have a response too
+    while not hasattr(error, "operation_name"):  # only a ClientError has one
         cause = error.__cause__ or error.__context__
         if cause is None:
             return ""
@@ -76,7 +75,7 @@ def explain_refusal(error: BaseException) -> str:
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     code = re.sub(r"\W", "", str(response.get("Error", {}).get("Code", "")))[:60]
     which = f"({code}, HTTP {status})"
-    # The store's own text is left out: it may repeat what was sent to it.
+    # The message of the store is left out, because it may repeat what was sent.
     text = str(response.get("Error", {}).get("Message", "")).lower()
     if code in _UNKNOWN_KEYS:
         return (

@@ -1,10 +1,10 @@
-"""The delimiter of a table in text, which every country's spreadsheets choose for themselves."""
+"""The delimiter of a CSV table, which depends on the program and the country it comes from."""
 
 
 def pick_delimiter(header: str) -> str:
-    """Comma, semicolon or tab: whichever there is most of.
+    """Return the most frequent of comma, semicolon and tab.
 
     Args:
-        header: the line of the columns' names; what follows it does not count.
+        header: a text whose first line has the names of the columns; only that line counts.
     """
     return max(",;\t", key=header.partition("\n")[0].count)

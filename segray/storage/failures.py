@@ -1,4 +1,4 @@
-"""Failures: why a file or object cannot be fetched, and whether the next attempt may succeed."""
+"""Failures: the reason why a file or object cannot be fetched, and whether a retry may succeed."""
 
 import re
 
@@ -28,11 +28,11 @@ _ARCHIVED = {"InvalidObjectState", "ObjectNotInActiveTierError"}
 
 
 class FetchError(Exception):
-    """A file or object cannot be had; it can be pickled.
+    """A file or object cannot be fetched. The error can be pickled.
 
     Attributes:
         kind: a name to group by, such as ``NotFound``.
-        message: what is wrong, for a person: one line, without secrets.
+        message: the reason for a person: one line, without secrets.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -45,15 +45,15 @@ class FetchError(Exception):
 
 
 class PassingError(FetchError):
-    """A failure that may be gone at the next attempt."""
+    """A transient failure: a retry may succeed."""
 
 
 class StaleError(PassingError):
-    """A failure that may be gone with a new client, which looks for credentials anew."""
+    """A failure that a new client may avoid, because it looks up the credentials again."""
 
 
 def explain_failure(uri: str, error: BaseException) -> FetchError:
-    """Which failure an exception of botocore, urllib3 or the file system is."""
+    """Convert an exception of botocore, urllib3 or the file system."""
     if isinstance(error, ClientError):
         return _explain_answer(error)
     message = describe_error(uri, error)
@@ -85,7 +85,7 @@ def explain_failure(uri: str, error: BaseException) -> FetchError:
 
 def _explain_answer(error: ClientError) -> FetchError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    # The store's own text is left out: it may repeat what was sent to it.
+    # The message of the store is left out, because it may repeat what was sent.
     code = re.sub(r"\W", "", str(error.response.get("Error", {}).get("Code", "")))[:60]
     which = f"({code}, HTTP {status})"
     if code == "RequestTimeTooSkewed":

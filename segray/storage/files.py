@@ -1,4 +1,4 @@
-"""Files: whole ones, read and written, on a local disk and in S3."""
+"""Files: read and write whole files on a local disk and in S3."""
 
 import contextlib
 import os
@@ -14,23 +14,23 @@ from segray.storage.objects import CONNECT_SECONDS, fetch, persist
 from segray.storage.s3 import s3_client, split_uri
 from segray.storage.uri import explain_errors, file_system, is_local
 
-#: What is written on a disk has a name that begins so until it is whole.
+#: The prefix of a local file's name while it is being written.
 PARTIAL = ".partial-"
 
-# How long a store may take to answer when it has a whole file.
+# The time limit for a store's answer after it has received a whole file.
 _ANSWER_SECONDS = 20.0
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
-    """The content of a file or object, with one request, or more where its failure may pass.
+    """Read a file or object with one request; transient failures are retried.
 
     Args:
-        uri: of the file or object.
-        limit: bytes; of a larger one no more than that is read, and it is refused. Objects have a
-            limit in any case (`segray.storage.objects`).
+        uri: the URI of the file or object.
+        limit: the maximum number of bytes. Larger files are refused without reading more than that.
+            Objects always have a limit (`segray.storage.objects`).
 
     Raises:
-        InputError: it is not there, cannot be read or is too large.
+        InputError: the file does not exist, cannot be read or is too large.
     """
     if is_local(uri):
         with explain_errors(uri), Path(uri).open("rb") as file:
@@ -45,13 +45,13 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write a whole file or object; a reader sees all of it or nothing.
+    """Write a file or object atomically: readers see all of it or nothing.
 
-    In S3 that is one request of up to 5 GB; it is made again as long as its failure may pass, up to
-    the limits of `segray.storage.objects`.
+    In S3 this is one request of up to 5 GB. Transient failures are retried within the limits of
+    `segray.storage.objects`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     with explain_errors(uri, "write"):
         if not is_local(uri):
@@ -69,14 +69,14 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a local file that has its name once the block has ended, and not by an exception.
+    """Open a local file that gets its name when the block ends, unless by an exception.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Opened as any new file is, so that it gets the permissions of one: a process can ask for its
-    # umask only by changing it, which concerns all of its threads.
+    # Opened like any new file, so that it gets ordinary permissions. Setting them would require the
+    # umask, which can only be read by changing it, for all threads of the process.
     temporary = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
@@ -90,11 +90,11 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_partial(folder: str, deep: bool = False) -> None:
-    """Delete what processes that were killed as they wrote have left in a local folder.
+    """Delete the temporary files of killed processes in a local folder.
 
     Args:
-        folder: its URI; in S3 nothing is ever left.
-        deep: in the folders below it too.
+        folder: the URI of the folder. In S3 there are no temporary files.
+        deep: True to include the folders below it.
     """
     if is_local(folder):
         path = Path(folder)
@@ -103,19 +103,19 @@ def remove_partial(folder: str, deep: bool = False) -> None:
 
 
 def remove(uri: str) -> None:
-    """Delete a file or object; one that is not there is no error.
+    """Delete a file or object, if it exists.
 
     Raises:
-        InputError: it cannot be deleted.
+        InputError: the file cannot be deleted.
     """
     with explain_errors(uri, "delete"), contextlib.suppress(FileNotFoundError):
         file_system(uri).rm_file(uri)
 
 
 def child_names(uri: str) -> list[str]:
-    """The names right below a folder or prefix, sorted, hidden ones left out.
+    """Return the sorted names directly below a folder or prefix, without hidden ones.
 
-    There are none where there is no such folder.
+    The list is empty if there is no such folder.
 
     Raises:
         InputError: the store cannot be asked.
@@ -131,6 +131,6 @@ def child_names(uri: str) -> list[str]:
             keys = [
                 key for page in pages for key in (*(k for k, *_ in page.objects), *page.prefixes)
             ]
-            # One is empty where an object stands for the folder itself.
+            # An object that stands for the folder itself has an empty name.
             names = [key[len(prefix) :].rstrip("/") for key in keys]
     return sorted(name for name in names if name and not name.startswith("."))

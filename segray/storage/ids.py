@@ -1,35 +1,35 @@
-"""Ids: arrays of 64-bit numbers that are looked up in one another."""
+"""Ids: sorted arrays of 64-bit integers, and fast look-up in them."""
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-#: int64 [N], of images or of keys.
+#: int64 [N], the ids of images or digests of keys.
 Ids = npt.NDArray[np.int64]
 
 
 def as_ids(column: pa.ChunkedArray) -> Ids:
-    """A column of whole numbers without nulls."""
+    """Convert a column of integers without nulls."""
     return column.cast(pa.int64()).to_numpy()
 
 
 def find_ids(ascending: Ids, values: Ids) -> npt.NDArray[np.intp]:
-    """The place of each value among others if it is there, else of any of them.
+    """Return the index of each value in an array; any index if it is not there.
 
     Args:
-        ascending: int64 [N], N at least 1.
+        ascending: int64 [N], sorted, N at least 1.
         values: int64 [M].
 
     Returns:
-        [M], each in 0 to N - 1.
+        intp [M], each in 0 to N - 1.
     """
     return np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
 
 
 def are_in(values: Ids, ascending: Ids) -> npt.NDArray[np.bool]:
-    """Which of the values, int64 [M], are among others, int64 [N].
+    """Return bool [M], True for the values, int64 [M], that are in a sorted array, int64 [N].
 
-    As np.isin, which sorts the others anew at each call.
+    The result is that of np.isin, which would sort the array on each call.
     """
     if not len(ascending):
         return np.zeros(len(values), bool)

@@ -1,4 +1,4 @@
-"""Inventory: a ready table of objects, instead of a listing; S3 Inventory's among them."""
+"""Inventory: a table of objects, such as an S3 Inventory, that is used instead of a listing."""
 
 import contextlib
 import json
@@ -19,8 +19,8 @@ from segray.storage.ranges import open_stream
 from segray.storage.tables import check_text, open_parquet, table_uris
 from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local
 
-# What a column may be called, in lower case: in a table of one's own, in the CSV and in the Parquet
-# files of S3 Inventory.
+# The names of columns in lower case: in a user's table, and in the CSV and Parquet files of S3
+# Inventory.
 _NAMES = {
     "uri": ("uri",),
     "bucket": ("bucket",),
@@ -31,7 +31,7 @@ _NAMES = {
     "deleted": ("is_delete_marker", "isdeletemarker"),
 }
 
-# A line of names is not longer.
+# The maximum length of a header line.
 _HEADER_BYTES = 1 << 16
 
 
@@ -41,8 +41,9 @@ class Part:
 
     Attributes:
         uri: a .csv, .csv.gz or .parquet file.
-        columns: of a CSV file without a line of names, as S3 Inventory writes it; else empty.
-        of_s3: whether it is S3 Inventory's, which names every object of a bucket.
+        columns: the names of the columns, for a CSV file without a header, as S3 Inventory writes
+            it; else empty.
+        of_s3: True if it is from S3 Inventory, which lists every object of a bucket.
     """
 
     uri: str
@@ -54,12 +55,12 @@ def open_inventory(uri: str) -> list[Part]:
     """Find the files of an inventory.
 
     Args:
-        uri: a CSV file (maybe .gz, and with semicolons or tabs) or Parquet file with a column
-            ``uri``, and maybe ``size`` and ``etag``; a folder of such Parquet files; or the
-            ``manifest.json`` of an S3 Inventory in CSV or Parquet.
+        uri: a CSV file (optionally .gz, delimited by commas, semicolons or tabs) or a Parquet file
+            with a column ``uri`` and, optionally, ``size`` and ``etag``; a folder of such Parquet
+            files; or the ``manifest.json`` of an S3 Inventory in CSV or Parquet.
 
     Raises:
-        InputError: it is none of them.
+        InputError: the URI is none of these.
     """
     uri = absolute_uri(uri)
     if uri.endswith(".json"):
@@ -70,17 +71,17 @@ def open_inventory(uri: str) -> list[Part]:
             raise InputError(f"cannot read {uri}: no such file or folder")
         parts = [Part(name) for name in table_uris(uri)] if files.isdir(uri) else [Part(uri)]
     for part in parts[:1]:
-        next(_read_tables(part), None)  # so that a table without a URI is refused at once
+        next(_read_tables(part), None)  # refuse a table without URIs early
     if not parts:
         raise InputError(f"{uri} holds no .parquet file: give --manifest a table of URIs")
     return parts
 
 
 def read_part(part: Part) -> Iterator[list[Entry]]:
-    """The objects that a file of an inventory names, some thousands at a time.
+    """Yield the objects that a file of an inventory lists, some thousands at a time.
 
-    A relative path is taken from the inventory's own folder. Deleted objects and all but the
-    latest version of one are passed over. A row without a URI is an error.
+    A relative path is resolved against the folder of the inventory. Deleted objects, and all but
+    the latest version of an object, are skipped. A row without a URI is an error.
 
     Raises:
         InputError: the file cannot be read, or a row cannot be used.
@@ -95,14 +96,14 @@ def read_part(part: Part) -> Iterator[list[Entry]]:
 def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> Entry:
     uri = row.get("uri", "")
     if "uri" not in row and row["bucket"] and row["key"]:
-        # In its CSV files S3 Inventory encodes keys as URLs do.
+        # S3 Inventory URL-encodes the keys in its CSV files.
         uri = f"s3://{row['bucket']}/{unquote_plus(row['key']) if encoded else row['key']}"
     elif uri and uri.strip():
         uri = uri.strip()
         if is_local(uri) and not uri.startswith(("/", "~")):
             uri = f"{folder}/{uri}"
-        # Not for S3: there a key is any text, and its last slash a part of it. What is neither
-        # becomes a row of errors.
+        # S3 URIs are not normalised: a key is any text, and a slash at its end is part of it. URIs
+        # of other schemes end up as rows in errors.
         uri = absolute_uri(uri) if is_local(uri) or uri.startswith("file://") else uri
     else:
         raise InputError(f"{place}: a row has no URI: remove or complete it")
@@ -115,7 +116,7 @@ def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> 
 
 
 def _read_tables(part: Part) -> Iterator[pa.Table]:
-    """Tables with the columns of `_NAMES` that there are, of rows that count."""
+    """Yield tables with those columns of `_NAMES` that exist, without the rows to skip."""
     if part.uri.endswith(".parquet"):
         with open_parquet(part.uri) as file:
             for batch in file.iter_batches(batch_size=10_000):
@@ -127,10 +128,10 @@ def _read_tables(part: Part) -> Iterator[pa.Table]:
 
 
 def _header(raw: Any, part: Part) -> str:
-    """The beginning of a text, which is not read on."""
+    """Return the beginning of a text without consuming it."""
     begun: bytes = raw.peek()
     if part.uri.endswith(".gz"):
-        with contextlib.suppress(zlib.error):  # what is damaged is found by whoever reads it
+        with contextlib.suppress(zlib.error):  # damage is found when it is read
             begun = zlib.decompressobj(31).decompress(begun, _HEADER_BYTES)
     return begun[:_HEADER_BYTES].decode(errors="replace")
 
@@ -143,11 +144,11 @@ def _read_csv(raw: Any, part: Part) -> Iterator[pa.RecordBatch]:
             pa.input_stream(raw, compression=compression),
             read_options=pa_csv.ReadOptions(column_names=list(part.columns) or None),
             parse_options=pa_csv.ParseOptions(
-                # S3 Inventory has no line of names, and commas.
+                # CSV files of S3 Inventory have no header and are delimited by commas.
                 delimiter="," if part.columns else pick_delimiter(_header(raw, part)),
                 newlines_in_values=True,
             ),
-            # Everything is text first: a column of digits may be a column of names.
+            # All columns are read as text: a column of digits may consist of names.
             convert_options=pa_csv.ConvertOptions(
                 column_types={name: pa.string() for names in _NAMES.values() for name in names}
                 | {name: pa.string() for name in part.columns}
@@ -193,6 +194,6 @@ def _open_s3_inventory(uri: str) -> list[Part]:
         raise InputError(f"{uri} is an inventory in {kind.upper()}: have it made as CSV or Parquet")
     if kind == "csv" and not {"bucket", "key"} <= set(columns):
         raise InputError(f"{uri} has no columns Bucket and Key")
-    # The files of a copy on a disk lie below the same keys, beside it.
+    # The files of a local copy have the same keys below the folder of manifest.json.
     folder = uri.rpartition("/")[0] if is_local(uri) else f"s3://{bucket}"
     return [Part(f"{folder}/{key}", tuple(columns) * (kind == "csv"), True) for key in keys]

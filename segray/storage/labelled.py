@@ -1,4 +1,4 @@
-"""Labelled pictures: an image and what each of its pixels is, read from a pair of files."""
+"""Labelled pictures: an image and the class of each of its pixels, read from a pair of files."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -18,11 +18,11 @@ from segray.storage.pairs import Pair
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of all pairs of a set are read, where they do not say it themselves.
+    """The settings with which all files of a data set are read.
 
     Attributes:
-        mask_orientation: how masks of images with an EXIF orientation were drawn; where it is
-            ``auto`` and a pair leaves it open, its mask is turned with its image.
+        mask_orientation: how masks of images with an EXIF orientation were drawn. If it is ``auto``
+            and the size of a mask does not tell, the mask is rotated with its image.
         value_range: see `segray.pixels.decoding.read_picture`.
     """
 
@@ -31,30 +31,30 @@ class Reading:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Reading":
-        """The reading that `to_json` wrote."""
+        """Read the settings that `to_json` returned."""
         low_high = document["value_range"]
         return cls(document["mask_orientation"], low_high and (low_high[0], low_high[1]))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready form."""
+        """Return the settings, JSON-ready."""
         return asdict(self)
 
 
-#: What holds unless something else is known.
+#: The settings if nothing else is known.
 DEFAULT_READING = Reading()
 
 
 @dataclass(frozen=True)
 class LabelledPicture:
-    """A pair of files, decoded.
+    """A decoded pair of files.
 
     Attributes:
-        picture: the image, scaled to a square, and its own width and height.
-        class_ids: uint8 [H, W] at the image's own size, upright as the image,
-            `segray.pixels.labels.IGNORED` where nothing is known.
-        digest: of the content of both files, 32 hexadecimal digits.
-        says: what the pair says of how the masks of its set were drawn.
-        turned: whether the mask was turned with its image.
+        picture: the image, scaled to a square, and its original width and height.
+        class_ids: uint8 [H, W] at the original resolution of the image, upright like the image;
+            `segray.pixels.labels.IGNORED` for ignored pixels.
+        digest: the digest of the content of both files, 32 hexadecimal digits.
+        says: the pair's evidence on the orientation in which the masks of its set were drawn.
+        turned: True if the mask was rotated with its image.
     """
 
     picture: Picture
@@ -71,9 +71,9 @@ def read_pair(
 
     Args:
         pair: the files.
-        labels: says which mask value or colour is which class.
-        image_size: the side of the square that the image is scaled to, in pixels.
-        reading: how the files of the set are read.
+        labels: the mapping from mask values or colours to classes.
+        image_size: S, the side of the square that the image is scaled to, in pixels.
+        reading: the settings with which the files are read.
 
     Raises:
         InputError: a file cannot be read, or the mask does not fit its image or the classes; the
@@ -83,7 +83,7 @@ def read_pair(
 
 
 def fetch_pair(pair: Pair) -> tuple[bytes, bytes]:
-    """The content of both files.
+    """Read the content of both files.
 
     Raises:
         InputError: a file cannot be read; the message names it.
@@ -98,7 +98,7 @@ def decode_pair(
     image_size: int,
     reading: Reading = DEFAULT_READING,
 ) -> LabelledPicture:
-    """Decode what `fetch_pair` has read; see `read_pair`."""
+    """Decode the files that `fetch_pair` read; see `read_pair`."""
     uri = pair.image
     try:
         picture = read_picture(contents[0], image_size, reading.value_range)
@@ -115,13 +115,13 @@ def decode_pair(
 
 
 def _compare(pair: Pair, picture: Picture, mask: Mask, asked: MaskOrientation) -> tuple[Says, bool]:
-    """What the sizes of an image and its mask say, and whether the mask has to be turned.
+    """Return the evidence in the sizes of an image and its mask, and whether to rotate the mask.
 
-    A mask whose own EXIF turns it is upright by that, like the image by its own, whatever holds
-    for the others.
+    A mask with an EXIF orientation of its own is made upright by that, just like its image,
+    whatever the orientation of other masks.
 
     Raises:
-        InputError: the mask is not of the size that it has to have.
+        InputError: the mask does not have the required size.
     """
     height, width = mask.values.shape
     upright = picture.width, picture.height
@@ -146,7 +146,7 @@ def _compare(pair: Pair, picture: Picture, mask: Mask, asked: MaskOrientation) -
 
 
 def _describe_sizes(pair: Pair, picture: Picture, mask: Mask) -> str:
-    """Which sizes an image and its mask have, by EXIF too where that changes them."""
+    """Describe the sizes of an image and its mask, with the EXIF orientation where it matters."""
     height, width = mask.values.shape
     own = f" by its EXIF orientation {mask.orientation}" if swaps_sides(mask.orientation) else ""
     sizes = f"{picture.width} x {picture.height}"
@@ -162,7 +162,7 @@ def _describe_sizes(pair: Pair, picture: Picture, mask: Mask) -> str:
 
 
 def digest_pair(pair: Pair) -> str:
-    """What `LabelledPicture` has as digest, without decoding.
+    """Return the digest of a pair as in `LabelledPicture`, without decoding it.
 
     Raises:
         InputError: a file cannot be read.

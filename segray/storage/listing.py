@@ -1,4 +1,4 @@
-"""Listing: the objects below a URI, each with what tells it from an earlier version of itself."""
+"""Listing: the objects below a URI, each with its version."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ from segray.storage.objects import CONNECT_SECONDS, persist
 from segray.storage.s3 import KeyPage, s3_client, split_uri
 from segray.storage.uri import exists, explain_errors, is_local
 
-# How many files of a local disk make a page: a page of S3's has as many.
+# The number of local files in a page, which is that of a page of S3.
 _PAGE = 1000
-# How long a store may take to look through a million keys for a page.
+# The time limit for a page; a store may scan a million keys for it.
 _PAGE_SECONDS = 20.0
 _LAST_CHARACTER = "\U0010ffff"
-# At how many characters a listing is divided, at most, where keys go on with more.
+# The maximum number of characters at which a prefix is divided.
 _BRANCHES = 64
 
 
@@ -27,9 +27,9 @@ class Entry:
 
     Attributes:
         uri: a local absolute path or an s3:// URI.
-        size: in bytes; None where nobody has said.
-        etag: the store's ETag; of a local file, its time of modification in nanoseconds; empty
-            where nobody has said.
+        size: the size in bytes; None if unknown.
+        etag: the store's ETag; for a local file, its modification time in nanoseconds; empty if
+            unknown.
     """
 
     uri: str
@@ -38,7 +38,7 @@ class Entry:
 
     @property
     def id(self) -> int:
-        """A signed 64-bit digest of all three: the same object, the same id; changed, another."""
+        """A signed 64-bit digest of all attributes: the same object, unchanged, has the same id."""
         text = f"{self.uri}\0{self.size}\0{self.etag}"
         digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big", signed=True)
@@ -46,15 +46,15 @@ class Entry:
 
 @dataclass
 class Page:
-    """A part of a listing.
+    """A page of a listing.
 
     Attributes:
-        entries: in the order of their URIs.
-        hidden: how many files with a name, or in a folder, that begins with a dot were passed over;
-            on a local disk, such a folder counts as one.
-        placeholders: how many empty objects that stand for folders were passed over.
-        unreadable: how many local folders that this user may not read, names that are not UTF-8,
-            links that lead nowhere, and pipes and the like were passed over.
+        entries: the files, in the order of their URIs.
+        hidden: the number of skipped files whose name, or folder, begins with a dot. On a local
+            disk such a folder counts as one.
+        placeholders: the number of skipped empty objects that stand for folders.
+        unreadable: the number of skipped local folders that this user may not read, names that are
+            not UTF-8, dangling links, pipes and the like.
     """
 
     entries: list[Entry] = field(default_factory=list)
@@ -65,12 +65,12 @@ class Page:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of what is below a URI, to be listed by itself.
+    """A range of the keys below a URI, which can be listed on its own.
 
     Attributes:
         root: the URI.
-        after: only keys greater than this one; empty for no limit.
-        upto: only keys up to this one; empty for no limit. Both are whole keys of a bucket.
+        after: list keys greater than this one only; empty for no limit.
+        upto: list keys up to this one only; empty for no limit. Both are whole keys of a bucket.
     """
 
     root: str
@@ -79,10 +79,10 @@ class Shard:
 
 
 def list_entries(root: str) -> list[Entry]:
-    """All files below a folder or key prefix, at any depth, in the order of their URIs.
+    """List all files below a folder or key prefix, at any depth, in the order of their URIs.
 
-    Hidden files and folders (a name beginning with a dot), the empty objects that stand for
-    folders, links that lead nowhere, and pipes and the like are left out.
+    Hidden files and folders (whose name begins with a dot), empty objects that stand for folders,
+    dangling links, pipes and the like are left out.
 
     Raises:
         InputError: there is no such folder, one below it cannot be read, a name in it is not
@@ -92,14 +92,15 @@ def list_entries(root: str) -> list[Entry]:
 
 
 def list_pages(shard: Shard, strict: bool = False) -> Iterator[Page]:
-    """What is below a folder or key prefix, a page at a time, in the order of URIs.
+    """Yield the files below a folder or key prefix by pages, in the order of their URIs.
 
-    In S3 that is the order of UTF-8. No more than a page is held in memory, and of a local disk
-    the names of the folders above it.
+    In S3 this is the order of UTF-8. Memory holds at most one page and, for a local disk, the names
+    in the folders above it.
 
     Args:
-        shard: what to list.
-        strict: whether a local folder or name that cannot be read is an error; else it is counted.
+        shard: the range to list.
+        strict: True if a local folder or name that cannot be read is an error; otherwise it is
+            counted.
 
     Raises:
         InputError: there is no such folder, or the store cannot be asked.
@@ -118,7 +119,7 @@ def list_pages(shard: Shard, strict: bool = False) -> Iterator[Page]:
 
 
 def _is_key(root: str) -> bool:
-    """Whether a URI that is there, with nothing below it, names an object and no whole bucket."""
+    """Return True if an existing URI, with nothing below it, is an object and not a bucket."""
     return not is_local(root) and bool(split_uri(root)[1])
 
 
@@ -133,11 +134,11 @@ def _no_folder(root: str) -> InputError:
 
 
 def split_listing(root: str, parts: int) -> list[Shard]:
-    """Divide what is below a key prefix into about so many parts that can be listed at once.
+    """Divide the keys below a prefix into about `parts` shards that can be listed in parallel.
 
-    Finds out with which characters keys go on, a short request for each, and goes deeper where
-    that gives too few parts. The parts cover every key once, whatever was found. A listing that
-    fits into one answer stays whole, and so does a local folder.
+    Short requests determine the characters that follow the prefix, and those that follow longer
+    prefixes if there are too few shards. The shards cover every key exactly once in any case. A
+    listing of a single page is not divided, nor is a local folder.
 
     Raises:
         InputError: the store cannot be asked.
@@ -159,12 +160,12 @@ def split_listing(root: str, parts: int) -> list[Shard]:
 def list_keys(
     bucket: str, prefix: str, after: str = "", delimiter: str = "", page_size: int = 1000
 ) -> Iterator[KeyPage]:
-    """The keys with a prefix and above ``after``, a page at a time; what may pass is tried again.
+    """Yield the keys with a prefix and greater than ``after`` by pages; retry transient failures.
 
     Raises:
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: the store does not
-            answer, or refuses to.
-        botocore.parsers.ResponseParserError: what answers is no S3.
+        answer or refuses the request.
+        botocore.parsers.ResponseParserError: the answer is not that of an S3 store.
     """
     settings = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url", "MaxKeys": page_size}
     if after:
@@ -184,18 +185,18 @@ def list_keys(
 
 
 def relative_key(root: str, uri: str) -> str:
-    """The part of an entry's URI below the root it was listed from."""
+    """Return the part of an entry's URI below the root of its listing."""
     return uri.removeprefix(root.rstrip("/") + "/")
 
 
 def _find_bounds(bucket: str, base: str, parts: int) -> list[str]:
-    """Keys, or beginnings of keys, at which a listing can be divided, in ascending order."""
+    """Return keys, or prefixes of keys, that divide a listing, in ascending order."""
     prefixes = [base]
-    for _ in range(64):  # of depth: keys may share a long beginning
+    for _ in range(64):  # levels, as keys may share a long prefix
         deeper: list[str] = []
         for place, prefix in enumerate(prefixes):
             if len(deeper) + len(prefixes) - place >= 2 * parts:
-                deeper += prefixes[place:]  # enough; each request takes its time
+                deeper += prefixes[place:]  # enough, as each request takes time
                 break
             deeper += _next_prefixes(bucket, prefix)
         if not deeper or deeper == prefixes:
@@ -203,12 +204,12 @@ def _find_bounds(bucket: str, base: str, parts: int) -> list[str]:
         prefixes = deeper
         if len(prefixes) >= parts:
             break
-    # Each of them ends where the next one begins, and the last has no end.
+    # Each shard ends where the next one begins; the last one has no end.
     return [prefix + _LAST_CHARACTER for prefix in prefixes[:-1]]
 
 
 def _next_prefixes(bucket: str, prefix: str) -> list[str]:
-    """The prefix with each character that keys have after it, ascending; itself if none has."""
+    """Return the prefix extended by each character that follows it in a key, or itself if none."""
     found: list[str] = []
     after = ""
     while True:
@@ -221,7 +222,7 @@ def _next_prefixes(bucket: str, prefix: str) -> list[str]:
         found.append(keys[0][: len(prefix) + 1])
         after = found[-1] + _LAST_CHARACTER
         if len(found) == _BRANCHES:
-            return found  # what comes after the last of them is listed with it
+            return found  # the last one covers all later keys
 
 
 def _list_s3(shard: Shard) -> Iterator[Page]:
@@ -235,7 +236,7 @@ def _list_s3(shard: Shard) -> Iterator[Page]:
                 yield page
                 return
             if "/." in name[start:] or name.startswith(".", len(base)):
-                # Seldom: a closer look, for in S3 `.` and `..` are names like any other.
+                # Rare, hence the second check: in S3, `.` and `..` are ordinary names.
                 hidden = any(
                     part.startswith(".") and part not in (".", "..")
                     for part in name[len(base) :].split("/")
@@ -267,7 +268,7 @@ def _list_local(root: str, strict: bool) -> Iterator[Page]:
                 raise InputError(f"the name of {found!a} is not UTF-8: rename it") from error
             page.unreadable += 1
         except FileNotFoundError:
-            # A link that leads nowhere; anything else was there a moment ago.
+            # Dangling links are counted; any other file has just been deleted.
             page.unreadable += isinstance(found, str) and os.path.islink(found)  # noqa: PTH114
         except OSError:
             if strict:
@@ -285,14 +286,14 @@ def _list_local(root: str, strict: bool) -> Iterator[Page]:
 
 
 def _walk(folder: str, seen: set[str]) -> Iterator[str | OSError | None]:
-    """What is below a folder, in the order of paths: None for what is hidden, a folder's error."""
+    """Yield the paths below a folder in order: None for a hidden one, an error for a folder."""
     is_root = not seen
-    seen.add(os.path.realpath(folder))  # links may lead round in a circle
+    seen.add(os.path.realpath(folder))  # links may form a cycle
     names: list[str] = []
     try:
         with os.scandir(folder) as found:
             for item in found:
-                # With a slash, as the paths of a folder's files go on, so that all come in order.
+                # Sort folders with their slash, so that paths come in the order of whole URIs.
                 names.append(f"{item.name}/" if _is_folder(item) else item.name)
     except OSError as error:
         if is_root:
@@ -313,4 +314,4 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
     try:
         return item.is_dir()
     except OSError:
-        return False  # a link into a circle, or to where this user may not look
+        return False  # a cyclic link, or one without permission

@@ -18,15 +18,15 @@ from segray.storage.objects import persist
 from segray.storage.s3 import s3_client, split_uri
 from segray.storage.uri import explain_errors, is_local, join_uri
 
-#: Its name in the output.
+#: The name of the lock in the output.
 LOCK = "run.lock"
 
-# Seconds between two signs of life of a run that holds a lock in S3, and after how many without
-# one it is taken for dead. Nobody's clock is compared with anybody else's.
+# The seconds between heartbeats of a run that holds a lock in S3, and the seconds without one after
+# which it is considered dead. Clocks of different machines are never compared.
 BEAT = 5.0
 PATIENCE = 25.0
 
-# Limits of one request, in seconds: there is time for several within a watcher's patience.
+# The timeouts of one request in seconds, short enough for several requests within PATIENCE.
 _SECONDS = 5.0
 
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
@@ -36,23 +36,24 @@ _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "41
 def hold_lock(
     output: str, tell: Callable[[str], None], lock: bool = True
 ) -> Iterator[Callable[[], None]]:
-    """Keep other runs away from an output; one whose holder has died is free.
+    """Lock an output against other runs. The lock of a dead process does not count.
 
-    On a disk the operating system keeps the lock, as long as the process lives. In S3 it is an
-    object that the holder goes on changing, made by a conditional write
-    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+    On a disk the operating system holds the lock as long as the process lives. In S3 the lock is an
+    object, made by a conditional write
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html), which the
+    holder keeps changing.
 
     Args:
         output: the absolute URI of the folder.
-        tell: is called with a line when there is something to wait for.
-        lock: if not, nothing is locked in S3, and a line says so: --no-lock.
+        tell: called with a line when it has to wait.
+        lock: False, as by --no-lock, locks nothing in S3, and prints a line about it.
 
     Yields:
-        A function that raises InputError if the lock was lost meanwhile.
+        A function that raises InputError if the lock was lost in the meantime.
 
     Raises:
-        InputError: another run is at work there, or the lock cannot be written, or the store takes
-            no conditional writes.
+        InputError: another run holds the lock, the lock cannot be written, or the store does not
+            support conditional writes.
     """
     if not lock and not is_local(output):
         tell(
@@ -78,7 +79,7 @@ def _hold_file(uri: str) -> Iterator[Callable[[], None]]:
     try:
         yield lambda: None
     finally:
-        # Removed while it is still held: whoever waits for this file then makes a new one.
+        # Removed while still locked, so that a process waiting for this file has to make a new one.
         Path(uri).unlink(missing_ok=True)
         lock.release()
 
@@ -102,14 +103,15 @@ def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
         count = 0
         while not released.wait(BEAT):
             count += 1
-            # A store that fails is asked again at the next beat.
+            # After a failure of the store, the next heartbeat tries again.
             with contextlib.suppress(Exception):
                 try:
                     etag = _put(place, {**holder, "beat": count}, IfMatch=etag)
                 except Exception as error:
                     if _code(error) not in _REFUSED:
                         raise
-                    # Perhaps by a beat of this run whose answer was lost.
+                    # Perhaps an earlier heartbeat of this run, whose answer was lost, changed the
+                    # lock.
                     etag, other = _read(place)
                     if other.get("run") != holder["run"]:
                         lost.set()
@@ -136,21 +138,22 @@ def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
 def _take(
     place: dict[str, str], holder: dict[str, Any], uri: str, tell: Callable[[str], None]
 ) -> str:
-    """Write the lock where there is none, or where its holder shows no life; its ETag."""
+    """Write the lock if there is none, or if its holder is dead; return its ETag."""
     while True:
-        # Looked at first: a store that ignores the condition would overwrite a living one.
+        # Look first: a store that ignores the condition would overwrite the lock of a living run.
         etag, other = persist(uri, lambda: _read(place))
         if etag and other.get("run") == holder["run"]:
             return etag  # written by an attempt whose answer was lost
         if etag and not _is_dead(place, etag, other, holder, uri, tell):
-            continue  # released meanwhile
+            continue  # released in the meantime
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
             taken = _put_persistently(uri, place, holder, condition)
         except _ConditionError:
             continue
         try:
-            # It is ours, and the same write again has to be refused now.
+            # The lock is ours. The same write again must now be refused, or the store ignores
+            # conditions.
             _put_persistently(uri, place, holder, condition)
         except _ConditionError:
             return taken
@@ -159,7 +162,7 @@ def _take(
 
 
 class _ConditionError(Exception):
-    """A conditional write was refused for its condition."""
+    """A conditional write was refused because of its condition."""
 
 
 def _put_persistently(
@@ -183,7 +186,7 @@ def _is_dead(
     uri: str,
     tell: Callable[[str], None],
 ) -> bool:
-    """Whether another run's lock may be taken; not if it is released while it is watched.
+    """Return True if the lock of another run may be taken, False if it was released.
 
     Raises:
         InputError: the other run is alive.
@@ -218,7 +221,7 @@ def _put(place: dict[str, str], document: dict[str, Any], **condition: str) -> s
 
 
 def _read(place: dict[str, str]) -> tuple[str, dict[str, Any]]:
-    """The ETag and the content; empty where there is no lock."""
+    """Return the ETag and the content; empty if there is no lock."""
     try:
         answer = s3_client(_SECONDS, _SECONDS).get_object(**place)
         return answer["ETag"], json.loads(answer["Body"].read())
@@ -235,7 +238,7 @@ def _code(error: Exception) -> str:
 
 
 def _this_machine() -> str:
-    """Where a process number means the same process; empty where that cannot be said."""
+    """Identify the scope of process numbers, boot and PID namespace; empty if unknown."""
     try:
         start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{start} {Path('/proc/self/ns/pid').readlink()}"

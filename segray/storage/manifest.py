@@ -1,4 +1,4 @@
-"""Manifest: the user's own table of which mask belongs to which image, and to which split."""
+"""Manifest: a user's table of pairs of images and masks, with an optional split."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from segray.storage.uri import (
     join_uri,
 )
 
-#: What a cell of the column ``split`` may hold, in any case, and the split that it means.
+#: The values of the column ``split``, case-insensitive, and the splits that they mean.
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -35,16 +35,16 @@ SPLITS = {
     "testing": "test",
 }
 
-#: The manifest that a training run keeps, in its folder, of the pairs that it uses.
+#: The file in a run's folder that lists the pairs that the run uses.
 DATASET = "pairs.csv"
-#: Its columns; `digest` is of the content of both files.
+#: Its columns; ``digest`` is the digest of the content of both files.
 DATASET_COLUMNS = ("image", "mask", "split", "key", "digest")
-#: What its column ``split`` holds.
+#: The values of its column ``split``.
 DATASET_SPLITS = ("train", "validation")
 
 _COLUMNS = ("image", "mask", "split")
 
-# A row as it was written: its place in words, and its cells in the order of these columns, the
+# A row as it was written: its location, for messages, and its cells in the order of `_COLUMNS`, the
 # last of which may be missing.
 _Row = tuple[str, list[str | None]]
 
@@ -53,20 +53,20 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
     """Read the pairs that a table lists.
 
     The table is a CSV file, a Parquet file or a folder of Parquet files, with the columns
-    ``image``, ``mask`` and, where not all is for training, ``split`` (see `SPLITS`). A path in it
-    is relative to the table's folder, unless it is absolute or an s3:// URI.
+    ``image``, ``mask`` and, optionally, ``split`` (see `SPLITS`; default: train). A path is
+    relative to the folder of the table, unless it is absolute or an s3:// URI.
 
     Args:
-        uri: of the table, as --pairs gives it.
+        uri: the URI of the table, as given by --pairs.
 
     Returns:
         The pairs of ``train``, ``validation`` and ``test``, each in the order of their keys. A key
-        is the image's path in the table's folder or else its URI, without suffix if no two of the
-        table then are the same.
+        is the path of the image in the table's folder, or else its URI; without suffix, if all keys
+        remain distinct.
 
     Raises:
-        InputError: there is no such table, it is of another format, lacks a column or has no
-            rows; or a row cannot be used, and the message has its place.
+        InputError: there is no such table, it has another format, lacks a column or has no rows; or
+            a row cannot be used, and the message has its location.
     """
     uri = absolute_uri(uri)
     with explain_errors(uri):
@@ -103,9 +103,9 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
 
 
 def read_dataset(output: str) -> list[list[str]]:
-    """The rows of the ``pairs.csv`` of a run, without the header.
+    """Read the rows of the ``pairs.csv`` of a run, without the header.
 
-    There are none where it is gone or damaged, or another table of that name.
+    The list is empty if the file is gone, damaged, or another table of that name.
 
     Args:
         output: the URI of the run's folder.
@@ -176,7 +176,7 @@ def _read_csv(uri: str, content: bytes) -> Iterator[_Row]:
 
 
 def _check_columns(uri: str, names: list[str]) -> list[str]:
-    """Those of the columns of a manifest that are there."""
+    """Return those columns of `_COLUMNS` that exist."""
     wanted = [name for name in _COLUMNS if name in names or name != "split"]
     for name in wanted:
         count = names.count(name)
@@ -190,7 +190,7 @@ def _check_columns(uri: str, names: list[str]) -> list[str]:
 
 
 def _parse_row(place: str, cells: list[str | None], folder: str) -> tuple[str, str, str]:
-    """The URIs of image and mask, and the split."""
+    """Return the URI of the image, the URI of the mask, and the split."""
     texts = [_check_text(place, name, cell) for name, cell in zip(_COLUMNS, cells, strict=False)]
     split = SPLITS.get(texts[2].strip().lower()) if len(texts) > 2 else "train"
     if split is None:
@@ -212,7 +212,7 @@ def _check_text(place: str, name: str, cell: str | None) -> str:
 
 
 def _resolve(folder: str, path: str) -> str:
-    """The absolute URI of a path in a manifest's folder."""
+    """Return the absolute URI of a path, relative to the folder of a manifest."""
     if path.startswith("/"):
         return posixpath.normpath(path)
     if not is_local(path):

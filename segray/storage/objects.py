@@ -1,13 +1,13 @@
-"""Objects: the whole content of one file or object, with a single request when all is well.
+"""Objects: fetch a whole file or object, with a single request unless something fails.
 
-What may pass (throttling, resets, time-outs, damaged bodies, expired credentials) is tried again
-after a while, what cannot pass is told at once. In S3 the object is asked for by its key exactly as
-it was listed, and what comes is compared with the listing: length, ETag and, where the ETag is one,
-MD5. A changed object is never taken for the listed one.
+Transient failures (throttling, connection resets, timeouts, damaged bodies, expired credentials)
+are retried with exponential backoff; others raise at once. The object is requested by its key
+exactly as listed, and the answer is compared with the listing: length, ETag and, if the ETag is
+one, MD5. A changed object is never mistaken for the listed one.
 
-An attempt ends when READ_SECONDS pass without a byte, or with fewer than SLOWEST of them a second;
-no attempt begins after TOTAL_SECONDS. A server that dribbles not the body but its headers or the
-body of an error, a byte at a time, is not caught.
+An attempt ends after READ_SECONDS without a byte, or at fewer than SLOWEST bytes per second; no
+attempt starts after TOTAL_SECONDS. A server that sends the headers, or the body of an error, one
+byte at a time is not caught.
 """
 
 import hashlib
@@ -24,25 +24,26 @@ from segray.storage.failures import FetchError, PassingError, StaleError, explai
 from segray.storage.s3 import forget_client, s3_client, split_uri
 from segray.storage.uri import is_local
 
-#: Files larger than this are not read: no image within the limit on pixels needs as much.
+#: Larger files are not read: no image within the limit on pixels needs as many bytes.
 MAX_FILE_BYTES = 1 << 29
 
-#: Limits of one attempt: seconds until connected, seconds without a byte, bytes a second.
+#: Limits of one attempt: seconds until connected, seconds without a byte, bytes per second.
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 10.0
 SLOWEST = 8192
 
-#: Limits of all attempts: how many, and the seconds after which no further one begins.
+#: Limits of all attempts: their number, and the seconds after which none is started.
 ATTEMPTS = 6
 TOTAL_SECONDS = 120.0
 
-#: The longest pause, in seconds, after the first failure; doubled after each one up to the last.
-#: How much of it is waited is drawn by lot, so that throttled processes do not come back together:
-#: "full jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+#: Exponential backoff: the upper limit of the pause after the first failure, in seconds, which
+#: doubles with each failure up to the longest pause. The pause is random ("full jitter",
+#: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that throttled
+#: processes do not retry at the same time.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 20.0
 
-#: Clients younger than this, in seconds, are not replaced where credentials are refused.
+#: If credentials are refused, clients younger than this, in seconds, are kept.
 RENEWAL_SECONDS = 1.0
 
 _CHUNK = 1 << 17
@@ -59,20 +60,20 @@ def fetch(
     stopped: Event | None = None,
     limit: int | None = None,
 ) -> bytes:
-    """The content of a file or object; any number of threads may call it.
+    """Fetch the content of a file or object. Thread-safe.
 
     Args:
-        uri: a local absolute path or an s3:// URI, as it was listed.
-        size: the listed size in bytes, None if not known.
-        etag: the listed `segray.storage.listing.Entry.etag`, None or empty if not known.
-        on_retry: called with the kind of each failure after which an attempt follows.
-        on_length: called with the number of bytes that are about to be read, at each attempt, and
-            may wait until there is room for them.
-        stopped: once it is set, no further attempt begins.
-        limit: bytes; of a larger one no more than that is read. Default: `MAX_FILE_BYTES`.
+        uri: a local absolute path or an s3:// URI, as listed.
+        size: the listed size in bytes; None if unknown.
+        etag: the listed `segray.storage.listing.Entry.etag`; None or empty if unknown.
+        on_retry: called with the kind of each failure that is retried.
+        on_length: called in each attempt with the number of bytes that are about to be read; it may
+            block until there is memory for them.
+        stopped: once it is set, there are no more retries.
+        limit: the maximum number of bytes; default: `MAX_FILE_BYTES`.
 
     Raises:
-        FetchError: it cannot be had, or is no longer what was listed.
+        FetchError: the object cannot be fetched, or is no longer the one that was listed.
     """
     limit = MAX_FILE_BYTES if limit is None else limit
     if size is not None and size > limit:
@@ -88,16 +89,16 @@ def insist(
     on_retry: Callable[[str], None] | None = None,
     stopped: Event | None = None,
 ) -> _Answer:
-    """Ask for something to read, and again after a while where the failure may pass.
+    """Send a read request, and retry transient failures with exponential backoff.
 
     Args:
-        uri: of what is asked for.
-        send: one attempt; it is called with an S3 client.
-        on_retry: called with the kind of each failure after which an attempt follows.
-        stopped: once it is set, no further attempt begins.
+        uri: the URI that is read.
+        send: makes one attempt, given an S3 client.
+        on_retry: called with the kind of each failure that is retried.
+        stopped: once it is set, there are no more retries.
 
     Raises:
-        FetchError: it cannot be had.
+        FetchError: all attempts failed, or a failure is not transient.
     """
     stopped = stopped or Event()
     begun = time.monotonic()
@@ -105,9 +106,9 @@ def insist(
         try:
             return send(s3_client(CONNECT_SECONDS, READ_SECONDS))
         except FetchError as error:
-            failure = error.with_traceback(None)  # its frames hold what came of the body
+            failure = error.with_traceback(None)  # its frames hold the body
         except Exception as error:
-            # Whatever a store raises for one object, the other objects are not concerned.
+            # Whatever a store raises for one object concerns that object only.
             failure = explain_failure(uri, error)
         if not isinstance(failure, PassingError):
             raise failure
@@ -126,14 +127,14 @@ def insist(
 
 
 def persist(uri: str, request: Callable[[], _Answer]) -> _Answer:
-    """Make any other request, and again after a while where its failure may pass.
+    """Send any other request, and retry transient failures with exponential backoff.
 
     Args:
-        uri: what it concerns.
-        request: is called for each attempt; it asks `s3_client` for its client.
+        uri: the URI that the request concerns.
+        request: makes one attempt; it gets its client from `s3_client`.
 
     Raises:
-        Exception: whatever the last attempt has raised.
+        Exception: the exception of the last attempt.
     """
     begun = time.monotonic()
     attempt = 0
@@ -153,14 +154,14 @@ def persist(uri: str, request: Callable[[], _Answer]) -> _Answer:
 
 
 def _draw_pause(attempt: int) -> float:
-    """Seconds between this attempt and the next."""
+    """Draw the pause before the next attempt, in seconds."""
     return random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1)))
 
 
 class _Request:
-    """An S3 object that is asked for, and what was wrong with earlier answers."""
+    """A request for an S3 object, with the deviations of earlier answers."""
 
-    # Buckets whose ETags look like MD5 and are something else, as some stores make them.
+    # Buckets whose ETags look like MD5 but are not, as some stores make them.
     _other_etags: set[str] = set()  # noqa: RUF012
 
     def __init__(
@@ -183,11 +184,11 @@ class _Request:
         self.seen: set[object] = set()
 
     def send(self, client: Any) -> bytes:
-        """One attempt.
+        """Make one attempt.
 
         Raises:
-            FetchError: what came is not what was listed.
-            Exception: whatever botocore and urllib3 raise.
+            FetchError: the answer is not what was listed.
+            Exception: the exceptions of botocore and urllib3.
         """
         answer = client.get_object(Bucket=self.bucket, Key=self.key)
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
@@ -210,12 +211,12 @@ class _Request:
             if length > self.limit:
                 raise _too_large(length, self.limit)
         elif length != self.size:
-            # The listed ETag with another length is a damaged answer, not another object.
+            # The listed ETag with another length means a damaged answer, not another object.
             raise _truncated(length, self.size) if self.etag and etag else self._changed(length)
 
     def _check_digest(self, content: bytes, etag: str, headers: dict[str, str]) -> None:
-        # The ETag is the MD5 of what was put in one part and is not encrypted with a key of KMS
-        # or of the customer: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+        # The ETag is the MD5 unless the object was uploaded in parts or is encrypted with a key of
+        # KMS or of the customer: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
         encrypted = (
             headers.get("x-amz-server-side-encryption", "AES256") != "AES256"
             or "x-amz-server-side-encryption-customer-algorithm" in headers
@@ -232,7 +233,7 @@ class _Request:
             raise PassingError(
                 "Corrupted", "the store's answer is damaged: its MD5 is not its ETag"
             )
-        # The same twice is what the store holds; then its ETags are no MD5.
+        # The same content twice is what the store holds, so its ETags are not MD5.
         self._other_etags.add(self.bucket)
 
     def _changed(self, evidence: object) -> FetchError:
@@ -240,7 +241,7 @@ class _Request:
         return (FetchError if self._is_repeated(evidence) else PassingError)("Changed", message)
 
     def _is_repeated(self, evidence: object) -> bool:
-        """Whether an earlier answer deviated in the same way; faults do not repeat themselves."""
+        """Return True if an earlier answer deviated in the same way, unlike random faults."""
         repeated = evidence in self.seen
         self.seen.add(evidence)
         return repeated
@@ -251,25 +252,25 @@ def _bare(etag: str | None) -> str:
 
 
 def read_body(stream: Any, headers: dict[str, str], limit: int = MAX_FILE_BYTES) -> bytes:
-    """All of an answer's body.
+    """Read the whole body of an answer.
 
     Args:
-        stream: the one beneath botocore's, which a ``with`` block of that gives.
-        headers: of the answer, their names in lower case.
-        limit: bytes that are read at most.
+        stream: the stream beneath botocore's, which a ``with`` block of that gives.
+        headers: the headers of the answer, with names in lower case.
+        limit: the maximum number of bytes.
 
     Raises:
-        FetchError: it is too long, too slow, or not as long as the headers say.
-        Exception: whatever botocore and urllib3 raise.
+        FetchError: the body is too long, too slow, or not as long as the headers say.
+        Exception: the exceptions of botocore and urllib3.
     """
     text = headers.get("content-length", "")
     length = int(text) if text.isdecimal() else None
-    # Into one piece of memory: what two dozen threads free of many, the allocator keeps for them.
+    # One buffer: the allocator would not return many small ones, freed by two dozen threads.
     content = bytearray(length or 0)
     received = checked = 0
     due = time.monotonic() + READ_SECONDS
-    # The stream beneath botocore's has read1. A read of many bytes waits for all of them, and a
-    # server that sends one before each time-out would keep it waiting for ever.
+    # The stream beneath botocore's has read1. A plain read waits for all of its bytes, so a server
+    # that sends one byte before each timeout would block it forever.
     while chunk := stream.read1(_CHUNK):
         content[received : received + len(chunk)] = chunk
         received += len(chunk)
@@ -295,7 +296,7 @@ def _read_file(
     limit: int,
 ) -> bytes:
     try:
-        # Not blocking, or a pipe of this name would wait for a writer.
+        # Non-blocking, because a pipe of this name would wait for a writer.
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FetchError("NotAFile", "is no regular file")

@@ -1,4 +1,4 @@
-"""Pairs: which mask belongs to which image, and which pairs are kept for validation."""
+"""Pairs: match images with masks, and split off a validation set."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -15,15 +15,15 @@ from segray.storage.listing import list_entries, relative_key
 from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri, exists, is_local
 
-# What annotations of many images come in, one file for all.
+# File formats in which one file annotates many images.
 _ANNOTATIONS = (".json", ".xml", ".csv", ".parquet", ".txt", ".zip", ".npy", ".npz", ".mat")
-# Of so many masks the names are compared for advice.
+# The number of masks whose names are compared to suggest a suffix.
 _COMPARED = 1000
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask, by URI; `key` is what their names share."""
+    """An image and its mask, by URI; `key` is the part of their names that they share."""
 
     key: str
     image: str
@@ -32,29 +32,30 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What was found: the pairs, and the images and masks without a partner, by their keys."""
+    """The result of pairing: the pairs, and the images and masks without a partner, by key."""
 
     pairs: list[Pair]
     skipped: list[Skipped]
 
 
 def find_pairs(images: str, masks: str, image_suffix: str = "", mask_suffix: str = "") -> Pairing:
-    """Pair the files of two folders by their names without file suffixes, at any depth.
+    """Pair the files of two folders by their names without suffixes, at any depth.
 
-    Where a name alone is not unique, the path below the folder counts as well. Names that differ
-    in their Unicode form only are the same. A mask may have the suffix of its image before its own.
-    One folder may lie in the other, or be the other if a suffix tells images from masks.
+    If a name alone is not unique, the path below the folder counts as well. Names that differ only
+    in their Unicode normalisation are equal. A mask may have the suffix of its image before its
+    own. One folder may be inside the other, or the same if a suffix distinguishes images from
+    masks.
 
     Args:
         images: the URI of the folder of images.
         masks: the URI of the folder of masks.
-        image_suffix: what the names of images end with beyond those of their masks, before the
-            suffix of the file, such as ``_leftImg8bit``. Other files are no images.
-        mask_suffix: likewise of masks, such as ``_mask``.
+        image_suffix: the ending of image names, before the file suffix, that the names of their
+            masks lack, such as ``_leftImg8bit``. Other files are not images.
+        mask_suffix: likewise for masks, such as ``_mask``.
 
     Raises:
-        InputError: a folder is missing or empty, images and masks are not told apart, two files
-            claim one place, or nothing matches.
+        InputError: a folder is missing or empty, images and masks cannot be distinguished, two
+            files have the same key, or nothing matches.
     """
     images, masks = absolute_uri(images), absolute_uri(masks)
     image_suffix, mask_suffix = _bare(image_suffix), _bare(mask_suffix)
@@ -87,10 +88,10 @@ def find_pairs(images: str, masks: str, image_suffix: str = "", mask_suffix: str
 
 
 def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Draw the validation part: the same seed and the same keys give the same split.
+    """Split off a validation set at random. The same seed and keys give the same split.
 
     Returns:
-        The pairs to train on and those to validate on, at least one each.
+        The training pairs and the validation pairs, at least one each.
 
     Raises:
         InputError: there are fewer than two pairs.
@@ -115,7 +116,7 @@ def _refuse_annotations(masks: str) -> None:
 
 
 def _list_kind(root: str, suffix: str, other: str, other_suffix: str, what: str) -> list[str]:
-    """The URIs of the images, or of the masks, whichever the other kind is."""
+    """List the URIs of the images or of the masks, without those of the other kind."""
     uris = _list(root, what)
     if other.startswith(f"{root}/"):
         uris = [uri for uri in uris if not uri.startswith(f"{other}/")]
@@ -140,7 +141,7 @@ def _is_same(folder: str, other: str) -> bool:
 
 def _list(root: str, what: str) -> list[str]:
     entries = list_entries(root)
-    # What the content is decides later; this keeps notes and sidecar files out.
+    # The content is checked later; the suffix excludes notes and sidecar files.
     suffixes = (*SUFFIXES, "")
     uris = [e.uri for e in entries if PurePosixPath(e.uri).suffix.lower() in suffixes]
     if not uris:
@@ -151,18 +152,18 @@ def _list(root: str, what: str) -> list[str]:
     return uris
 
 
-# A folder, the URIs of its files, and what their names end with beyond those of their partners.
+# A folder, the URIs of its files, and the ending that the names of their partners lack.
 _Side = tuple[str, list[str], str]
 
 
 def _keyed(*sides: _Side) -> tuple[dict[str, str], ...]:
-    """The URIs of images and of masks by what a pair shares: as little as tells them apart."""
+    """Return the URIs of images and of masks by key, the shortest name that is unique."""
     for key_of in (_stem, _path):
         keyed = [_group(side, key_of) for side in sides]
         if all(len(same) == 1 for groups in keyed for same in groups.values()):
             return tuple({key: uri for key, [uri] in groups.items()} for groups in keyed)
-    # As jobs/export.py names masks: images that differ in their file suffixes alone have masks of
-    # their own.
+    # Masks may be named as jobs/export.py names them, after the whole name of the image. Images
+    # that differ in their suffix only then have masks of their own.
     (images, image_uris, _), (masks, mask_uris, suffix) = sides
     whole = _group((images, image_uris, ""), lambda root, uri: _composed(relative_key(root, uri)))
     named = _group(
@@ -199,7 +200,7 @@ def _path(root: str, uri: str) -> str:
 
 
 def _bare(uri: str) -> str:
-    """The name of a file without the suffixes of image files, in the composed form of Unicode."""
+    """Return the name of a file without suffixes of image files, normalised to NFC."""
     name = _composed(uri).rpartition("/")[2]
     while (dot := name.rfind(".")) >= 0 and name[dot:].lower() in SUFFIXES:
         name = name[:dot]
@@ -211,9 +212,9 @@ def _composed(text: str) -> str:
 
 
 def _advise(images: Collection[str], masks: Collection[str]) -> str:
-    """What to do where no names match."""
+    """Suggest what to do if no names match."""
     known = set(images)
-    # The longest name of an image that the name of a mask begins with, and how that goes on.
+    # For each mask, find the longest image name that its name begins with, and count the rests.
     beyond = Counter(
         mask[length:]
         for mask in islice(masks, _COMPARED)

@@ -1,4 +1,4 @@
-"""A parallel map whose results come in order, few of them ahead of their use."""
+"""A parallel map that yields results in order and computes few of them ahead of use."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +12,12 @@ _Result = TypeVar("_Result")
 def map_ahead(
     function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int
 ) -> Iterator[_Result]:
-    """Apply a function that waits more than it computes, such as one that asks a store.
+    """Apply a function in threads; for one that mostly waits, such as a request to a store.
 
     Args:
-        function: is called by several threads at once.
-        items: are taken as they are needed.
-        threads: how many calls are under way at once; as many results are held.
+        function: called by several threads at once.
+        items: consumed as needed.
+        threads: the number of concurrent calls; at most as many results are held.
     """
     coming: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:

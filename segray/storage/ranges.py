@@ -1,4 +1,4 @@
-"""Ranges: a file or object that is read in parts, those that are needed."""
+"""Ranges: a file or object of which only the parts that are needed are read."""
 
 import io
 import re
@@ -15,33 +15,34 @@ from segray.storage.objects import insist, read_body
 from segray.storage.s3 import split_uri
 from segray.storage.uri import is_local
 
-# What comes with the size: the footer of a Parquet file, and all of a small one.
+# The first request reads so many bytes from the end and the size: the footer of a Parquet file, or
+# all of a small file.
 _TAIL_BYTES = 1 << 16
-#: The kind of failure where an object is replaced while it is read.
+#: The kind of failure if an object is replaced while it is read.
 CHANGED = "Changed"
 
-# What a program that reads from the beginning to the end asks for at once.
+# The size of a request when a file is read from beginning to end.
 _STREAM_BYTES = 1 << 22
 
 _Answer = TypeVar("_Answer")
 
 
 def open_ranges(uri: str) -> BinaryIO:
-    """Open a file or object for whoever knows which parts of it to read.
+    """Open a file or object for reading selected parts.
 
     Raises:
         OSError: a local file cannot be read.
-        InputError: an object cannot be read; so does each method of what is returned.
+        InputError: an object cannot be read. The methods of the result raise it, too.
     """
     return Path(uri).open("rb") if is_local(uri) else cast(BinaryIO, ObjectFile(uri))
 
 
 def open_stream(uri: str) -> BinaryIO:
-    """Open a file or object for whoever reads it from its beginning to its end.
+    """Open a file or object for reading from beginning to end.
 
     Raises:
         OSError: a local file cannot be read.
-        InputError: an object cannot be read; so does each method of what is returned.
+        InputError: an object cannot be read. The methods of the result raise it, too.
     """
     if is_local(uri):
         return Path(uri).open("rb")
@@ -49,13 +50,13 @@ def open_stream(uri: str) -> BinaryIO:
 
 
 class ObjectFile(io.RawIOBase):
-    """An object of S3 as a file; each part is asked for again while its failure may pass.
+    """An object in S3 as a file; requests for its parts are retried after transient failures.
 
     Args:
-        uri: of the object.
+        uri: the URI of the object.
 
     Raises:
-        InputError: it cannot be read, here and in each method that reads.
+        InputError: the object cannot be read; raised here and by each method that reads.
     """
 
     def __init__(self, uri: str) -> None:
@@ -104,12 +105,12 @@ class ObjectFile(io.RawIOBase):
 
 
 def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
-    """One attempt to get the last bytes of an object, its size and its ETag."""
+    """Make one attempt to get the last bytes of an object, its size and its ETag."""
     try:
         answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes=-{_TAIL_BYTES}")
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidRange":
-            return b"", 0, ""  # as S3 has it of an object without a byte; others send all of it
+            return b"", 0, ""  # S3's answer for an empty object; other stores send it
         raise
     with answer["Body"] as stream:
         if not answer["ContentLength"] and "ContentRange" not in answer:
@@ -123,7 +124,7 @@ def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
 def _send_part(
     start: int, stop: int, size: int, etag: str, bucket: str, key: str, client: Any
 ) -> bytes:
-    """One attempt to get some bytes of an object that is still of that size and ETag."""
+    """Make one attempt to get some bytes of an object, if its size and ETag are unchanged."""
     answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}")
     with answer["Body"] as stream:
         first, last, now = _given(answer)
@@ -135,7 +136,7 @@ def _send_part(
 
 
 def _given(answer: dict[str, Any]) -> tuple[int, int, int]:
-    """The first and the last byte of an answer, and how many the object has."""
+    """Return the first and the last byte of an answer, and the size of the object."""
     given = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.get("ContentRange", ""))
     if not given:
         raise FetchError("Unsupported", "the store does not send a part of an object")

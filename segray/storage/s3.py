@@ -1,4 +1,4 @@
-"""S3 as botocore speaks it: a process's clients, and pages of listings, parsed quickly.
+"""S3 through botocore: the clients of a process, and a fast parser of listings.
 
 Endpoint, region and credentials come from the standard AWS environment.
 """
@@ -15,21 +15,21 @@ from xml.etree import ElementTree
 
 from segray.storage.access import S3Access
 
-#: Settings of a client: S3's newer checksums, which many another store refuses, go with no request
-#: that does without them.
+#: Client settings: S3's newer checksums, which many other stores refuse, are sent only with
+#: requests that require them.
 CHECKSUMS = {
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
 
-# Of S3, of Outposts and of Object Lambda, as botocore takes them.
+# ARNs of access points of S3, of Outposts and of Object Lambda, in botocore's forms.
 _ACCESS_POINT = re.compile(
     r"arn:aws[\w-]*:s3[\w-]*:[\w-]*:\d{12}:(outpost[/:][\w-]+[/:])?accesspoint[/:][\w.-]+(?=/|$)"
 )
 
-# Requests that one client may have under way at once.
+# The number of concurrent requests of one client.
 _CONNECTIONS = 32
-# By their settings, with the time at which they were made.
+# The clients by their settings, each with the time of its creation.
 _CLIENTS: dict[tuple[float, float], tuple[Any, float]] = {}
 _CLIENTS_LOCK = threading.Lock()
 
@@ -39,8 +39,8 @@ class KeyPage:
     """One answer of ListObjectsV2.
 
     Attributes:
-        objects: key, size in bytes, and ETag without its quotes, in the order of UTF-8.
-        prefixes: what a delimiter has rolled up.
+        objects: key, size in bytes, and ETag without quotes, in the order of UTF-8.
+        prefixes: the common prefixes that a delimiter gives.
     """
 
     objects: list[tuple[str, int, str]]
@@ -48,11 +48,11 @@ class KeyPage:
 
 
 def s3_client(connect_seconds: float, read_seconds: float) -> Any:
-    """This process's client with these settings; thread-safe. It tries a request once.
+    """Return this process's client with these settings. It is thread-safe and does not retry.
 
     Args:
-        connect_seconds: limit of the time until a connection stands.
-        read_seconds: limit of the time without a byte.
+        connect_seconds: the timeout of connecting.
+        read_seconds: the timeout of waiting for a byte.
     """
     settings = (connect_seconds, read_seconds)
     with _CLIENTS_LOCK:
@@ -62,10 +62,10 @@ def s3_client(connect_seconds: float, read_seconds: float) -> Any:
 
 
 def forget_client(age: float = 0.0) -> None:
-    """Let the next request look for endpoint, region and credentials anew.
+    """Make the next request look up endpoint, region and credentials again.
 
     Args:
-        age: in seconds; younger clients stay.
+        age: in seconds; younger clients are kept.
     """
     with _CLIENTS_LOCK:
         for settings, (_, made) in list(_CLIENTS.items()):
@@ -102,8 +102,8 @@ def _make_client(connect_seconds: float, read_seconds: float) -> Any:
     events = client.meta.events
     events.register("provide-client-params.s3", complete)
     events.register("before-parse.s3.ListObjectsV2", _parse_listing)
-    # A page is parsed once: botocore's own handler, which comes first wherever another one is
-    # registered, parses the whole of it in search of an error. `_parse_listing` finds that too.
+    # Parse each page once. botocore's own handler, which comes first, would parse the whole page in
+    # search of an error, which `_parse_listing` finds as well.
     parses_all = getattr(botocore.handlers, "_handle_200_error", None)
     if parses_all:
 
@@ -117,7 +117,7 @@ def _make_client(connect_seconds: float, read_seconds: float) -> Any:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of ``s3://bucket/key``; the bucket may be the ARN of an access point."""
+    """Split ``s3://bucket/key`` in two; the bucket may be the ARN of an access point."""
     place = uri.removeprefix("s3://")
     point = _ACCESS_POINT.match(place)
     if point:
@@ -127,14 +127,14 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def is_access_point(bucket: str) -> bool:
-    """Whether what stands in a bucket's place is the ARN of an access point."""
+    """Return True if a bucket is given as the ARN of an access point."""
     return bool(_ACCESS_POINT.fullmatch(bucket))
 
 
 def _parse_listing(
     response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
 ) -> None:
-    """Parse a page in an eighth of the time that botocore's own parser takes (it parses dates)."""
+    """Parse a page in an eighth of the time of botocore's parser, which parses dates."""
     from botocore.parsers import ResponseParserError
 
     if response_dict["status_code"] != 200:
@@ -145,7 +145,7 @@ def _parse_listing(
         # botocore would take an empty answer for an empty listing.
         raise ResponseParserError(f"no listing: {error}") from error
     if not root.tag.endswith("ListBucketResult"):
-        # An error, though the status says that all is well: botocore tries again after a 500.
+        # An error with the status of success. As a 500, botocore reports it as an error.
         response_dict["status_code"] = 500
         return
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
@@ -169,12 +169,12 @@ def _parse_listing(
 
 
 def _decode(key: str) -> str:
-    """Undo the URL encoding of a listing; most keys have none to undo, or their folder alone."""
+    """Undo the URL encoding of a key. Most keys have nothing to undo, or only in their folder."""
     if "%" not in key and "+" not in key:
         return key
     folder, slash, name = key.rpartition("/")
     return _decode_folder(folder) + slash + unquote_plus(name)
 
 
-# The keys of a folder come one after the other.
+# The keys of a folder follow each other, so a small cache is enough.
 _decode_folder = functools.lru_cache(64)(unquote_plus)

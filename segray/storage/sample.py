@@ -1,4 +1,4 @@
-"""The sample data set on disk: images and masks to learn from, and images to segment."""
+"""The sample data set on disk: images with masks for training, and images to segment."""
 
 import io
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from segray.pixels.sample import draw_sample
 from segray.storage.files import write_bytes
 from segray.storage.uri import absolute_uri, exists, join_uri
 
-#: Where the jobs keep it that are given no data.
+#: The folder of the sample data set, for jobs that are given no data.
 SAMPLE_FOLDER = "output/sample"
 
 LABELLED = 200
@@ -24,7 +24,7 @@ _README = (
 
 
 def write_sample(folder: str, tell: Callable[[str], None]) -> None:
-    """Draw the sample data set, unless the folder already holds all of it.
+    """Draw the sample data set, unless the folder contains all of it.
 
     It has ``images/*.jpg`` with ``masks/*.png``, and ``new/*.jpg`` without masks.
 
@@ -44,7 +44,7 @@ def write_sample(folder: str, tell: Callable[[str], None]) -> None:
             write_bytes(join_uri(folder, "masks", f"{name}.png"), _encode(trimap, "PNG"))
         else:
             write_bytes(join_uri(folder, "new", f"{name}.jpg"), _encode(image, "JPEG"))
-    # Written last, so that an interrupted drawing begins anew.
+    # Written last, so that drawing starts over after an interruption.
     write_bytes(join_uri(folder, _DONE), _README.encode())
 
 

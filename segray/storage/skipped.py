@@ -1,4 +1,4 @@
-"""Skipped files: what a run leaves out and why, as a list to read and as a limit to keep."""
+"""Skipped files: a list of the files that a run leaves out, and a limit on their share."""
 
 import json
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from segray.storage.files import write_bytes
 class Skipped:
     """A file, or a pair of files, that is not used.
 
-    At least one of the two is there.
+    At least one of image and mask is given.
 
     Attributes:
-        image: the image's URI, or None where a mask has no partner.
-        mask: the mask's URI, or None where an image has no partner.
-        reason: why, for a person, on one line.
+        image: the URI of the image, or None for a mask without a partner.
+        mask: the URI of the mask, or None for an image without a partner.
+        reason: the reason for a person, on one line.
     """
 
     image: str | None
@@ -28,11 +28,10 @@ class Skipped:
 def write_skipped(uri: str, skipped: Sequence[Skipped]) -> None:
     """Write the list as JSON lines with ``image``, ``mask`` and ``reason``.
 
-    The same files and reasons give the same bytes, in whatever order they come; none give an
-    empty file.
+    The same files and reasons give the same bytes in any order. An empty list gives an empty file.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the list cannot be written.
     """
     lines = [json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in _in_order(skipped)]
     write_bytes(uri, "".join(lines).encode())
@@ -41,16 +40,16 @@ def write_skipped(uri: str, skipped: Sequence[Skipped]) -> None:
 def check_error_rate(
     skipped: Sequence[Skipped], total: int, limit: float, skipped_uri: str
 ) -> None:
-    """Refuse to go on where too much is left out.
+    """Raise an error if too many files are left out.
 
     Args:
-        skipped: what is left out.
-        total: of how many pairs, all in `skipped` among them, files without a partner too.
-        limit: --max-error-rate, the largest share that is accepted, 0 to 1.
-        skipped_uri: where `write_skipped` wrote the list.
+        skipped: the files that are left out.
+        total: the number of all pairs, including those in `skipped` and files without a partner.
+        limit: --max-error-rate, the largest accepted share, 0 to 1.
+        skipped_uri: the URI of the list that `write_skipped` wrote.
 
     Raises:
-        InputError: the share is over the limit.
+        InputError: the share is above the limit.
     """
     if not skipped or len(skipped) / total <= limit:
         return
@@ -58,7 +57,7 @@ def check_error_rate(
     names = [name for name in (first.image, first.mask) if name]
     named = any(name in first.reason for name in names)
     reason = first.reason if named else f"{names[0]}: {first.reason}"
-    # One flag may be behind them all, such as --classes.
+    # A single flag, such as --classes, may be the reason for all of them.
     way_out = "repair them or correct the flags"
     if len(skipped) < total:
         way_out += ", or raise --max-error-rate"

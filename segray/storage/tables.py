@@ -1,4 +1,4 @@
-"""Tables: the Parquet files of a segmentation, their columns, and how they are written whole."""
+"""Tables: the Parquet files of a segmentation, their columns, and writing them atomically."""
 
 import contextlib
 import glob
@@ -31,7 +31,7 @@ ERRORS_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
         ("uri", pa.string()),
-        ("stage", pa.string()),  # fetch or decode
+        ("stage", pa.string()),  # fetch, decode or predict
         ("error", pa.string()),  # a kind to group by
         ("message", pa.string()),  # the reason, for a person
     ]
@@ -39,17 +39,17 @@ ERRORS_SCHEMA = pa.schema(
 
 GALLERY_SCHEMA = pa.schema([("id", pa.int64()), ("image", pa.binary())])  # a JPEG file
 
-# PNG and JPEG files.
+# Columns that hold PNG and JPEG files.
 _FILES = ("mask.bytes", "image")
 
-# Hugging Face's name for a column whose bytes are an image file.
+# Hugging Face's type of a column whose bytes are an image file.
 _HUGGINGFACE_IMAGE = {"_type": "Image"}
 
 
 def results_schema(labels: Labels) -> pa.Schema:
-    """The columns of ``results/*.parquet`` for these classes.
+    """Return the columns of ``results/*.parquet`` for the given classes.
 
-    The schema carries the features key of Hugging Face `datasets`, which then shows the mask as
+    The schema carries the features key of Hugging Face `datasets`, which then displays the mask as
     an image: https://huggingface.co/docs/datasets/about_arrow.
     """
     fields = [
@@ -76,13 +76,13 @@ def results_schema(labels: Labels) -> pa.Schema:
 
 
 def write_table(uri: str, table: pa.Table) -> None:
-    """Write a Parquet file; a reader sees all of it or nothing.
+    """Write a Parquet file atomically: readers see all of it or nothing.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     buffer = io.BytesIO()
-    # They are compressed already: to do it again, or to look for equal ones, is for nothing.
+    # Image files are compressed already, so neither compression nor a dictionary would help.
     columns = _leaves(table.schema)
     pq.write_table(
         table,
@@ -95,7 +95,7 @@ def write_table(uri: str, table: pa.Table) -> None:
 
 
 def _leaves(schema: pa.Schema) -> list[str]:
-    """The columns as Parquet names them: those of a struct one by one."""
+    """Return the columns by their Parquet names, which list the fields of a struct."""
     return [
         f"{field.name}.{inner.name}" if inner else field.name
         for field in schema
@@ -104,15 +104,15 @@ def _leaves(schema: pa.Schema) -> list[str]:
 
 
 def table_uris(folder: str) -> list[str]:
-    """The Parquet files right in a folder, sorted; none where there is no such folder."""
+    """Return the sorted URIs of the Parquet files directly in a folder; empty if there is none."""
     return [join_uri(folder, n) for n in child_names(folder) if n.endswith(".parquet")]
 
 
 def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Some columns of every Parquet file right in a folder, a table for each file.
+    """Read columns of every Parquet file directly in a folder, as one table per file.
 
     Raises:
-        InputError: a file cannot be read or is no Parquet file.
+        InputError: a file cannot be read or is not a Parquet file.
     """
     for uri in table_uris(folder):
         yield read_table(uri, columns)
@@ -120,27 +120,27 @@ def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
 
 @contextlib.contextmanager
 def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
-    """A Parquet file to be read from its beginning to its end, in batches.
+    """Open a Parquet file to read it in batches from beginning to end.
 
     Raises:
-        InputError: it cannot be read or is no Parquet file.
+        InputError: the file cannot be read or is not a Parquet file.
     """
     with explain_errors(uri), open_ranges(uri) as file:
-        # Not buffered ahead: what was read of the file would stay in memory until its end.
+        # Without pre-buffering, which would keep everything in memory until the file is closed.
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         _check_types(uri, parquet.schema_arrow)
         yield parquet
 
 
 def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Content:
-    """What a function reads of a Parquet file; only what it asks for is fetched from a store.
+    """Apply a function to a Parquet file; only the parts that it reads are fetched from a store.
 
     Args:
-        uri: of the file.
-        read: may be called twice.
+        uri: the URI of the file.
+        read: the function; it may be called twice.
 
     Raises:
-        InputError: it cannot be read or is no Parquet file.
+        InputError: the file cannot be read or is not a Parquet file.
     """
     try:
         with explain_errors(uri), open_ranges(uri) as file:
@@ -150,7 +150,7 @@ def read_parquet(uri: str, read: Callable[[pq.ParquetFile], _Content]) -> _Conte
         failed = isinstance(cause, FetchError) and cause.kind != CHANGED
         if is_local(uri) or not cause or failed:
             raise
-    # Before an object counts for damaged: once more, whole, and compared with its ETag.
+    # Before an object is considered damaged, read it once more, whole, and verify its ETag.
     content = read_bytes(uri)
     with explain_errors(uri):
         return read(_parquet(uri, io.BytesIO(content)))
@@ -163,12 +163,12 @@ def _parquet(uri: str, file: BinaryIO) -> pq.ParquetFile:
 
 
 def _check_types(place: str, schema: pa.Schema) -> None:
-    """Refuse a file with values that Python code of some library makes up as they are read.
+    """Refuse a file with values that a library's Python code constructs as they are read.
 
-    Where Ray Data is imported, a column of its pickled objects runs whatever its writer wanted.
+    If Ray Data is imported, a column of its pickled objects would run any code of its writer.
 
     Raises:
-        InputError: it names the place, the column and its type.
+        InputError: there is such a column; the message has the location, the column and its type.
     """
     for field in schema:
         kinds = [field.type]
@@ -186,10 +186,10 @@ def _check_types(place: str, schema: pa.Schema) -> None:
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Some columns of a Parquet file, or all of them; others are not fetched.
+    """Read some columns of a Parquet file, or all of them. Other columns are not fetched.
 
     Raises:
-        InputError: it cannot be read, is no Parquet file, or lacks a column.
+        InputError: the file cannot be read, is not a Parquet file, or lacks a column.
     """
     return read_parquet(uri, lambda file: _read(uri, file, columns))
 
@@ -202,14 +202,14 @@ def _read(uri: str, file: pq.ParquetFile, columns: list[str] | None) -> pa.Table
 
 
 def check_text(place: str, column: str, kind: pa.DataType) -> None:
-    """Refuse a column whose values are no texts.
+    """Refuse a column whose values are not text.
 
     Raises:
-        InputError: it names the place, the column and its type.
+        InputError: the message has the location, the column and its type.
     """
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    # A column without a single value has the type null.
+    # A column without any value has the type null.
     tests = (
         pa.types.is_string,
         pa.types.is_large_string,
@@ -221,18 +221,19 @@ def check_text(place: str, column: str, kind: pa.DataType) -> None:
 
 
 class PartWriter:
-    """Rows that go into files of one name, ``NAME-ATTEMPT-0000.parquet`` and on.
+    """Writes rows into files with a common name, ``NAME-ATTEMPT-0000.parquet`` and so on.
 
-    Two attempts at the same rows never write the same file: one that was taken for dead, and is
-    not, must not replace what the other has finished. Doubled rows can be told, lost ones not.
+    Two attempts at the same rows never write the same file: an attempt that was presumed dead, but
+    is not, must not replace the finished files of another. Duplicate rows can be detected, lost
+    ones cannot.
 
     Args:
         folder: the URI of the folder.
-        name: what the rows are; other attempts at them use the same one.
-        schema: of the rows.
+        name: identifies the rows; other attempts at them use the same name.
+        schema: the schema of the rows.
 
     Attributes:
-        rows: what the next file is going to hold.
+        rows: the rows of the next file.
     """
 
     def __init__(self, folder: str, name: str, schema: pa.Schema) -> None:
@@ -242,7 +243,7 @@ class PartWriter:
         self.rows: list[dict[str, Any]] = []
 
     def found_ids(self) -> set[int]:
-        """The ids in the files of earlier attempts.
+        """Return the ids in the files of earlier attempts.
 
         Raises:
             InputError: a file cannot be read.
@@ -253,10 +254,10 @@ class PartWriter:
         return ids
 
     def flush(self) -> None:
-        """Write the rows, if there are any, as a file.
+        """Write the rows, if there are any, to a file.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         if self.rows:
             uri = f"{self._stem}-{self._attempt}-{self._files:04}.parquet"
@@ -266,7 +267,7 @@ class PartWriter:
 
 
 def _uris_that_begin(stem: str) -> list[str]:
-    """The Parquet files whose URIs begin so; a folder of many others is not gone through in S3."""
+    """Return the Parquet files whose URIs begin with a stem, by a prefix listing in S3."""
     if is_local(stem):
         folder, _, name = stem.rpartition("/")
         return [str(path) for path in Path(folder).glob(f"{glob.escape(name)}*.parquet")]

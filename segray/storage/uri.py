@@ -1,4 +1,4 @@
-"""URIs: one way to name what is on a local disk and what is in S3.
+"""URIs: one kind of name for files on a local disk and objects in S3.
 
 A URI is a local path or ``s3://bucket/key``. Endpoint, region and credentials of S3 come from the
 standard AWS environment and nowhere else.
@@ -20,14 +20,14 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 
 def absolute_uri(uri: str) -> str:
-    """Bring a URI to the form that means the same in every process and on every node.
+    """Convert a URI to the form that means the same in every process and on every node.
 
     Raises:
-        InputError: the scheme is neither a local path's nor S3's, or the URI holds credentials.
+        InputError: the scheme is neither local nor S3, or the URI contains credentials.
     """
     scheme = _SCHEME.match(uri)
     if not scheme:
-        # Not only absolute but one spelling for each path: the ids of images hang on it.
+        # Not only absolute but normalised, because the ids of images depend on the spelling.
         return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
     if scheme[1] == "file":
         return os.path.abspath(uri[len("file://") :])  # noqa: PTH100
@@ -50,7 +50,7 @@ def absolute_uri(uri: str) -> str:
 
 
 def is_local(uri: str) -> bool:
-    """Whether the URI is a path on this machine's file systems."""
+    """Return True if the URI is a path on this machine's file systems."""
     return not _SCHEME.match(uri)
 
 
@@ -60,9 +60,9 @@ def join_uri(uri: str, *parts: str) -> str:
 
 
 def file_system(uri: str) -> fsspec.AbstractFileSystem:
-    """The file system that a URI lives on.
+    """Return the file system of a URI.
 
-    Listings are not cached: other processes write while this one reads.
+    Listings are not cached, because other processes write while this one reads.
     """
     if is_local(uri):
         return fsspec.filesystem("file")
@@ -79,7 +79,7 @@ def file_system(uri: str) -> fsspec.AbstractFileSystem:
 
 @contextlib.contextmanager
 def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
-    """Turn what a file system raises into an `InputError` that names the URI and the way out."""
+    """Convert errors of a file system to an `InputError` that has the URI and a way out."""
     try:
         yield
     except _store_errors() as error:
@@ -87,12 +87,12 @@ def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
 
 
 def describe_error(uri: str, error: BaseException) -> str:
-    """What went wrong with a URI and what to do about it, on one line and without secrets."""
+    """Describe an error with a URI and a way out of it, on one line and without secrets."""
     kind = type(error).__name__
     if kind == "ClientError":
         kind = getattr(error, "response", {}).get("Error", {}).get("Code", kind)
     if kind == "ValueError" and "Invalid endpoint" in str(error):
-        # Not repeated: it may hold a password.
+        # The endpoint is not repeated, because it may contain a password.
         return "the endpoint in AWS_ENDPOINT_URL is no URL: give it as https://host:port"
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return (
@@ -115,12 +115,12 @@ def describe_error(uri: str, error: BaseException) -> str:
         return refusal
     if isinstance(error, PermissionError):
         return "this user may not do that: check the permissions"
-    # A URL in an error may hold the password of an endpoint or of a proxy.
+    # A URL in an error may contain the password of an endpoint or of a proxy.
     return re.sub(r"//[^/@\s]*@", "//", " ".join(f"{kind}: {error}".split()))[:300]
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
-    # Arrow's errors on a damaged file and botocore's on a bad endpoint are ValueErrors.
+    # Arrow's errors for damaged files and botocore's for bad endpoints are ValueErrors.
     try:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
@@ -130,7 +130,7 @@ def _store_errors() -> tuple[type[Exception], ...]:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file, an object, a folder or a key prefix is there.
+    """Return True if a file, an object, a folder or a key prefix exists.
 
     Raises:
         InputError: the store cannot be asked.
@@ -139,8 +139,8 @@ def exists(uri: str) -> bool:
         bucket, key = split_uri(uri)
         if is_local(uri) or key:
             return bool(file_system(uri).exists(uri))
-        # Asked for a bucket alone, s3fs takes every failure to answer for a no. A HEAD cannot say
-        # that the requester pays.
+        # For a bucket alone, s3fs takes every failure for a no. (And HEAD cannot say that the
+        # requester pays.)
         try:
             file_system(uri).call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Values: how far those of images of more than 8 bits a channel reach, found out over a sample."""
+"""Values: the range of pixel values of images of more than 8 bits per channel, from a sample."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,33 +11,33 @@ from segray.storage.failures import FetchError
 from segray.storage.objects import fetch
 from segray.storage.parallel import map_ahead
 
-# Formats of 8 bits, by the suffixes that they usually have: their files are not fetched.
+# The usual suffixes of formats with 8 bits per channel, whose files are not fetched.
 _NARROW = (".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 _READERS = 8
 
-# Of so many images the values are looked at; of the first few alone where these have 8 bits and
-# the model, too, has learned from such.
+# The number of images that are checked; only the first few if these, and those that the model was
+# trained on, have 8 bits.
 _SAMPLE, _FEW = 64, 8
-# What a store that hardly answers may cost, in seconds.
+# The time limit in seconds for a store that hardly answers.
 _PATIENCE = 20.0
-# A share of the range; images all of whose values are below it come out nearly black.
+# A share of the range; images with all values below it appear nearly black.
 _DARK = 1 / 8
 
 
 def may_be_wide(uri: str) -> bool:
-    """Whether a file may have more than 8 bits a channel, by its name."""
+    """Return True if a file, by its name, may have more than 8 bits per channel."""
     return PurePosixPath(uri).suffix.lower() not in _NARROW
 
 
 def read_reaches(uris: Sequence[str], patience: float = 3600.0) -> list[int]:
-    """How far the values of each image of more than 8 bits a channel reach (`read_reach`).
+    """Read the greatest value of each image of more than 8 bits per channel (`read_reach`).
 
-    Other images are left out, and so are those that cannot be read.
+    Other images are left out, as are those that cannot be read.
 
     Args:
-        uris: of the images.
-        patience: seconds after which no further request is made.
+        uris: the URIs of the images.
+        patience: the seconds after which no more requests are sent.
     """
     stopped = Event()
     timer = Timer(patience, stopped.set)
@@ -55,11 +55,11 @@ def _read_reach(uri: str, stopped: Event) -> int | None:
     try:
         return None if stopped.is_set() else read_reach(fetch(uri, stopped=stopped))
     except (DecodeError, FetchError):
-        return None  # what is wrong with it is told where it is used
+        return None  # reported where the image is used
 
 
 def spread(uris: Sequence[str], most: int) -> Sequence[str]:
-    """At most so many of a list, evenly spread over it."""
+    """Return at most `most` items, evenly spread over a list."""
     count = min(most, len(uris))
     return [uris[i * len(uris) // count] for i in range(count)]
 
@@ -67,12 +67,12 @@ def spread(uris: Sequence[str], most: int) -> Sequence[str]:
 def tell_of_values(
     uris: Sequence[str], value_range: ValueRange | None, tell: Callable[[str], None]
 ) -> None:
-    """Say so where the first images of a set have other values than a run takes them for.
+    """Warn if the first images of a set do not match the range of values that a run assumes.
 
     Args:
-        uris: of the images, in their order.
-        value_range: as `segray.pixels.decoding.read_picture` has it.
-        tell: is called with a line for the user's terminal, or not at all.
+        uris: the URIs of the images, in order.
+        value_range: see `segray.pixels.decoding.read_picture`.
+        tell: called with a line for the user's terminal, or not at all.
     """
     uris = [uri for uri in uris if may_be_wide(uri)][:_SAMPLE]
     highest = read_reaches(uris[:_FEW], _PATIENCE)
@@ -84,7 +84,7 @@ def tell_of_values(
         low, high = value_range
     highest += read_reaches(uris[_FEW:], _PATIENCE)
     if value_range is None:
-        # An image with no value over 255 is taken as it is.
+        # Images with no value above 255 are used unchanged.
         highest = [value for value in highest if value > 255]
     better = choose_range(highest)
     if better is None:

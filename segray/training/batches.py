@@ -1,4 +1,4 @@
-"""Batches: which examples make a step, how they are changed, and which of them are whose."""
+"""Batches: the random composition of each training step, and each worker's share of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from segray.training.augmentation import Augmentation
 
 @dataclass(frozen=True)
 class Draw:
-    """One worker's share of a step, as drawn; the examples themselves are not read yet.
+    """One worker's share of a step, as drawn, before its examples are read.
 
     Attributes:
-        indices: int64 [b], which examples.
+        indices: int64 [b], the indices of the examples.
         warps: float32 [b, 8], see `segray.training.augmentation.Augmentation.draw_warps`.
         colours: float32 [b, 3, 4], see `Augmentation.draw_colours`.
     """
@@ -26,7 +26,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's share of a step.
+    """One worker's share of a step, with its examples.
 
     Attributes:
         images: uint8 [b, M, M, 3] RGB.
@@ -42,7 +42,7 @@ class Batch:
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """How many full batches `count` examples give; one at least."""
+    """Return the number of full batches in `count` examples, at least 1."""
     return max(1, count // batch_size)
 
 
@@ -57,24 +57,24 @@ def draw_epoch(
     size: int,
     source_size: int,
 ) -> Iterator[Draw]:
-    """Shuffle the examples anew and deal each global batch out to the workers.
+    """Shuffle the examples of an epoch and deal each global batch out to the workers.
 
-    Every worker draws the same global batches and takes its own share, so that what a step learns
-    from does not depend on how many workers there are, and every worker makes equally many steps.
-    Shares differ by one image at most.
-    A remainder that fills no batch waits for another epoch's order; fewer examples than a batch
-    are repeated to fill it.
+    Every worker draws the same global batches and takes its own share of each. The data of a step
+    therefore do not depend on the number of workers, and all workers take the same number of steps.
+    Shares differ by at most one image.
+    Examples left over after the last full batch are dropped for this epoch; if there are fewer
+    examples than a batch, they are repeated to fill it.
 
     Args:
-        count: how many examples there are in all.
+        count: the number of all examples.
         batch_size: examples in a global batch, at least as many as `workers`.
-        seed: of the run.
-        epoch: of the run, from 1.
-        rank: of this worker, from 0.
-        workers: how many there are.
-        augmentation: how far examples are changed.
-        size: S, the side of the images that the network sees, in pixels.
-        source_size: M, the side of those that they are cut out of, in pixels.
+        seed: the seed of the run.
+        epoch: the epoch, from 1.
+        rank: the rank of this worker, from 0.
+        workers: the number of workers.
+        augmentation: the ranges of the random augmentation.
+        size: S, the input resolution of the network, in pixels.
+        source_size: M, the resolution of the cached training images, in pixels.
     """
     rng = np.random.default_rng([seed, epoch])
     steps = steps_per_epoch(count, batch_size)

@@ -1,8 +1,8 @@
-"""Calibration: a network whose confidence is the share of pixels that it gets right.
+"""Calibration: make the network's confidence match the share of pixels that it gets right.
 
-What training makes small rewards overconfidence, most of all on few images. Temperature scaling
-(https://arxiv.org/abs/1706.04599) divides all logits by one number, fitted on the validation part:
-every mask stays as it is, and the probabilities come true.
+Training losses reward overconfidence, most of all on small training sets. Temperature scaling
+(https://arxiv.org/abs/1706.04599) divides all logits by one number that is fitted on the validation
+set. Masks do not change; the probabilities become calibrated.
 """
 
 import keras
@@ -17,25 +17,27 @@ from segray.training.examples import DecodedExamples, StreamedExamples
 from segray.training.parts import predict_block
 from segray.training.prefetch import Prefetched
 
-# Where the temperature is looked for.
+# The range of the temperature.
 _LEAST, _MOST = 0.25, 4.0
 _HALVINGS = 30
-# Enough for one number; and too few, as pixels of an image are much alike.
+# Enough samples to fit one number. Below _TOO_FEW a fit is not reliable, because the pixels of an
+# image are strongly correlated.
 _IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
 
 
 def calibrate(
     model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
 ) -> float:
-    """Divide a network's logits by the temperature at which their cross-entropy is least.
+    """Divide a network's logits by the temperature that minimises their cross-entropy.
 
     Args:
-        model: of `segray.model.unet.build_unet`; the weights of its last layer are changed.
-        examples: of the validation part; of many images and pixels some are drawn.
-        config: of the run; its seed is that of what is drawn.
+        model: a network of `segray.model.unet.build_unet`; the weights of its last layer are
+            changed.
+        examples: the validation set. A large one is sampled, both its images and their pixels.
+        config: the configuration of the run, whose seed also seeds the sampling.
 
     Returns:
-        The temperature, 0.25 to 4; 1 where fewer than 4,096 pixels are labelled.
+        The temperature, 0.25 to 4; 1 if fewer than 4,096 pixels are labelled.
     """
     logits, truth = _draw_pixels(model, examples, config)
     if len(truth) < _TOO_FEW:
@@ -47,18 +49,18 @@ def calibrate(
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) -> float:
-    """The temperature at which the mean cross-entropy of logits / temperature is least.
+    """Return the temperature that minimises the mean cross-entropy of logits / temperature.
 
     Args:
         logits: float32 [N, C].
-        truth: uint8 [N] of class ids.
+        truth: the ground truth, uint8 [N] of class ids.
 
     Returns:
-        0.25 to 4; 1 where nothing is wrong, and so no confidence too high.
+        0.25 to 4; 1 if every pixel is classified correctly, as no confidence is then too high.
     """
     if (logits.argmax(axis=1) == truth).all():
         return 1.0
-    # The slope by 1 / temperature only rises: the mean is convex in it.
+    # The mean is convex in 1 / temperature, so bisection on its derivative finds the minimum.
     low, high = np.log(1 / _MOST), np.log(1 / _LEAST)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -70,7 +72,7 @@ def fit_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8
 
 
 def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor: float) -> float:
-    """The slope, by a factor, of the mean cross-entropy of logits times that factor."""
+    """Return the derivative of the mean cross-entropy of factor * logits by the factor."""
     powers = np.exp(factor * (logits - logits.max(axis=1, keepdims=True)))
     expected = (powers * logits).sum(axis=1) / powers.sum(axis=1)
     return float((expected - logits[np.arange(len(truth)), truth]).mean(dtype=np.float64))
@@ -79,7 +81,7 @@ def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor
 def _draw_pixels(
     model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Logits float32 [N, C] and class ids uint8 [N] of labelled pixels, equally many an image."""
+    """Sample equally many labelled pixels per image: logits float32 [N, C], class ids uint8 [N]."""
     rng = np.random.default_rng(config.seed)
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
     quota = -(-_PIXELS // len(images))
@@ -88,7 +90,7 @@ def _draw_pixels(
     predict = tf.function(lambda pictures: predict_block(model, pictures, config.use_gpu))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):
-        # Every block is as long as the others: the network is compiled for one length.
+        # All blocks have the same length, so that the network is compiled once.
         predicted = predict(fill_block(pictures, block, 0)).numpy()
         for pixels, mask in zip(predicted, masks, strict=False):
             labelled = np.flatnonzero(mask != IGNORED)

@@ -1,8 +1,8 @@
-"""Checkpoints: all that a training run needs to go on from the end of an epoch.
+"""Checkpoints: the complete state of a training run at the end of an epoch.
 
-A checkpoint is one file, written in one go: it is there and whole, or it is not there. The last two
-are kept, that of the best epoch, and for an epoch that of the best before it: a run that goes on
-from the last but one finds its best, too.
+A checkpoint is one file that is written atomically: it is either complete or absent. The last two
+checkpoints and the best one are kept. The previous best is kept for one more epoch, so that a run
+that resumes from the last checkpoint but one still finds its best.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ _PRECISION = "precision"
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """The progress of a training run.
 
     Attributes:
         history: one record per finished epoch, as in metrics.jsonl.
         best_epoch: the epoch (from 1) with the highest mean IoU; 0 before the first. If its
-            checkpoint was lost, the best of those that were left.
-        best_before: what it was before the last epoch.
+            checkpoint was lost, the best epoch that still has one.
+        best_before: the value of `best_epoch` before the last epoch.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -43,23 +43,23 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """How many epochs are finished."""
+        """The number of finished epochs."""
         return len(self.history)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Take up the record of the epoch that was just finished."""
+        """Append the record of the epoch that just finished."""
         self.history.append(record)
         self.best_before = self.best_epoch
         if not self.best_epoch or self.score(self.epoch) > self.score(self.best_epoch):
             self.best_epoch = self.epoch
 
     def score(self, epoch: int) -> float:
-        """What epochs are compared by."""
-        # Only where no pixel is labelled is there no mean: no other epoch is worse.
+        """Return the score that epochs are ranked by, their mean IoU."""
+        # The mean IoU is undefined only if no pixel is labelled, which holds for all epochs alike.
         return self.history[epoch - 1]["mean_iou"] or 0.0
 
     def is_over(self, epochs: int, patience: int) -> bool:
-        """Whether no epoch is left: all are done, or the best one is `patience` epochs ago."""
+        """Return True if all epochs are done or the best one is `patience` epochs ago."""
         stale = bool(patience) and self.epoch - self.best_epoch >= patience
         return self.epoch >= epochs or stale
 
@@ -68,14 +68,14 @@ class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        uri: of their folder.
+        uri: the URI of their folder.
     """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
 
     def save(self, network: TrainableNetwork, progress: Progress) -> None:
-        """Write a checkpoint of the epoch just finished, and delete those that are not needed.
+        """Write a checkpoint of the epoch just finished, and delete those no longer needed.
 
         Raises:
             InputError: the folder cannot be written.
@@ -89,7 +89,8 @@ class Checkpoints:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_bytes(self._file(progress.epoch), buffer.getvalue())
-        # The run may have to go on from the last but one, and has its best then, too.
+        # A run may have to resume from the last checkpoint but one, and then needs that epoch's
+        # best.
         kept = (progress.epoch, progress.epoch - 1, progress.best_epoch, progress.best_before)
         for epoch in self.epochs():
             if epoch not in kept:
@@ -97,40 +98,40 @@ class Checkpoints:
         remove_partial(self._uri)
 
     def epochs(self) -> list[int]:
-        """The epochs that have a checkpoint, in their order."""
+        """Return the epochs that have a checkpoint, in ascending order."""
         found = (_NAME.fullmatch(name) for name in child_names(self._uri))
         return sorted(int(match[1]) for match in found if match)
 
     def newest(self) -> int:
-        """The last epoch whose checkpoint is whole; 0 if there is none.
+        """Return the last epoch with an intact checkpoint; 0 if there is none.
 
         Raises:
-            InputError: the folder cannot be read: what is there is not to be begun anew.
+            InputError: the folder cannot be read. The run must not start over in that case.
         """
         return self._first_whole(reversed(self.epochs()))
 
     def best(self, progress: Progress) -> int:
-        """The best epoch whose checkpoint is whole; 0 if there is none.
+        """Return the best epoch with an intact checkpoint; 0 if there is none.
 
         Raises:
             InputError: the folder cannot be read.
         """
         epochs = [epoch for epoch in self.epochs() if epoch <= progress.epoch]
-        # Of equal ones the first, as long as it is kept.
+        # Ties go to the first epoch whose checkpoint is still there.
         return self._first_whole(sorted(epochs, key=progress.score, reverse=True))
 
     def load(self, epoch: int, network: TrainableNetwork) -> Progress:
-        """Bring a network to where it was at the end of an epoch.
+        """Restore a network and its optimizers to their state at the end of an epoch.
 
         Raises:
-            InputError: the checkpoint is missing or damaged, of another network, or of one that
-                computed in another precision.
+            InputError: the checkpoint is missing or damaged, or it belongs to another network or to
+                another numeric precision.
         """
         arrays = self._read(epoch)
         variables = [(f"{_MODEL}/{i}", v) for i, v in enumerate(network.model.variables)]
         for i, optimizer in enumerate(network.optimizers):
             variables += [(f"{_OPTIMIZERS}/{i}/{j}", v) for j, v in enumerate(optimizer.variables)]
-        # All of it or nothing: half of another network would be neither.
+        # Check all shapes first, so that the network is never restored in part.
         saved = {name: a.shape for name, a in arrays.items() if name != _PROGRESS}
         if saved != {name: tuple(variable.shape) for name, variable in variables}:
             raise InputError(f"{self._file(epoch)} is not of this network: give another --output")
@@ -146,7 +147,7 @@ class Checkpoints:
         return Progress(**document)
 
     def load_model(self, epoch: int, model: Any) -> None:
-        """Give a network of the same architecture the weights of the end of an epoch.
+        """Load the weights at the end of an epoch into a network of the same architecture.
 
         Raises:
             InputError: the checkpoint is missing or damaged.
@@ -168,11 +169,12 @@ class Checkpoints:
 
     def _parse(self, epoch: int, content: bytes) -> dict[str, npt.NDArray[Any]]:
         try:
-            # Each array of the archive carries a checksum of its own.
+            # Each array in the archive has its own checksum.
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            arrays[_PROGRESS]  # the last one written
-        # A damaged archive raises all that its parts do, up to NotImplementedError.
+            arrays[_PROGRESS]  # the last array written
+        # numpy and zipfile raise many kinds of errors for a damaged archive, even
+        # NotImplementedError.
         except Exception as error:
             raise InputError(f"{self._file(epoch)} is damaged: delete it and run again") from error
         return arrays

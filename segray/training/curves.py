@@ -1,4 +1,4 @@
-"""Curves: the metrics of each epoch as a picture."""
+"""Training curves: the metrics of each epoch as a picture."""
 
 import io
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from matplotlib.ticker import MaxNLocator
 
 from segray.pixels.labels import Labels
 
-_MAX_LINES = 10  # more classes than that cannot be told apart
+_MAX_LINES = 10  # more colours are hard to distinguish
 
 
 def draw_curves(history: Sequence[dict[str, Any]], labels: Labels) -> bytes:
-    """Draw loss and IoU over the epochs.
+    """Draw the loss and the IoU over the epochs.
 
     Args:
-        history: records of metrics.jsonl, one per epoch.
+        history: the records of metrics.jsonl, one per epoch.
         labels: the classes, drawn in the colours of their masks.
 
     Returns:
-        A PNG file's content.
+        The content of a PNG file.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
-    marker = "o" if len(epochs) == 1 else None  # a line through one point shows nothing
+    marker = "o" if len(epochs) == 1 else None  # a line needs two points
     losses.plot(epochs, _column(history, "train_loss"), label="training", marker=marker)
     losses.plot(epochs, _column(history, "loss"), label="validation", marker=marker)
     losses.set(title="cross-entropy", xlabel="epoch", ylim=(0, None))

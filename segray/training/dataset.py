@@ -1,4 +1,4 @@
-"""The data set of a run: written down when the run starts, and compared when it goes on."""
+"""The data set of a run: recorded when the run starts, and verified when it resumes."""
 
 import csv
 import io
@@ -19,18 +19,18 @@ from segray.training.prepare import read_marker
 
 @dataclass(frozen=True)
 class DataSet:
-    """What a run learns from and what it is scored on.
+    """The training set and the validation set of a run.
 
     Attributes:
-        train: the pairs to learn from, decoded.
-        validation: the pairs to score on, decoded.
+        train: the decoded training set.
+        validation: the decoded validation set.
     """
 
     train: Decoded
     validation: Decoded
 
     def with_reading(self, reading: Reading) -> "DataSet":
-        """The same, where it would be decoded alike by another reading."""
+        """Return this data set with another `Reading`, which must decode it to the same arrays."""
         train, validation = (
             replace(part, examples=replace(part.examples, reading=reading))
             for part in (self.train, self.validation)
@@ -39,22 +39,22 @@ class DataSet:
 
     @property
     def fingerprint(self) -> str:
-        """Of the names and the content of all files, and of their parts."""
+        """A digest of the names and the content of all files, and of their splits."""
         return f"{self.train.fingerprint}-{self.validation.fingerprint}"
 
     @property
     def says(self) -> list[Says]:
-        """What each pair says of how the masks of the set were drawn."""
+        """The evidence from each pair on the orientation in which masks were drawn."""
         return self.train.says + self.validation.says
 
     @property
     def turned(self) -> int:
-        """How many masks were turned with their images."""
+        """The number of masks that were rotated with their images."""
         return self.train.turned + self.validation.turned
 
     @property
     def reading(self) -> Reading:
-        """How the files are read."""
+        """The settings with which the files are read."""
         return self.train.examples.reading
 
     @property
@@ -63,10 +63,10 @@ class DataSet:
         return self.train.skipped + self.validation.skipped
 
     def write(self, output: str) -> None:
-        """Write ``pairs.csv``: the pairs in use, as --pairs takes them, with a digest of each.
+        """Write ``pairs.csv``: the pairs in use, in the format of --pairs, with a digest of each.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the file cannot be written.
         """
         buffer = io.StringIO(newline="")
         table = csv.writer(buffer)
@@ -75,21 +75,21 @@ class DataSet:
         write_bytes(join_uri(output, DATASET), buffer.getvalue().encode())
 
     def check(self, output: str, found: Sequence[Pair]) -> None:
-        """Make sure that the run in a folder was started on this data.
+        """Verify that the run in a folder was started with this data.
 
         Args:
             output: the URI of the folder.
-            found: the pairs of that run that are there, those that could not be decoded among
-                them.
+            found: the pairs of that run that still exist, including those that could not be
+                decoded.
 
         Raises:
-            InputError: it was other data; the message says what is different.
+            InputError: the data differ; the message names the differences.
         """
         if read_marker(output)["data_fingerprint"] == self.fingerprint:
             return
         if before := read_dataset(output):
             reasons = {item.image: item.reason for item in self.skipped}
-            # Data may have been moved: a file is named where it is now, or else where it was.
+            # Data may have been moved, so a file is named by its present location if it has one.
             names = {row[3]: row[0] for row in before}
             names |= {pair.key: reasons.get(pair.image, pair.image) for pair in found}
             what = _describe_changes(_digests(before), _digests(self._rows()), names)
@@ -109,7 +109,7 @@ class DataSet:
 def _describe_changes(
     before: dict[str, list[str]], now: dict[str, list[str]], names: dict[str, str]
 ) -> str:
-    """What is different between the digests of two data sets, in words."""
+    """Describe the differences between the digests of two data sets in words."""
     changes = {
         "gone or unreadable": before.keys() - now.keys(),
         "changed": {key for key in before.keys() & now.keys() if before[key] != now[key]},
@@ -123,9 +123,9 @@ def _describe_changes(
 
 
 def _digests(rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """The digests of the pairs by their keys.
+    """Return the digests of the pairs by their keys.
 
-    Not by their URIs: the data may lie elsewhere by now.
+    URIs are no use as keys here, because the data may have been moved.
     """
     digests: dict[str, list[str]] = {}
     for *_, key, digest in rows:

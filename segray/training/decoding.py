@@ -1,4 +1,4 @@
-"""Decoding: pairs of files to arrays at the network's size."""
+"""Decoding: read pairs of files into arrays at the network's resolution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,23 +15,24 @@ from segray.storage.pairs import Pair
 from segray.storage.parallel import map_ahead
 from segray.storage.uri import describe_error
 
-#: Images uint8 [B, S, S, 3] and masks uint8 [B, S, S] of class ids or `IGNORED`.
+#: Images uint8 [B, S, S, 3] RGB, and masks uint8 [B, S, S] of class ids or `IGNORED`.
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
-# Pairs that are fetched at once: a store takes longer to answer than a CPU to decode.
+# Pairs fetched concurrently, because a request to a store takes longer than decoding.
 _FETCHES = 8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of a pair without its pixels: why it cannot be used, or what is in it.
+    """The result of reading one pair, without its pixels.
 
     Attributes:
-        error: why it cannot be used; empty if it can.
-        digest: of the content of both files.
-        class_pixels: how many pixels of each class its mask has, at the size that it is kept in.
-        says: what it says of how the masks of its set were drawn.
-        turned: whether its mask was turned with its image.
+        error: the reason why the pair cannot be used; empty if it can.
+        digest: a digest of the content of both files.
+        class_pixels: the number of pixels of each class in the mask, at the resolution at which it
+            is kept.
+        says: the pair's evidence on the orientation in which the masks of its set were drawn.
+        turned: True if the mask was rotated with its image.
     """
 
     error: str = ""
@@ -50,13 +51,13 @@ def decode_batch(
     """Read and decode pairs.
 
     Args:
-        pairs: the files.
-        labels: says which mask value is which class.
-        image_size: the side of the square that images and masks are scaled to, in pixels.
-        reading: how the files are read.
+        pairs: the pairs of files.
+        labels: the mapping from mask values to classes.
+        image_size: S, the side of the square that images and masks are scaled to, in pixels.
+        reading: the settings with which the files are read.
 
     Returns:
-        The arrays of those that can be used, in their order, and a finding for each pair.
+        The arrays of the usable pairs, in the order of the pairs, and a finding for each pair.
     """
     images, masks, findings = [], [], []
     contents = map_ahead(_fetch, pairs, _FETCHES)
@@ -69,7 +70,7 @@ def decode_batch(
             findings.append(Finding(error=str(error)))
             continue
         except Exception as error:
-            # Whatever a store raises for one object, the other objects are not concerned.
+            # Whatever a store raises for one object concerns that object only.
             findings.append(Finding(error=describe_error(pair.image, error)))
             continue
         mask = Image.fromarray(labelled.class_ids)

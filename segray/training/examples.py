@@ -1,4 +1,4 @@
-"""Examples: pairs of image and mask at the network's size, kept decoded or decoded as they come."""
+"""Examples: pairs of image and mask at the network's resolution, cached or decoded on the fly."""
 
 import contextlib
 import hashlib
@@ -28,31 +28,31 @@ Indices = npt.NDArray[np.int64]
 _PAIRS_PER_TASK = 32
 _NO_FILES = SharedFiles()
 
-# Of streamed examples: the batches that are decoded ahead of the one that is learned from, and
-# their bytes; how many of them this process decodes itself at a time; and the seconds after which
-# it decodes one that it gave away and has not got back.
+# Settings of streamed examples: the number of batches decoded ahead of use, at least and at most,
+# and their size in bytes; the number of batches that this process decodes concurrently; and the
+# timeout in seconds after which it decodes a batch itself that it had submitted to a task.
 _LEAST_AHEAD, _MOST_AHEAD = 4, 64
 _AHEAD_BYTES = 1 << 29
 _DECODING_HERE = 2
 _PATIENCE = 10.0
-# Until a block that others hold has come.
+# Timeout in seconds for blocks that another node holds.
 _SECONDS_TO_GET = 600.0
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Examples that a worker can go through in any order.
+    """Examples that can be read in any order.
 
     Attributes:
         pairs: the files of each example.
-        labels: say which mask value is which class.
-        image_size: S, in pixels.
-        shared: the local files that a process which reads them has to see.
-        blocks: references to decoded `Arrays` in Ray's object store; none where each batch is
-            decoded anew.
+        labels: the mapping from mask values to classes.
+        image_size: S, the side of images and masks, in pixels.
+        shared: local files that must be visible to each process that reads the examples.
+        blocks: references to decoded `Arrays` in Ray's object store; empty if each batch is decoded
+            on the fly.
         positions: int64 [N, 2], the block and the row of each example; empty without blocks.
-        rows: how many examples each block holds.
-        reading: how the files are read.
+        rows: the number of examples in each block.
+        reading: the settings with which the files are read.
     """
 
     pairs: Sequence[Pair]
@@ -68,11 +68,11 @@ class Examples:
         return len(self.pairs)
 
     def holders(self) -> set[str]:
-        """Ray's ids of the nodes that hold blocks."""
+        """Return the Ray ids of the nodes that hold blocks."""
         return {node for found in self._locations().values() for node in found["node_ids"]}
 
     def lost(self) -> "list[ray.ObjectRef[Any]]":
-        """The blocks that no node holds any more; to get one is to have it decoded anew."""
+        """Return the blocks that no node holds any more; `ray.get` has them decoded again."""
         return [block for block, found in self._locations().items() if not found["node_ids"]]
 
     def _locations(self) -> "dict[ray.ObjectRef[Any], dict[str, Any]]":
@@ -83,16 +83,16 @@ class Examples:
         return locations
 
     def open(self, workers: int = 1) -> "DecodedExamples | StreamedExamples":
-        """Make them ready to be read in this process, one of so many workers."""
+        """Open the examples for reading in this process, which is one of `workers` processes."""
         return DecodedExamples(self) if self.blocks else StreamedExamples(self, workers)
 
 
 class DecodedExamples:
-    """Examples in Ray's object store; on the node that holds them nothing is copied.
+    """Examples in Ray's object store, read without a copy on a node that holds them.
 
     Raises:
-        InputError: a block was lost and decoded anew, and other files can be read than before.
-        GetTimeoutError: blocks are lost, and there is no CPU to decode them anew.
+        InputError: a lost block was decoded again, and not the same files could be read as before.
+        GetTimeoutError: blocks are lost, and no CPU is free to decode them again.
     """
 
     def __init__(self, examples: Examples) -> None:
@@ -109,7 +109,7 @@ class DecodedExamples:
         return len(self._positions)
 
     def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
-        """The images and masks of each batch of indices."""
+        """Yield the images and masks of each batch of indices."""
         for indices in batches:
             places = self._positions[indices].tolist()
             images = np.stack([self._blocks[block][0][row] for block, row in places])
@@ -118,14 +118,14 @@ class DecodedExamples:
 
 
 class StreamedExamples:
-    """Examples that are decoded anew each time, some batches ahead of their use.
+    """Examples that are decoded each time they are read, some batches ahead of use.
 
-    They are decoded by tasks on CPUs of the cluster that are free at that moment, and by threads
-    of this process, which have to do where training holds all CPUs.
+    They are decoded by Ray tasks on idle CPUs of the cluster and by threads of this process. The
+    threads suffice where training occupies all CPUs.
 
     Args:
-        examples: without blocks.
-        workers: how many processes share the CPUs that are free.
+        examples: examples without blocks.
+        workers: the number of processes that share the idle CPUs.
     """
 
     def __init__(self, examples: Examples, workers: int) -> None:
@@ -137,10 +137,10 @@ class StreamedExamples:
         return len(self._examples)
 
     def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
-        """The images and masks of each batch of indices.
+        """Yield the images and masks of each batch of indices.
 
         Raises:
-            InputError: a file that could be read before cannot be read any more.
+            InputError: a file that was readable at the start of the run no longer is.
         """
         pairs, example_bytes = self._examples.pairs, 4 * self._examples.image_size**2
         coming: deque[Future[Arrays]] = deque()
@@ -170,7 +170,7 @@ class StreamedExamples:
             return decode_batch(pairs, examples.labels, examples.image_size, examples.reading)
 
     def _decode_elsewhere(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]] | None:
-        """Decode on a CPU that is free; None if there is none, or it is not to be had after all."""
+        """Decode on an idle CPU of the cluster; return None if there is none or the task fails."""
         with self._cpus.one() as found:
             if not found:
                 return None
@@ -178,7 +178,7 @@ class StreamedExamples:
             task = _decode_task.remote(
                 *(pairs, examples.labels, examples.image_size, examples.shared, examples.reading)
             )
-            # Another job may have been faster, the node may be gone, or not see the files.
+            # The CPU may have been taken by another job, or the node be lost or not see the files.
             with contextlib.suppress(RayError):
                 if ray.wait([task], timeout=_PATIENCE)[0]:
                     arrays, findings = ray.get(task)
@@ -189,16 +189,16 @@ class StreamedExamples:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came of decoding the pairs once.
+    """The result of decoding all pairs once.
 
     Attributes:
-        examples: of the pairs that could be decoded, in their order.
-        skipped: the other pairs, and why.
-        digests: of the content of both files of each example.
-        class_pixels: int64 [N, C], how many pixels of each class an example's mask has, at the
-            size that it is kept in.
-        says: what each example says of how the masks of its set were drawn.
-        turned: how many masks were turned with their images.
+        examples: the pairs that could be decoded, in their order.
+        skipped: the other pairs, with the reason.
+        digests: the digest of the content of both files of each example.
+        class_pixels: int64 [N, C], the number of pixels of each class in the mask of each example,
+            at the resolution at which it is kept.
+        says: each example's evidence on the orientation in which the masks of its set were drawn.
+        turned: the number of masks that were rotated with their images.
     """
 
     examples: Examples
@@ -210,7 +210,7 @@ class Decoded:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of names and content of all files decoded, 16 hexadecimal digits."""
+        """A digest of the names and the content of all decoded files, 16 hexadecimal digits."""
         keys = (pair.key for pair in self.examples.pairs)
         named = "".join(key + digest for key, digest in zip(keys, self.digests, strict=True))
         return hashlib.sha256(named.encode()).hexdigest()[:16]
@@ -225,21 +225,21 @@ def decode_pairs(
     shared: SharedFiles = _NO_FILES,
     reading: Reading = DEFAULT_READING,
 ) -> Decoded:
-    """Read and decode pairs, each once, on all of the cluster.
+    """Read and decode each pair once, on the whole cluster.
 
     Args:
-        pairs: what to read.
-        labels: says which mask value is which class.
-        image_size: the side of the square that images and masks are scaled to, in pixels.
-        keep: whether the decoded examples stay in Ray's object store; otherwise the pairs are
-            only checked, and decoded anew when they are used.
-        progress: is called with the number of pairs in each part that is done, and with 0 while
-            none is done for a second.
-        shared: the local files that a process which reads the pairs has to see.
-        reading: how the files are read.
+        pairs: the pairs to read.
+        labels: the mapping from mask values to classes.
+        image_size: S, the side of the square that images and masks are scaled to, in pixels.
+        keep: True to cache the decoded examples in Ray's object store. Otherwise the pairs are only
+            checked here, and decoded again whenever they are read.
+        progress: called with the number of pairs in each chunk that is done, and with 0 once a
+            second while none is.
+        shared: local files that must be visible to each process that reads the pairs.
+        reading: the settings with which the files are read.
 
     Raises:
-        InputError: a node does not see them.
+        InputError: the files are not visible on a node.
     """
     chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
     results = _decode_chunks(chunks, (labels, image_size, shared, reading), keep, progress)
@@ -279,13 +279,13 @@ def _decode_chunks(
     keep: bool,
     progress: Callable[[int], None],
 ) -> "list[tuple[ray.ObjectRef[Any] | None, list[Finding]]]":
-    """For each chunk the reference to its arrays, and the findings; no pixel comes here."""
+    """Return a reference to each chunk's arrays, and its findings, without fetching pixels."""
     results: dict[int, tuple[ray.ObjectRef[Any] | None, list[Finding]]] = {}
     running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
     left = deque(enumerate(chunks))
     while left or running:
-        # As many as keep all CPUs busy, also those of nodes that join later; and as many again,
-        # for which a cluster that grows starts nodes.
+        # Enough tasks to keep all CPUs busy, including those of nodes that join later, and as many
+        # again, which make an autoscaling cluster start nodes.
         most = max(4, 2 * int(ray.cluster_resources().get("CPU", 0)))
         while left and len(running) < most:
             number, chunk = left.popleft()
@@ -307,7 +307,7 @@ def _decode_chunks(
     return [results[number] for number in range(len(chunks))]
 
 
-# Again and again: each node that is lost takes some along.
+# No limit on retries: each lost node takes some blocks with it.
 @ray.remote(max_retries=-1)
 def _decode_task(
     pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading

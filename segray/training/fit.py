@@ -1,4 +1,4 @@
-"""Fitting: the training loop in processes of Ray Train, or in this one."""
+"""Fitting: run the training loop in processes of Ray Train, or in this process."""
 
 import contextlib
 import math
@@ -39,15 +39,15 @@ _PEER_ERRORS = ("AbortedError", "CancelledError", "DeadlineExceededError", "Unav
 def fit(
     assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
 ) -> None:
-    """Train from where the run's folder stands to the bundle of its best epoch.
+    """Train from the last checkpoint in the run's folder to the bundle of the best epoch.
 
     Args:
-        assignment: of each worker.
-        tell: is called with lines for the user's terminal.
-        track: is called after each epoch with the records of all epochs so far.
+        assignment: the assignment of each worker.
+        tell: called with lines for the user's terminal.
+        track: called after each epoch with the records of all epochs so far.
 
     Raises:
-        InputError: the run cannot go on.
+        InputError: the run cannot continue.
     """
     config = assignment.config
     if not config.most_workers:
@@ -59,7 +59,7 @@ def fit(
         while True:
             before = max(checkpoints.epochs(), default=0)
             _restore_examples(assignment, tell)
-            if not grows:  # those that grow keep the size for which there is room
+            if not grows:  # a growing group keeps the size of its workers
                 resources, threads = worker_resources(config, tell)
             workers = count_workers(config, resources)
             tell(
@@ -72,13 +72,13 @@ def fit(
                 grows = _fit_once(assignment, group, messages, tell)
             except ray.train.TrainingFailedError as error:
                 if _had_no_room(error):
-                    continue  # it is looked for anew
+                    continue  # look for room again
                 problem = _find_problem(error, messages)
                 stands = max(checkpoints.epochs(), default=0) == before
                 losses = losses + 1 if stands else 1
                 if messages.has_ended() or losses > config.max_restarts:
                     raise InputError(problem) from error
-                if not messages.problem():  # which is told when the next workers begin
+                if not messages.problem():  # it is printed when the next workers start
                     tell(f"{problem}: all go on from the last finished epoch")
                 continue
             if has_bundle(join_uri(assignment.output, "model")):
@@ -88,19 +88,21 @@ def fit(
             if not grows:
                 raise InputError("the workers ended without a model: run again")
             tell("there is room for more workers: all go on from here with them")
-            # What looked like room may be another job's when it is taken: not after each epoch.
+            # The room may belong to another job by the time it is claimed, so do not restart every
+            # epoch.
             may_grow_at = time.monotonic() + _SECONDS_BETWEEN_GROWTHS
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The workers of a stretch of a run.
+    """A group of workers, which lasts until the next restart.
 
     Attributes:
-        workers: how many they are.
-        resources: what each of them asks Ray for.
-        threads: that each of them computes with.
-        may_grow_at: from when on, by the monotonic clock, more of them are looked for.
+        workers: the number of workers.
+        resources: the Ray resources that each worker requests.
+        threads: the number of compute threads of each worker.
+        may_grow_at: the time, by the monotonic clock, before which the group does not look for more
+            workers.
     """
 
     workers: int
@@ -110,12 +112,12 @@ class _Group:
 
 
 def _restore_examples(assignment: Assignment, tell: Callable[[str], None]) -> None:
-    """Have decoded examples decoded anew that were lost with a node, while CPUs are free for it.
+    """Have Ray decode those examples again that were lost with a node, while CPUs are free for it.
 
-    The workers hold them, and would wait for the examples in vain.
+    Later the workers occupy the CPUs, and would wait for the examples in vain.
 
     Raises:
-        InputError: a node that decodes does not see the files.
+        InputError: the files are not visible on a node that decodes.
     """
     lost = assignment.train.lost() + assignment.validation.lost()
     with telling_waits("decoding", {"CPU": 1.0}, lambda: bool(lost), tell):
@@ -130,10 +132,10 @@ def _restore_examples(assignment: Assignment, tell: Callable[[str], None]) -> No
 def _fit_once(
     assignment: Assignment, group: _Group, messages: Messages, tell: Callable[[str], None]
 ) -> bool:
-    """Train with so many workers, until they end; whether they were told that more can go on.
+    """Train with a group of workers until they end; return True if they were told that more fit.
 
     Raises:
-        TrainingFailedError: one of them has failed or is lost, or there is no room for them.
+        TrainingFailedError: a worker failed or was lost, or there is no room for the group.
     """
     config = assignment.config
     messages.reset()
@@ -146,7 +148,8 @@ def _fit_once(
         if time.monotonic() < group.may_grow_at:
             return
         with contextlib.suppress(RayError):
-            # Not before: the places would be those of the workers that are about to begin.
+            # Not earlier: the requests would take the places of the workers that are about to
+            # start.
             if count_places is None and messages.has_begun():
                 count_places = places.enter_context(asking_for(group.resources, more))
             if count_places and may_grow != bool(count_places()):
@@ -168,13 +171,13 @@ def _fit_once(
         try:
             _make_trainer(config, group, assignment.output, settings).fit()
         except SystemExit as stop:
-            # How Ray Train ends a run when the keyboard interrupts it.
+            # Ray Train turns a KeyboardInterrupt into SystemExit.
             raise KeyboardInterrupt from stop
     return were_told
 
 
 def _has_pending(group: _Group) -> bool:
-    """Whether Ray has no room for such workers yet."""
+    """Return True while Ray has no room for the group."""
     asked = [group.resources] * group.workers
     groups = ray.util.placement_group_table().values()
     waiting = [g for g in groups if g["state"] == "PENDING" and not g["name"].startswith(PLACE)]
@@ -182,7 +185,7 @@ def _has_pending(group: _Group) -> bool:
 
 
 def _had_no_room(error: ray.train.TrainingFailedError) -> bool:
-    """Whether the workers did not start because the room for them has gone."""
+    """Return True if the workers did not start because their room was taken."""
     no_room = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
     return isinstance(error, ray.train.ControllerError) and isinstance(
         error.controller_failure, no_room
@@ -190,7 +193,7 @@ def _had_no_room(error: ray.train.TrainingFailedError) -> bool:
 
 
 def _find_problem(error: ray.train.TrainingFailedError, messages: Messages) -> str:
-    """Why the workers ended, on one line."""
+    """Return the reason why the workers ended, on one line."""
     failures = getattr(error, "worker_failures", {}).values()
     for failure in failures:
         if isinstance(failure, InputError):
@@ -198,8 +201,8 @@ def _find_problem(error: ray.train.TrainingFailedError, messages: Messages) -> s
     if problem := messages.problem():
         return problem
     for failure in failures:
-        # What Ray raises by itself is about a process or a node that is gone, and so is what
-        # TensorFlow raises where the others wait for it.
+        # Errors of Ray itself mean that a process or a node is gone. So do the errors that
+        # TensorFlow raises in workers that wait for a lost one.
         kind = type(failure)
         if not kind.__module__.startswith("ray.") and kind.__name__ not in _PEER_ERRORS:
             return _on_one_line(f"a worker failed ({kind.__name__}: {failure})")
@@ -215,7 +218,7 @@ def _on_one_line(problem: str) -> str:
 
 @contextlib.contextmanager
 def _giving_back_the_keyboard() -> Iterator[None]:
-    """Ray Train takes the keyboard's interruptions, and would keep them when it has ended."""
+    """Restore the handler of SIGINT, which Ray Train replaces and does not restore."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -227,7 +230,7 @@ def _giving_back_the_keyboard() -> Iterator[None]:
 def _train_here(
     assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
 ) -> None:
-    """Go through the loop in this process, and leave its precision as it was."""
+    """Run the training loop in this process, and restore Keras' dtype policy afterwards."""
     import keras
     import tensorflow as tf
 
@@ -254,16 +257,17 @@ def _make_trainer(
             resources_per_worker=group.resources,
         ),
         run_config=ray.train.RunConfig(
-            # Ray Train's own state; the run's checkpoints are segray's, one file each.
+            # Ray Train keeps its own state here. The checkpoints of the run are segray's, one file
+            # each.
             name="checkpoints",
             storage_path=output if local else output.removeprefix("s3://"),
-            # One S3 client everywhere, so that one environment configures all.
+            # One S3 client everywhere, so that one environment configures all of it.
             storage_filesystem=None if local else _arrow_file_system(output),
-            # How many workers go on after a failure is decided anew (`fit`).
+            # `fit` decides itself how many workers continue after a failure.
             failure_config=ray.train.FailureConfig(
                 max_failures=0,
                 max_preemption_failures=0,
-                # A fixed number waits for its room, however long that takes.
+                # A fixed number of workers waits for its room, however long that takes.
                 controller_failure_limit=-1 if isinstance(config.workers, int) else 0,
             ),
         ),

@@ -1,4 +1,4 @@
-"""Gathering: the data of a run, decoded as its files are meant."""
+"""Gathering: decode the data of a run, after settling how its files are to be read."""
 
 import time
 from collections.abc import Callable
@@ -19,23 +19,25 @@ from segray.training.examples import decode_pairs
 from segray.training.prepare import Preparation
 from segray.training.room import checking_gpu
 
-# The part of a node's object store that decoded examples may take.
+# The share of a node's object store that decoded examples may take.
 _STORE_SHARE = 0.5
-# Of so many images the values are looked at, to know which are black and white.
+# The number of images sampled to find the range of pixel values.
 _SAMPLE = 256
 
 
 def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
-    """Decode the examples to train on and to validate on.
+    """Decode the training set and the validation set.
 
-    Nothing is written: how the files are to be read may only come out here.
+    Nothing is written to the output, because the way in which files are read may only be settled
+    here.
 
     Args:
-        preparation: of the run.
-        tell: is called with lines for the user's terminal.
+        preparation: the preparation of the run.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: a node does not see the files, or nothing says which way up masks were drawn.
+        InputError: the files are not visible on a node, or the orientation of the masks cannot be
+            inferred.
     """
     config, shared = preparation.config, _find_shared(preparation)
     await_node("GPU" if config.workers_use_gpu else "CPU", "the training", tell)
@@ -45,11 +47,11 @@ def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
         reading = Reading(config.mask_orientation, _find_range(preparation, tell))
     keep = _fits(preparation, tell)
     data = _decode(preparation, reading, keep, shared, tell)
-    # A run that goes on keeps to what was settled when it was started.
+    # A run that resumes keeps the settings with which it started.
     if preparation.reading is None and config.mask_orientation == "auto":
         settled = replace(reading, mask_orientation=settle_orientation(data.says))
         if settled.mask_orientation == "upright":
-            del data  # before others take its place in memory
+            del data  # to free memory for the next ones
             tell("masks were drawn on upright images, as their shapes say: decoding once more")
             data = _decode(preparation, settled, keep, shared, tell)
         else:
@@ -60,7 +62,7 @@ def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
 
 
 def _find_range(preparation: Preparation, tell: Callable[[str], None]) -> ValueRange | None:
-    """Which values of wide images are black and white: as the flag says, or a sample of them."""
+    """Return the range of pixel values of wide images: --value-range, or that of a sample."""
     asked = preparation.config.value_range
     if asked is not None:
         return asked
@@ -107,7 +109,7 @@ def _decode(
 
 
 def _find_shared(preparation: Preparation) -> SharedFiles:
-    """The local files that show whether a node sees the data and the output."""
+    """Return the local files that show whether the data and the output are visible on a node."""
     config, output = preparation.config, preparation.output
     if config.images == join_uri(absolute_uri(SAMPLE_FOLDER), "images") and not works_alone():
         raise InputError(
@@ -125,12 +127,12 @@ def _find_shared(preparation: Preparation) -> SharedFiles:
 
 
 def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
-    """Whether the decoded examples are to be kept in Ray's object store."""
+    """Return True if the decoded examples are to be cached in Ray's object store."""
     config = preparation.config
     pixels = len(preparation.train) * config.training_size**2
     pixels += len(preparation.validation) * config.image_size**2
     needed = pixels * (3 + 1)
-    # Each node that trains maps all examples, so they have to fit into the smallest store.
+    # Each node that trains maps all examples, so they must fit into the smallest store.
     kind = "GPU" if config.use_gpu else "CPU"
     nodes = [node for node in worker_nodes() if node.total.get(kind)] or worker_nodes()
     sizes = [node.total.get("object_store_memory", 0.0) for node in nodes]

@@ -1,4 +1,4 @@
-"""The training loop, the same in each process of a run."""
+"""The training loop, which is the same in each process of a run."""
 
 import contextlib
 import itertools
@@ -34,21 +34,22 @@ from segray.training.tracking import History
 _PREVIEWS = 4
 _SECONDS_BETWEEN_STEP_REPORTS = 10.0
 
-#: What marks the time in which workers wait for each other, at a place in words.
+#: A context manager around a synchronisation point, at which workers wait for each other. It takes
+#: the name of the point, for messages.
 Meeting = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the driver hands to each worker.
+    """The work that the driver hands to each worker.
 
     Attributes:
-        config: of the run.
+        config: the configuration of the run.
         output: the absolute URI of the run's folder.
-        shared: the local files that each worker has to see.
-        train: the examples to learn from, at the training size.
-        validation: the examples to score on, at the network's size.
-        class_weights: float32 [C], of the classes in the loss.
+        shared: local files that must be visible to each worker.
+        train: the training set, at the resolution of `TrainConfig.training_size`.
+        validation: the validation set, at the network's input resolution.
+        class_weights: float32 [C], the weights of the classes in the loss.
         encoder_weights: a reference to the content of the weights file, or None.
         record: JSON-ready facts for the bundle.
     """
@@ -64,22 +65,23 @@ class Assignment:
 
 
 class TrainingLoop:
-    """One process's part in a run.
+    """The training loop of one process.
 
     Args:
         assignment: the same for every worker.
-        strategy: of this process.
-        rank: of this worker, from 0; only rank 0 writes files.
-        workers: how many there are.
-        tell: is called on rank 0 with lines for the user's terminal.
-        track: is called on rank 0 with the records of all epochs so far.
-        meeting: see `segray.training.watchdog.Watchdog.meeting`; nothing by default.
-        parts: see `segray.training.network.TrainableNetwork`.
-        may_grow: whether there is room for more workers; is asked on rank 0 at the end of each
-            epoch.
+        strategy: the distribution strategy of this process.
+        rank: the rank of this worker, from 0; only rank 0 writes files.
+        workers: the number of workers.
+        tell: called on rank 0 with lines for the user's terminal.
+        track: called on rank 0 with the records of all epochs so far.
+        meeting: wraps synchronisation points, see `segray.training.watchdog.Watchdog.meeting`; no
+            watchdog by default.
+        parts: the number of micro-batches, see `segray.training.network.TrainableNetwork`.
+        may_grow: returns True if there is room for more workers; called on rank 0 at the end of
+            each epoch.
 
     Attributes:
-        network: what is trained; equal on all workers after every step.
+        network: the network in training; its weights are equal on all workers after every step.
     """
 
     def __init__(
@@ -105,10 +107,10 @@ class TrainingLoop:
         self._checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
         weights = assignment.encoder_weights
         self._pretrained = weights is not None
-        # The same numbers on every worker: each builds the same network.
+        # The same seed on every worker, so that each builds the same network.
         keras.utils.set_random_seed(config.seed)
         content = None if weights is None else ray.get(weights)
-        with meeting("the building of the network"):  # rank 0's numbers are sent to the others
+        with meeting("the building of the network"):  # rank 0 broadcasts its weights
             self.network = TrainableNetwork(
                 strategy, config, content, assignment.class_weights, parts=parts
             )
@@ -116,14 +118,15 @@ class TrainingLoop:
     def run(self) -> str:
         """Train from the last finished epoch to the last one, then write the bundle.
 
-        Where more workers may take part, it ends with an epoch and writes no bundle: all begin
-        anew then.
+        If more workers can join, it returns at the end of an epoch without a bundle, for all
+        workers to be restarted.
 
         Returns:
-            Why the run cannot go on, the same on all workers; empty if all is well.
+            The reason why the run cannot continue, the same on all workers; empty if all is well.
 
         Raises:
-            InputError: this worker alone cannot go on, such as for a file it cannot write.
+            InputError: this worker alone cannot continue, for example because it cannot write a
+                file.
         """
         progress = self._resume()
         config = self._config
@@ -147,7 +150,8 @@ class TrainingLoop:
         return ""
 
     def _resume(self) -> Progress:
-        # Rank 0 decides, so that all go on from the same epoch whatever each sees of the store.
+        # Rank 0 decides, so that all workers resume from the same epoch whatever each sees of the
+        # store.
         newest = self._checkpoints.newest() if self._rank == 0 else 0
         with self._meeting("the start of the run"):
             epoch = self.network.sum_over_replicas(newest)
@@ -161,13 +165,13 @@ class TrainingLoop:
             best = progress.best_epoch if self._rank == 0 else 0
             progress.best_epoch = self.network.sum_over_replicas(best)
         if self._rank == 0:
-            # The run may have ended between the checkpoint and what goes with it.
+            # The run may have ended after it wrote the checkpoint and before it wrote these.
             self._write_preview(epoch)
             self._write_records(progress)
         return progress
 
     def _grows(self, progress: Progress) -> bool:
-        """Whether this is the end of an epoch after which more workers are to go on."""
+        """Return True if the run is to continue with more workers after this epoch."""
         config = self._config
         if self._workers >= config.most_workers or progress.is_over(config.epochs, config.patience):
             return False
@@ -176,20 +180,23 @@ class TrainingLoop:
             return bool(self.network.sum_over_replicas(int(grows)))
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
-        """One pass over the training part, then the scores; a record for metrics.jsonl."""
+        """Train and score for one epoch; return its record for metrics.jsonl."""
         started = time.monotonic()
         learned, rate = self._learn(epoch)
         scoring = time.monotonic()
         scores = self._score(epoch)
-        # What an epoch takes without the compiling that the first one includes.
+        # The duration of an epoch without the compilation that the first one includes.
         examples = self._steps * self._config.batch_size
         self._epoch_seconds = examples / rate + time.monotonic() - scoring
         seconds = round(time.monotonic() - started, 2)
         return {"epoch": epoch, **scores, **learned, "seconds": seconds}
 
     def _learn(self, epoch: int) -> tuple[dict[str, Any], float]:
-        """One pass over the training part: its mean cross-entropy, how fast it went, and that
-        speed, in images a second, as measured: a slow one is rounded to nothing.
+        """Pass over the training set once.
+
+        Returns:
+            The training part of the epoch's record, and the throughput in images/s, not rounded (a
+            slow run's would be rounded to 0).
         """
         config = self._config
         results: list[tf.Tensor] = []
@@ -198,7 +205,8 @@ class TrainingLoop:
         waited = rate = 0.0
         for step, batch in enumerate(batches, start=1):
             place, rates = f"step {step} of epoch {epoch}", self._rates(epoch, step)
-            # Before the meeting: how long it takes is nobody's fault, and no part of the rate.
+            # Compile outside the synchronisation point: compilation time is neither a stall nor
+            # part of the throughput.
             compiling = time.monotonic()
             self.network.compile(fine=rates[1] > 0)
             started += time.monotonic() - compiling
@@ -208,7 +216,8 @@ class TrainingLoop:
                     results[-1].numpy()
             now = time.monotonic()
             if step == 1 and self._steps > 1:
-                # A run's first step compiles the graph: the rate counts from its end.
+                # The first step of a run compiles the graph, so the throughput is measured from its
+                # end.
                 started, waited = now, batches.waited
                 continue
             rate = max(step - 1, 1) * config.batch_size / (now - started)
@@ -247,7 +256,7 @@ class TrainingLoop:
             yield self.network.place(Batch(images, masks, draw.warps, draw.colours))
 
     def _rates(self, epoch: int, step: int) -> tuple[float, float]:
-        """The learning rates of decoder and encoder at a step."""
+        """Return the learning rates of the decoder and the encoder at a step."""
         config = self._config
         now, total = (epoch - 1) * self._steps + step - 1, config.epochs * self._steps
         frozen = config.frozen_epochs * self._steps if self._pretrained else 0
@@ -259,7 +268,7 @@ class TrainingLoop:
         return config.learning_rate * decoder, peak * encoder
 
     def _score(self, epoch: int) -> dict[str, Any]:
-        """The metrics of the validation part; each of its images is counted exactly once."""
+        """Compute the metrics of the validation set; each image counts exactly once."""
         names = self._config.labels.names
         confusion, loss = score_share(self.network, self._validation, self._rank, self._workers)
         with self._meeting(f"the scores of epoch {epoch}"):
@@ -293,7 +302,7 @@ class TrainingLoop:
         )
 
     def _find_best(self, progress: Progress) -> None:
-        """Make sure that the best epoch is one whose checkpoint is whole."""
+        """Choose the best epoch among those with an intact checkpoint."""
         best, lost = self._checkpoints.best(progress), progress.best_epoch
         if not best:
             raise InputError("no checkpoint of this run can be read any more: run again")
@@ -308,9 +317,9 @@ class TrainingLoop:
     def _write_model(self, progress: Progress) -> None:
         config = self._config
         self._find_best(progress)
-        # A network of its own, outside the strategy: exporting needs plain variables.
+        # Build another network outside the strategy, because exporting needs plain variables.
         policy = keras.config.dtype_policy()
-        # The bundle is float32 whatever was trained with: each engine chooses its own precision.
+        # The bundle is float32 whatever the training precision: each engine chooses its own.
         keras.config.set_dtype_policy("float32")
         try:
             best = build_unet(
@@ -352,5 +361,5 @@ def _mean(results: list[tf.Tensor]) -> float:
 
 
 def _number(value: float) -> float | None:
-    """A JSON number; null for what is undefined, such as the IoU of a class that is nowhere."""
+    """Return a JSON number, or None for an undefined value, such as the IoU of an absent class."""
     return round(value, 6) if np.isfinite(value) else None

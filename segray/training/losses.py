@@ -1,7 +1,7 @@
-"""Losses: what training makes small, exact over a global batch that several replicas share.
+"""Losses, exact over a global batch that is sharded across replicas.
 
-Each replica returns its own part of the loss, and the parts of all replicas add up to the loss of
-the global batch; so do their gradients. Ignored pixels are in no sum.
+Each replica returns its own contribution. The contributions of all replicas add up to the loss of
+the global batch, and so do their gradients. Ignored pixels do not enter any sum.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import tensorflow as tf
 from segray.pixels.labels import IGNORED
 from segray.training.config import Loss
 
-# Lin et al. 2017 (https://arxiv.org/abs/1708.02002) found this exponent to be the best.
+# Gamma of the focal loss; Lin et al. 2017 (https://arxiv.org/abs/1708.02002) found 2 to be best.
 _FOCUS = 2.0
-# Pixels, so that a class that is not in the batch has a loss of about zero.
+# In pixels; gives a class that is absent from the batch a loss of about zero.
 _DICE_SMOOTHING = 1.0
-# Of the errors, 0 to 1, in the Lovász loss.
+# The number of histogram bins of the errors, 0 to 1, in the Lovász loss.
 _BINS = 512
 
 
@@ -27,28 +27,30 @@ def replica_loss(
     overlap_weight: float,
     label_smoothing: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """This replica's part of the loss of the global batch; all replicas have to call it.
+    """Compute this replica's contribution to the loss of the global batch.
+
+    All replicas have to call it, because it sums over them.
 
     Args:
-        loss: ``ce``: cross-entropy, averaged over the labelled pixels by the weights of their
-            classes. ``focal``: the same with each pixel's loss times (1 - p)², p the probability
-            of the true class (https://arxiv.org/abs/1708.02002). ``ce+dice``: cross-entropy plus
-            `overlap_weight` times the soft Dice loss (https://arxiv.org/abs/1606.04797) of the
-            classes that occur in the global batch. ``ce+lovasz``: cross-entropy plus
-            `overlap_weight` times the Lovász-Softmax loss (https://arxiv.org/abs/1705.08790),
-            which stands for 1 - IoU, of the classes that occur in each image, averaged over the
-            images.
-        logits: float32 [b, S, S, C] of each part of this replica's share.
-        masks: likewise, uint8 [b, S, S] of class ids or `IGNORED`.
-        class_weights: float32 [C], of the cross-entropy.
-        overlap_weight: of the Dice or Lovász loss.
-        label_smoothing: share of the target that all classes get equally, 0 to 1.
+        loss: ``ce``: cross-entropy, averaged over the labelled pixels with the weights of their
+            classes. ``focal``: the same with each pixel's loss times (1 - p)², where p is the
+            probability of the true class (https://arxiv.org/abs/1708.02002). ``ce+dice``:
+            cross-entropy plus `overlap_weight` times the soft Dice loss
+            (https://arxiv.org/abs/1606.04797) of the classes present in the global batch.
+            ``ce+lovasz``: cross-entropy plus `overlap_weight` times the Lovász-Softmax loss
+            (https://arxiv.org/abs/1705.08790), a surrogate of 1 - IoU, of the classes present in
+            each image, averaged over the images.
+        logits: float32 [b, S, S, C] of each micro-batch of this replica's share.
+        masks: uint8 [b, S, S] of class ids or `IGNORED`, of each micro-batch.
+        class_weights: float32 [C], the weights of the classes in the cross-entropy.
+        overlap_weight: the weight of the Dice or Lovász term.
+        label_smoothing: the share of the target that is spread evenly over all classes, 0 to 1.
 
     Returns:
-        The part, float32 []; and, for the record, the plain cross-entropy summed over this
-        replica's labelled pixels, float32 [].
+        The contribution, float32 []; and the plain cross-entropy summed over this replica's
+        labelled pixels, float32 [], for the record.
     """
-    # What the means are over hangs on the masks alone, so that no part waits for another's logits.
+    # The denominators depend on the masks only, so no micro-batch waits for another's logits.
     weights = [_weigh(mask, class_weights) for mask in masks]
     images = [tf.reduce_any(mask != IGNORED, axis=[1, 2]) for mask in masks]
     worth = [
@@ -60,7 +62,7 @@ def replica_loss(
     for part_logits, mask, weight in zip(logits, masks, weights, strict=True):
         labelled, truth = _read(mask)
         targets = tf.one_hot(truth, part_logits.shape[-1])
-        # The softmax is computed once, for all that follows: on CPUs it is a good part of a loss.
+        # The softmax is computed once for all terms; on CPUs it is a considerable part of a loss.
         logarithms = tf.nn.log_softmax(part_logits)
         probabilities = tf.exp(logarithms)
         entropy = -tf.reduce_sum(targets * logarithms, axis=-1)
@@ -82,19 +84,19 @@ def replica_loss(
 
 
 def _read(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which pixels are labelled, and their classes, int32; 0 where they are not."""
+    """Return the labelled pixels, bool, and their classes, int32; 0 where unlabelled."""
     labelled = mask != IGNORED
     return labelled, tf.where(labelled, tf.cast(mask, tf.int32), 0)
 
 
 def _weigh(mask: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
-    """The weight of each pixel, float32 [b, S, S]."""
+    """Return the weight of each pixel, float32 [b, S, S]."""
     labelled, truth = _read(mask)
     return tf.where(labelled, tf.gather(class_weights, truth), 0.0)
 
 
 def _sum_for_dice(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
-    """Of each class the sums of p where it is the true one, of all p, and of its pixels: [3, C]."""
+    """Sum p over the true pixels of each class, p over all pixels, and the true pixels: [3, C]."""
     counted = tf.cast(labelled, tf.float32)[..., None]
     probabilities, targets = probabilities * counted, targets * counted
     values = (probabilities * targets, probabilities, targets)
@@ -102,8 +104,8 @@ def _sum_for_dice(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Ten
 
 
 def _dice_part(sums: tf.Tensor) -> tf.Tensor:
-    # Dice is no sum over pixels: each replica takes the whole of it, from the sums over all
-    # replicas, and returns its equal share.
+    # Dice is not a sum over pixels: each replica computes all of it, from sums over all replicas,
+    # and returns an equal share.
     sums = sum_replicas(sums)
     dice = (2 * sums[0] + _DICE_SMOOTHING) / (sums[1] + sums[2] + _DICE_SMOOTHING)
     present = tf.cast(sums[2] > 0, tf.float32)
@@ -112,20 +114,20 @@ def _dice_part(sums: tf.Tensor) -> tf.Tensor:
 
 
 def _lovasz_sum(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tensor) -> tf.Tensor:
-    """The sum over the images of their losses.
+    """Return the sum of the Lovász-Softmax losses of the images.
 
-    That is the sum over all pixels of their errors, each times what `_jaccard_growth` has for it.
-    The pixels are counted by the bin of their error and not sorted, which would take a sixth of a
-    training step on CPUs.
+    It is the sum over all pixels of their errors, each times its coefficient from
+    `_jaccard_growth`. The pixels are binned by error instead of sorted; sorting would take a sixth
+    of a training step on CPUs.
     """
     batch, _, _, classes = tf.unstack(tf.shape(probabilities))
     of_class = targets > 0
     right = tf.where(of_class, probabilities, 1 - probabilities)
-    # A row of bins, the greatest errors first, for each image and class, once for the pixels of
-    # other classes and once for its own; what is to be ignored goes into a bin behind them all.
+    # Each image and class has two rows of bins in descending order of error: one for the pixels of
+    # other classes and one for its own pixels. Ignored pixels go into an extra bin after all rows.
     length = 2 * batch * classes * _BINS
     rows = tf.reshape(tf.range(batch * classes), [batch, 1, 1, classes]) * 2
-    # What is no number goes into the last bin; the cross-entropy will tell of it.
+    # NaN goes into the last bin; the cross-entropy is NaN as well and is reported.
     bins = tf.cast(tf.where(right < 1, right * _BINS, _BINS - 1.0), tf.int32)
     places = (rows + tf.cast(of_class, tf.int32)) * _BINS + bins
     places = tf.where(labelled[..., None], places, length)
@@ -137,23 +139,23 @@ def _lovasz_sum(probabilities: tf.Tensor, targets: tf.Tensor, labelled: tf.Tenso
     occurring = tf.reduce_sum(present, axis=1, keepdims=True)
     growth *= tf.math.divide_no_nan(present, occurring)[:, :, None, None]
 
-    # The error is p for a pixel of another class, and 1 - p for one of the class.
+    # The error is p for a pixel of another class, and 1 - p for one of this class.
     slopes = tf.concat([tf.reshape(growth * [[1.0], [-1.0]], [-1]), [0.0]], axis=0)
     ones = tf.reduce_sum(growth[:, :, 1] * tf.cast(counts[:, :, 1], tf.float32))
     return ones + tf.reduce_sum(tf.stop_gradient(tf.gather(slopes, places)) * probabilities)
 
 
 def _jaccard_growth(counts: tf.Tensor) -> tf.Tensor:
-    """What a pixel adds to 1 - IoU if it is wrong, as are all of greater errors.
+    """Compute the gradient of the Lovász extension of 1 - IoU with respect to each binned error.
 
-    With U the union and I the intersection so far, a pixel of the class takes 1 / U, and another
-    one, by which the union grows, I / U². Within a bin U² is the product of the unions before and
-    after it: so the pixels of a bin together add what they add one by one if they are all of one
-    kind, however many there are.
+    With U the union and I the intersection so far, in descending order of error, a pixel of the
+    class contributes 1 / U, and a pixel of another class, by which the union grows, I / U². Within
+    a bin, U² is the product of the unions before and after it. The pixels of a bin, if all are of
+    one kind, then contribute together exactly what they would one by one.
 
     Args:
-        counts: float32 [B, C, 2, bins], how many pixels of other classes, and of the class, have
-            errors in each bin, the greatest errors first.
+        counts: float32 [B, C, 2, bins], the numbers of pixels of other classes and of the class in
+            each bin, in descending order of error.
 
     Returns:
         float32 [B, C, 2, bins], in the same order.
@@ -167,15 +169,16 @@ def _jaccard_growth(counts: tf.Tensor) -> tf.Tensor:
 
 
 def summed_cross_entropy(logits: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-    """The plain cross-entropy summed over the labelled pixels, float32 []."""
+    """Return the plain cross-entropy summed over the labelled pixels, float32 []."""
     labelled, truth = _read(masks)
     losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=truth, logits=logits)
     return tf.reduce_sum(tf.where(labelled, losses, 0.0))
 
 
 def sum_replicas(value: tf.Tensor) -> tf.Tensor:
-    """The sum of a value over all replicas, which all of them get."""
-    # A function's own argument is on no device, and the all-reduce wants one: hence the identity.
+    """Sum a value over all replicas; all of them get the sum."""
+    # The all-reduce needs a tensor on a device, which a function's own argument is not: hence the
+    # identity.
     return tf.distribute.get_replica_context().all_reduce(
         tf.distribute.ReduceOp.SUM, tf.identity(value)
     )

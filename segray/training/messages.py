@@ -1,4 +1,4 @@
-"""Messages: what workers tell the driver and each other, without Ray's log prefixes."""
+"""Messages: lines and state that workers send to the driver and to each other, past Ray's log."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,18 +13,18 @@ from segray.ticker import ticking
 from segray.training.tracking import History
 
 _POLL_SECONDS = 0.5
-# What a watchdog asks may be asked of a node that has left the network.
+# Timeout in seconds: the node of the mailbox may have left the network.
 _ANSWER_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a worker has come.
+    """The position of a worker in the run.
 
     Attributes:
-        meetings: how often it has come to where all workers wait for each other.
-        place: what it came to, in words.
-        process: where it runs, in words.
+        meetings: the number of synchronisation points that the worker has reached.
+        place: the name of the last one.
+        process: the process and its host, for messages.
     """
 
     meetings: int
@@ -46,7 +46,7 @@ class _Mailbox:
 
     def set_history(self, history: History) -> None:
         self._history = history
-        # The run has come further: what was refused before is no obstacle to it.
+        # The run has made progress, so the problems reported before did not stop it.
         self._refusals.clear()
 
     def take(self) -> tuple[list[str], History | None]:
@@ -100,124 +100,125 @@ class _Mailbox:
 
 
 class Messages:
-    """A mailbox that any process of the cluster can write to; call it with a line."""
+    """A mailbox that any process of the cluster can write to; calling it sends a line."""
 
     def __init__(self) -> None:
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_Mailbox)
         self._mailbox: Any = mailbox.remote()
 
     def __call__(self, line: str) -> None:
-        """Send a line, without waiting for it to arrive."""
+        """Send a line, without waiting for its arrival."""
         self._mailbox.put.remote(line)
 
     def set_history(self, history: History) -> None:
-        """Hand over the records of all epochs so far, without waiting for them to arrive."""
+        """Send the records of all epochs so far, without waiting for their arrival."""
         self._mailbox.set_history.remote(list(history))
 
     def take(self) -> tuple[list[str], History | None]:
-        """The lines that came since the last call, and the newest records if some came."""
+        """Return the lines received since the last call, and the newest records, if any."""
         taken: tuple[list[str], History | None] = ray.get(self._mailbox.take.remote())
         return taken
 
     def set_position(self, team: str, rank: int, position: Position) -> None:
-        """Say how far a worker of a team has come, without waiting for it to arrive.
+        """Send the position of a worker of a team, without waiting for its arrival.
 
-        After each restart the workers are another team: those before are heard of no more.
+        A team is one generation of workers: each restart forms another one, and the positions of
+        earlier ones are no longer looked at.
         """
         self._mailbox.set_position.remote(team, rank, position)
 
     def positions(self, team: str) -> dict[int, Position]:
-        """How far each worker of a team has come.
+        """Return the position of each worker of a team.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         positions: dict[int, Position] = self._ask("positions", team)
         return positions
 
     def start(self) -> None:
-        """Say that the workers begin; what ended those before them is told, if it was not.
+        """Report that the workers are starting, and print an unprinted problem of earlier ones.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         self._ask("start")
 
     def set_problem(self, problem: str, tell: bool = False) -> None:
-        """Say what ends the workers, or by an empty text that it is over.
+        """Set the problem that ends the workers; an empty text clears it.
 
         Args:
-            problem: on one line.
-            tell: whether it becomes a line for the terminal, once whoever says it.
+            problem: the problem, on one line.
+            tell: True to print it to the terminal, once even if several workers report it.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         self._ask("set_problem", problem, tell)
 
     def problem(self) -> str:
-        """What the workers said that ended them; empty if nothing."""
+        """Return the problem that ended the workers; empty if none was reported."""
         problem: str = ray.get(self._mailbox.problem.remote())
         return problem
 
     def refuse(self, team: str, problem: str) -> None:
-        """Say what the user has to mend before a worker of a team can go on, it seems.
+        """Report a problem that the user probably has to solve before a worker can continue.
 
-        A store that did not answer may do so after a restart. What was said by another team in
-        the same words is the end, as by `end`.
+        It may be temporary, such as a store that does not answer, so the workers are restarted
+        once. If another team reports the same problem, the run ends as with `end`.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         self._ask("refuse", team, problem)
 
     def end(self, problem: str) -> None:
-        """Say what no restart would mend.
+        """Report a problem that no restart can solve.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         self._ask("end", problem)
 
     def has_ended(self) -> bool:
-        """Whether there is nothing that a worker could still do.
+        """Return True if the run has ended with a problem that no restart can solve.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         ended: bool = self._ask("has_ended")
         return ended
 
     def reset(self) -> None:
-        """Say that other workers are about to begin, and that there is no room for more of them.
+        """Prepare for the next workers: none have started, and there is no room for more of them.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         self._ask("reset")
 
     def has_begun(self) -> bool:
-        """Whether the workers have begun.
+        """Return True once the workers have started.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         begun: bool = self._ask("has_begun")
         return begun
 
     def set_may_grow(self, may_grow: bool) -> None:
-        """Say whether there is room for more workers.
+        """Set whether there is room for more workers.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         self._ask("set_may_grow", may_grow)
 
     def may_grow(self) -> bool:
-        """Whether there is room for more workers.
+        """Return True if there is room for more workers.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         may_grow: bool = self._ask("may_grow")
         return may_grow
@@ -231,7 +232,7 @@ class Messages:
 def relay_messages(
     tell: Callable[[str], None], track: Callable[[History], None]
 ) -> Iterator[Messages]:
-    """A mailbox whose lines are passed on to `tell`, and records to `track`, in the block."""
+    """Open a mailbox for the block, and pass its lines to `tell` and its records to `track`."""
     messages = Messages()
 
     def pass_on() -> None:

@@ -1,4 +1,4 @@
-"""The network in training: one step of learning and one of scoring, over all replicas."""
+"""The network in training: the training step and the scoring step, over all replicas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,23 +21,24 @@ from segray.training.transforms import recolour, warp
 
 
 class TrainableNetwork:
-    """A U-Net with its optimizers under a distribution strategy.
+    """A U-Net and its optimizers under a distribution strategy.
 
-    The loss of a step is that of the *global* batch: each replica returns its own part, and the
-    gradients are summed. So the step is the same whatever the number of replicas.
+    The loss of a step is that of the *global* batch: each replica returns its own contribution, and
+    the gradients are summed. A step is therefore the same for any number of replicas.
 
     Args:
-        strategy: of this process; each process has one replica.
-        config: of the run.
+        strategy: the distribution strategy of this process; each process has one replica.
+        config: the configuration of the run.
         encoder_weights: see `segray.model.unet.build_unet`.
-        class_weights: float32 [C], of the cross-entropy.
-        make: makes the optimizers, as `segray.training.optimizers.make_optimizers` does.
-        parts: into how many each share of a batch is divided (`segray.training.parts`); no share
-            has fewer images.
+        class_weights: float32 [C], the weights of the classes in the cross-entropy.
+        make: creates the optimizers, as `segray.training.optimizers.make_optimizers` does.
+        parts: the number of micro-batches that each share of a batch is divided into
+            (`segray.training.parts`); at most the number of images in a share.
 
     Attributes:
         model: the U-Net.
-        optimizers: of the kernels inside of the decoder, of the rest of it, and of the encoder.
+        optimizers: one for the decoder's inner kernels, one for the rest of the decoder, and one
+            for the encoder.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class TrainableNetwork:
         self._sum = self._compile(sum_replicas, tf.TensorSpec((), tf.int64))
 
     def compile(self, fine: bool) -> None:
-        """Make the step ready, with the encoder trained or frozen; it takes a while.
+        """Compile the training step with the encoder trained (`fine`) or frozen; this is slow.
 
-        No replica waits for another here, as it does in `train`, which else does this itself.
+        `train` would compile it itself, but while other replicas wait for this one.
         """
         if fine not in self._steps:
             self._set_encoder_trainable(fine)
@@ -96,9 +97,9 @@ class TrainableNetwork:
             self._steps[fine] = step
 
     def place(self, batch: Batch) -> Batch:
-        """Put a batch where it is computed on: in the memory of the GPU, if there is one to use.
+        """Copy a batch to the device that computes on it, the GPU if one is used.
 
-        Done ahead of the step, as in another thread, it takes no time of the GPU's.
+        If another thread does this ahead of the step, the GPU does not wait for the copy.
         """
         if not self._config.use_gpu:
             return batch
@@ -106,15 +107,15 @@ class TrainableNetwork:
             return Batch(*(tf.identity(column) for column in vars(batch).values()))
 
     def train(self, batch: Batch, rates: tuple[float, float]) -> tf.Tensor:
-        """Take one step; every replica calls it with its own share of the global batch.
+        """Take one training step; every replica calls it with its own share of the global batch.
 
         Args:
             batch: this replica's share.
-            rates: the learning rates of decoder and encoder; the encoder is frozen at 0.
+            rates: the learning rates of the decoder and the encoder; at 0 the encoder is frozen.
 
         Returns:
-            float32 [2]: the summed cross-entropy of the global batch, and how many labelled pixels
-            it has. On a GPU the step may still be under way.
+            float32 [2]: the summed cross-entropy of the global batch and the number of its labelled
+            pixels. On a GPU the step may still be running.
         """
         fine = rates[1] > 0
         self.compile(fine)
@@ -125,10 +126,10 @@ class TrainableNetwork:
     def score(
         self, images: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]
     ) -> tuple[npt.NDArray[np.uint8], float]:
-        """Predict, on this replica alone.
+        """Predict and score images on this replica alone.
 
         Args:
-            images: uint8 [b, S, S, 3] RGB, taken in blocks (`segray.training.blocks`).
+            images: uint8 [b, S, S, 3] RGB, predicted in blocks (`segray.training.blocks`).
             masks: uint8 [b, S, S] of class ids or `IGNORED`.
 
         Returns:
@@ -146,18 +147,18 @@ class TrainableNetwork:
         return np.concatenate(blocks)[: len(images)], summed
 
     def sum_scores(self, confusion: Confusion, loss: float) -> tuple[Confusion, float]:
-        """Add up what each replica has counted; every replica calls it and gets the totals."""
+        """Sum the scores of all replicas; every replica calls it and gets the totals."""
         total, summed = self._sum_scores(confusion, np.float64(loss))
         return total.numpy(), float(summed)
 
     def sum_over_replicas(self, value: int) -> int:
-        """Add up one number of each replica; every replica calls it and gets the total."""
+        """Sum one number over all replicas; every replica calls it and gets the total."""
         return int(self._sum(np.int64(value)))
 
     def _set_encoder_trainable(self, trainable: bool) -> None:
         self._encoder.trainable = trainable
         if self._pretrained:
-            # ImageNet's statistics are of a million images, and a batch's are of eight.
+            # The statistics of ImageNet come from a million images; those of a batch from a few.
             for layer in self._encoder.layers:
                 if isinstance(layer, keras.layers.BatchNormalization):
                     layer.trainable = False
@@ -231,8 +232,10 @@ class TrainableNetwork:
 
 
 def _split(decoder: list[keras.Variable]) -> list[list[keras.Variable]]:
-    """The kernels inside of the decoder, and the rest of it: its output is a kernel, too, but of
-    the classes, each of which stands for itself.
+    """Split the decoder's variables into its inner convolution kernels and all others.
+
+    The kernel of the output layer counts among the others: its rows are the classes, which are
+    independent of each other.
     """
 
     def is_inner(variable: keras.Variable) -> bool:

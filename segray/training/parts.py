@@ -1,7 +1,7 @@
-"""A batch in parts: on a CPU each part goes through the network on cores of its own.
+"""Micro-batches: on CPUs, each part of a batch passes through the network on its own core.
 
-TensorFlow shares out each layer among the cores, which then wait for each other a thousand times a
-step. Parts meet where a batch is normalised, and nowhere else.
+TensorFlow by itself distributes each layer over the cores, which then wait for each other a
+thousand times a step. Micro-batches wait for each other in batch normalisation only.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,26 @@ from segray.training.config import MOST_PARTS
 
 
 def split_batch(batch: tf.Tensor, parts: int) -> list[tf.Tensor]:
-    """Divide a batch [B, ...] into parts whose lengths differ by one at most."""
+    """Divide a batch [B, ...] into parts whose lengths differ by at most one."""
     length = tf.shape(batch)[0]
     return [batch[i * length // parts : (i + 1) * length // parts] for i in range(parts)]
 
 
 def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    """Call a network on all parts of a batch, in training: the result is that of the whole batch.
+    """Call a network in training mode on all parts of a batch, as on the whole batch.
+
+    This relies on the order of the layers in `segray.model.unet.build_unet`: scaling, encoder,
+    decoder.
 
     Args:
-        model: of `segray.model.unet.build_unet`.
-        parts: uint8 or float32 [b, S, S, 3] RGB in [0, 255] each, with at least one image.
+        model: a network of `segray.model.unet.build_unet`.
+        parts: the parts, each uint8 or float32 [b, S, S, 3] RGB in [0, 255], with at least one
+            image.
 
     Returns:
-        Logits float32 [b, S, S, C] of each.
+        Logits float32 [b, S, S, C] of each part.
     """
-    # Keras would go through the whole network with one part after the other.
+    # Keras would pass each part through the whole network before the next one.
     _, scale, encoder, *decoder = model.layers
     *skips, x = _encode(encoder, _call(scale, parts))
     for layer in decoder:
@@ -38,27 +42,28 @@ def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.T
 
 
 def predict_block(model: keras.Model, block: tf.Tensor, use_gpu: bool) -> tf.Tensor:
-    """The logits of a block (`segray.training.blocks`), float32 [B, S, S, C].
+    """Compute the logits of a block (`segray.training.blocks`), float32 [B, S, S, C].
 
-    On a CPU it is predicted in parts, as many whatever the number of cores; a GPU takes it whole.
+    On a CPU it is predicted in parts, whose number does not depend on the number of cores; on a GPU
+    as a whole.
 
     Args:
-        model: of `segray.model.unet.build_unet`.
-        block: uint8 [B, S, S, 3] RGB, of a length that is known when the graph is made.
-        use_gpu: whether it is predicted on one.
+        model: a network of `segray.model.unet.build_unet`.
+        block: uint8 [B, S, S, 3] RGB; B must be known when the graph is traced.
+        use_gpu: True if it is predicted on a GPU.
     """
     parts = 1 if use_gpu else min(block.shape[0], MOST_PARTS)
     return tf.concat([model(part, training=False) for part in split_batch(block, parts)], axis=0)
 
 
 def _encode(encoder: keras.Model, parts: Sequence[tf.Tensor]) -> list[Sequence[tf.Tensor]]:
-    """What each of the encoder's outputs is, of each part."""
+    """Compute each output of the encoder for each part."""
     frozen = {
         id(layer.input): layer
         for layer in encoder.layers
         if isinstance(layer, keras.layers.BatchNormalization)
         and not layer.trainable
-        # Kernels would lose digits that Keras keeps in its float32 beside them.
+        # In bfloat16 a folded kernel would lose precision: Keras keeps gamma in float32.
         and layer.compute_dtype != "bfloat16"
     }
     values: dict[int, Sequence[tf.Tensor]] = {id(encoder.inputs[0]): parts}
@@ -77,9 +82,9 @@ def _encode(encoder: keras.Model, parts: Sequence[tf.Tensor]) -> list[Sequence[t
 def _convolve(
     layer: keras.Layer, norm: keras.layers.BatchNormalization, parts: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """A convolution and the frozen batch norm behind it, which its kernel takes up.
+    """Apply a convolution and the frozen batch normalisation after it, folded into its kernel.
 
-    A pass through each of the layer's outputs is dear on a CPU; this saves two, and one of three
+    A pass over a layer's output is expensive on a CPU. Folding saves two passes, and one of three
     in the gradient.
     """
     mean, variance, gamma, beta = (
@@ -100,7 +105,7 @@ def _convolve(
 
 
 def _call(layer: keras.Layer, *inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Call a layer on all parts, each input of which is divided alike."""
+    """Call a layer on all parts; all of its inputs are divided alike."""
     if isinstance(layer, BatchNormalization) and layer.trainable:
         return layer.normalise(*inputs)
     if len(inputs) == 1:

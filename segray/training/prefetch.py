@@ -1,4 +1,4 @@
-"""Prefetching: the next items are made while the present one is worked on."""
+"""Prefetching: a thread makes the next items while the current one is in use."""
 
 import queue
 import threading
@@ -10,14 +10,14 @@ _T = TypeVar("_T")
 
 
 class Prefetched(Generic[_T]):
-    """The items of an iterable, made ahead by a thread.
+    """The items of an iterable, made ahead of use by a thread.
 
     Args:
-        items: is gone through in the thread; what it raises is raised where the items are taken.
-        ahead: how many items are kept ready.
+        items: iterated in the thread; its exceptions are raised in the consumer.
+        ahead: the number of items that are kept ready.
 
     Attributes:
-        waited: seconds for which items were asked for and not ready.
+        waited: the seconds that the consumer has waited for items.
     """
 
     def __init__(self, items: Iterable[_T], ahead: int = 2) -> None:
@@ -54,7 +54,7 @@ class Prefetched(Generic[_T]):
         self._put(None, end)
 
     def _put(self, item: _T | None, error: BaseException | None) -> bool:
-        """Whether it could be handed over before the taker went away."""
+        """Hand over an item; return False if the consumer has gone away."""
         while not self._stopped.is_set():
             try:
                 self._ready.put((item, error), timeout=0.1)

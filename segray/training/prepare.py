@@ -1,4 +1,4 @@
-"""The preparation of a training run: what can be checked and fetched before Ray is started."""
+"""The preparation of a training run: everything that is checked and read before Ray starts."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,23 +21,23 @@ from segray.storage.uri import absolute_uri, exists, join_uri
 from segray.training.config import TrainConfig
 from segray.training.tracking import check_tracking
 
-#: What a run's folder is known by; it holds what the run was started with.
+#: The file that marks a folder as a run's; it records what the run was started with.
 MARKER = "config.json"
-#: The folder, in a run's folder, of the best model's scores on the validation part.
+#: The folder, in a run's folder, of the best model's scores on the validation set.
 EVALUATION = "evaluation"
-#: The list of the files that are not used, and why.
+#: The list of the files that are not used, with the reasons.
 SKIPPED = "skipped.jsonl"
 
-# What decides what comes out of a run, beside its settings and its data.
+# Packages whose versions can affect the result of a run.
 _PACKAGES = ("keras", "numpy", "pillow", "tensorflow")
 
-# How many pairs of a finished run are compared with those of the same names elsewhere.
+# The number of pairs of a finished run whose content is compared if the data were moved.
 _COMPARED = 8
 
-# Fewer images to validate on than this are worth a line.
+# Fewer validation images than this are reported.
 _FEW = 10
 
-# Where the data lies.
+# Settings that locate the data.
 _DATA_SETTINGS = (
     "images",
     "masks",
@@ -48,8 +48,8 @@ _DATA_SETTINGS = (
     "validation_masks",
 )
 
-# Settings that may differ when a run goes on: where the data lies (its content is compared), and
-# what changes how fast the run goes, but for rounding not what comes out.
+# Settings that may differ when a run resumes: the location of the data (whose content is compared)
+# and what affects the speed of the run but, up to rounding, not its result.
 _FREE_SETTINGS = (
     *_DATA_SETTINGS,
     "output",
@@ -66,21 +66,22 @@ _FREE_SETTINGS = (
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a run starts from.
+    """The starting point of a run.
 
     Attributes:
-        config: with the sample data set filled in where no data was named.
+        config: the configuration; if no data were given, those of the sample data set are filled
+            in.
         output: the absolute URI of the run's folder.
-        resumed: whether that folder holds this run already.
-        finished: whether nothing is left to do, whatever has become of the data.
-        train: the pairs to learn from; of a resumed run those it was started on, as far as they
-            are still there.
-        validation: the pairs to score on; likewise.
+        resumed: True if that folder already holds this run.
+        finished: True if nothing is left to do, even if the data have been changed or deleted
+            since.
+        train: the training set; for a resumed run, the pairs of its training set that still exist.
+        validation: the validation set; likewise.
         skipped: the files that belong to no pair.
-        encoder_weights: the content of the weights file, or None; empty where the run has got
-            beyond it.
-        reading: of a resumed run, how its files are read; None of a new one, which has to find it
-            out.
+        encoder_weights: the content of the weights file, or None for random weights; empty if the
+            run already has checkpoints.
+        reading: the settings with which the files of a resumed run are read; None for a new run,
+            which has yet to infer them.
     """
 
     config: TrainConfig
@@ -95,14 +96,14 @@ class Preparation:
 
 
 def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Preparation:
-    """Find the data, check the output, fetch the encoder's weights.
+    """Find the data, check the output, and read the encoder's weights.
 
     Args:
         config: the flags of jobs/train.py.
-        tell: is called with lines for the user's terminal.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something that the user gave cannot be used.
     """
     config.check_shares()
     check_image_size(config.image_size)
@@ -147,7 +148,8 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
         )
     if skipped and not resumed:
         tell(f"{len(skipped)} file(s) have no partner and are left out: see {SKIPPED}")
-    # What a checkpoint or the model itself holds is not read again: the file may be gone by now.
+    # The encoder's weights are not read again if a checkpoint or the model contains them: the file
+    # may no longer exist.
     known = config.encoder_weights != "none" and _has_learned(output)
     weights = b"" if known else read_encoder_weights(config.encoder_weights)
     reading = Reading.from_json(marker["reading"]) if marker else None
@@ -155,9 +157,9 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
 
 
 def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) -> None:
-    """Refuse to take a finished run for one on other data, if data lies elsewhere than it did.
+    """Refuse to pass a finished run off as one on other data, if the location of the data changed.
 
-    It is asked for there alone: a finished run needs its data no more.
+    A finished run does not need its data any more, so they are looked at in this case only.
     """
     if all(getattr(config, name) == before.get(name) for name in _DATA_SETTINGS):
         return
@@ -175,7 +177,7 @@ def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) 
 
 
 def is_finished(output: str) -> bool:
-    """Whether a run's folder has its model and the scores of it.
+    """Return True if a run's folder has its model and the model's scores.
 
     Raises:
         InputError: the store cannot be asked.
@@ -191,7 +193,7 @@ def _has_learned(output: str) -> bool:
 
 
 def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
-    """Fill in the sample data set where no data was named."""
+    """Fill in the sample data set if no data were given."""
     if config.images is not None or config.pairs is not None:
         return config
     folder = absolute_uri(SAMPLE_FOLDER)
@@ -200,7 +202,7 @@ def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
 
 
 def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipped]]:
-    """The pairs to train on, those to validate on if they are named, and files without a pair."""
+    """Return the training pairs, the validation pairs if they are given, and unpaired files."""
     skipped: list[Skipped] = []
     suffixes = config.image_suffix, config.mask_suffix
     if config.pairs:
@@ -229,17 +231,17 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
 def _take_up(
     rows: Sequence[Sequence[str]], train: list[Pair], validation: list[Pair]
 ) -> tuple[list[Pair], list[Pair]]:
-    """Those of the pairs found that a run was started on, in its order and its parts.
+    """Select the pairs that a run was started with, in its order and with its splits.
 
-    A draw would divide them otherwise if a single pair had been added or repaired since.
+    Splitting the pairs again would give other splits if a single pair had been added or repaired.
 
     Args:
-        rows: of `read_dataset`.
+        rows: the rows of `read_dataset`.
         train: the pairs found, without those of `validation`.
-        validation: the pairs found to validate on; empty where they are drawn from `train`.
+        validation: the validation pairs found; empty if they are split from `train`.
     """
     image_of = {pair.image: pair for pair in train + validation}
-    # Data may have been moved: then the names below its folder are the same.
+    # Data may have been moved; the names below their folder are then still the same.
     key_of = {
         "train": {pair.key: pair for pair in train},
         "validation": {pair.key: pair for pair in validation or train},
@@ -253,16 +255,16 @@ def _take_up(
 
 
 def write_marker(output: str, config: TrainConfig, data_fingerprint: str, reading: Reading) -> None:
-    """Note what a run is started with; from then on the folder is its own.
+    """Record what a run is started with. From then on the folder belongs to this run.
 
     Args:
         output: the URI of the folder.
-        config: of the run.
-        data_fingerprint: of its data.
-        reading: how the files of its pairs are read.
+        config: the configuration of the run.
+        data_fingerprint: the fingerprint of its data.
+        reading: the settings with which the files of its pairs are read.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     document = {
         "configuration": config.to_json(),
@@ -274,10 +276,10 @@ def write_marker(output: str, config: TrainConfig, data_fingerprint: str, readin
 
 
 def read_marker(output: str) -> dict[str, Any]:
-    """What `write_marker` noted.
+    """Read the record that `write_marker` wrote.
 
     Raises:
-        InputError: the folder's marker is not one that segray wrote.
+        InputError: the file is not a record of segray.
     """
     uri = join_uri(output, MARKER)
     try:
@@ -290,7 +292,7 @@ def read_marker(output: str) -> dict[str, Any]:
 
 
 def _compare_versions(before: dict[str, str], tell: Callable[[str], None]) -> None:
-    """Say so where a run goes on with other software than it was started with."""
+    """Report the packages whose versions changed since the run started."""
     now = package_versions(*_PACKAGES)
     changes = [
         f"{name} {before[name]}, now {now[name]}"
@@ -307,7 +309,7 @@ def _compare_versions(before: dict[str, str], tell: Callable[[str], None]) -> No
 def _check_output(output: str, marker: dict[str, Any] | None, config: TrainConfig) -> None:
     """Refuse a folder that holds something else, or a run with other settings."""
     if marker is None:
-        # A run that found too many unreadable files has left the list of them.
+        # A run that stopped because of too many unreadable files has left the list of them.
         own = (SKIPPED, DATASET, LOCK)
         foreign = [name for name in child_names(output) if name not in own]
         if foreign:
@@ -319,7 +321,7 @@ def _check_output(output: str, marker: dict[str, Any] | None, config: TrainConfi
     before = marker["configuration"]
     now = json.loads(json.dumps(config.to_json()))
     names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
-    # A recipe changes many settings: then it is what differs.
+    # A recipe changes many settings, so it is the difference to report.
     for name in sorted(names, key=lambda name: (name != "recipe", name)):
         flag = f"--{name.replace('_', '-')}"
         if name in now and name in before:

@@ -1,4 +1,4 @@
-"""Records: the files that a person reads while a run is going on and after it."""
+"""Records: the files for a person to read during and after a run."""
 
 import io
 import json
@@ -19,14 +19,14 @@ from segray.training.curves import draw_curves
 
 
 def write_records(output: str, history: Sequence[dict[str, Any]], labels: Labels) -> None:
-    """Write ``metrics.jsonl`` and ``curves.png`` anew, with all epochs so far."""
+    """Rewrite ``metrics.jsonl`` and ``curves.png`` with all epochs so far."""
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in history)
     write_bytes(join_uri(output, "metrics.jsonl"), lines.encode())
     write_bytes(join_uri(output, "curves.png"), draw_curves(history, labels))
 
 
 def write_events(output: str, history: Sequence[dict[str, Any]]) -> None:
-    """Write ``tensorboard/`` anew, with every number of all epochs so far as a scalar."""
+    """Rewrite ``tensorboard/`` with every metric of all epochs so far as a scalar."""
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
             for record in history:
@@ -34,7 +34,7 @@ def write_events(output: str, history: Sequence[dict[str, Any]]) -> None:
                     if name != "epoch" and value is not None:
                         writer.add_scalar(name, value, record["epoch"])
         [events] = Path(folder).iterdir()
-        # One name, so that a run that goes on replaces what it wrote before.
+        # A fixed name, so that a resumed run replaces its earlier file.
         uri = join_uri(output, "tensorboard", "events.out.tfevents.segray")
         write_bytes(uri, events.read_bytes())
 
@@ -47,12 +47,15 @@ def write_preview(
     predicted: npt.NDArray[np.uint8],
     labels: Labels,
 ) -> None:
-    """Write ``previews/epoch_NNNN.png``: a line of image, truth and prediction for each image.
+    """Write ``previews/epoch_NNNN.png``: each row is an image, its ground truth and prediction.
 
     Args:
+        output: the URI of the run's folder.
+        epoch: the epoch, from 1.
         images: uint8 [B, S, S, 3] RGB.
         truth: uint8 [B, S, S] of class ids.
         predicted: uint8 [B, S, S] of class ids.
+        labels: the classes and their colours.
     """
     rows = [
         (image, colour_mask(true, labels), colour_mask(guess, labels))

@@ -1,4 +1,4 @@
-"""Room: how many workers a cluster has place for, now and later in a run."""
+"""Room: the number of workers that fit on a cluster, now and later in a run."""
 
 import contextlib
 import math
@@ -20,29 +20,30 @@ from segray.model.predictor import find_tensorflow_gpus
 from segray.nodes import Node, await_node, worker_nodes
 from segray.training.config import TrainConfig
 
-#: Begins the names of what `asking_for` asks for, in Ray's table of placement groups.
+#: Prefix of the placement groups of `asking_for`, in Ray's table of placement groups.
 PLACE = "place for a segray worker"
 
-# For how long what others have just given back may seem to be taken.
+# The time for which resources that were just released may still appear to be in use.
 _SECONDS_TO_SETTLE = 5.0
 
 
 def worker_resources(
     config: TrainConfig, tell: Callable[[str], None]
 ) -> tuple[dict[str, float], int]:
-    """What a worker asks Ray for, and how many threads it computes with (0: TensorFlow's pick).
+    """Return the resources that a worker requests from Ray, and its number of compute threads.
 
-    On CPUs that is as many as the least number of workers find free on the nodes that are there;
-    where others hold them all, as many as if there were no others. A GPU's worker asks for next to
-    nothing of a CPU, so that it has its GPU beside most that is at work on that node.
+    On CPUs, a worker requests as many CPUs as the least number of workers find idle on the present
+    nodes or, if others hold them all, as many as there would be without the others. A worker with a
+    GPU requests next to no CPU, so that it fits on a node whose CPUs are busy; its number of
+    threads is 0, which leaves it to TensorFlow.
 
     Args:
-        config: of the run.
-        tell: is called with lines for the user's terminal, while there is no node with a CPU.
+        config: the configuration of the run.
+        tell: called with lines for the user's terminal, while there is no node with a CPU.
     """
     if config.use_gpu:
         return {"CPU": 0.1, "GPU": 1.0}, 0
-    while not (nodes := _settled_nodes()):  # they have all gone with the last workers
+    while not (nodes := _settled_nodes()):  # all were lost with the last workers
         await_node("CPU", "a worker", tell)
     wanted = config.least_workers
     free, totals = (
@@ -53,13 +54,13 @@ def worker_resources(
         for cpus in range(int(max(offered, default=0)), 0, -1):
             if sum(amount // cpus for amount in offered) >= wanted:
                 return {"CPU": float(cpus)}, cpus
-    # More workers than CPUs: each gets an equal part of one, rounded down so that all fit.
+    # More workers than CPUs: each gets an equal share of a CPU, rounded down so that all fit.
     parts = next(n for n in count(1) if sum(int(total * n) for total in totals) >= wanted)
     return {"CPU": math.floor(10_000 / parts) / 10_000}, 1
 
 
 def _settled_nodes() -> list[Node]:
-    """The nodes with CPUs, when the CPUs of tasks that have just ended are free again."""
+    """Return the nodes with CPUs, once the CPUs of tasks that just ended are idle again."""
     deadline = time.monotonic() + _SECONDS_TO_SETTLE
     while True:
         nodes = [node for node in worker_nodes() if node.total.get("CPU")]
@@ -71,10 +72,10 @@ def _settled_nodes() -> list[Node]:
 
 @contextlib.contextmanager
 def checking_gpu(config: TrainConfig) -> Iterator[Callable[[], None]]:
-    """While the block runs, find out whether TensorFlow sees a GPU that Ray gives a worker.
+    """Test, while the block runs, that TensorFlow sees the GPU that Ray assigns to a worker.
 
     Yields:
-        A function that raises InputError when it is known that it does not.
+        A function that raises InputError as soon as the test has failed.
     """
     if not config.workers_use_gpu:
         yield lambda: None
@@ -83,7 +84,7 @@ def checking_gpu(config: TrainConfig) -> Iterator[Callable[[], None]]:
 
     def check() -> None:
         if ray.wait([looking], timeout=0)[0]:
-            with contextlib.suppress(RayError):  # the node has gone: the workers look as well
+            with contextlib.suppress(RayError):  # the node is gone; the workers test it, too
                 if problem := ray.get(looking):
                     raise InputError(problem)
 
@@ -95,7 +96,7 @@ def checking_gpu(config: TrainConfig) -> Iterator[Callable[[], None]]:
 
 @ray.remote(num_cpus=0, num_gpus=1, max_retries=0)
 def _look_for_gpu() -> str:
-    """Why TensorFlow cannot compute on the GPU that this process was given; empty if it can."""
+    """Return the reason why TensorFlow cannot use the GPU of this process; empty if it can."""
     try:
         find_tensorflow_gpus()
     except InputError as error:
@@ -105,16 +106,16 @@ def _look_for_gpu() -> str:
 
 @contextlib.contextmanager
 def asking_for(resources: Mapping[str, float], places: int) -> Iterator[Callable[[], int]]:
-    """Ask for places as long as the block runs; a cluster that grows starts nodes for them.
+    """Reserve places for workers during the block; autoscaling clusters start nodes for them.
 
     Args:
-        resources: of each place, which is that of a worker.
-        places: how many are asked for.
+        resources: the resources of each place, which are those of a worker.
+        places: the number of places to reserve.
 
     Yields:
-        A function that counts the places that there are by now; nobody else gets them.
+        A function that returns the number of places reserved so far; nobody else gets these.
     """
-    # Ray wants names of them that are used once.
+    # Ray requires unique names.
     names = [f"{PLACE} {secrets.token_hex(8)}" for _ in range(places)]
     groups = []
     try:
@@ -126,9 +127,9 @@ def asking_for(resources: Mapping[str, float], places: int) -> Iterator[Callable
 
 
 def count_workers(config: TrainConfig, resources: Mapping[str, float]) -> int:
-    """How many workers to begin with: as many as there is room for now, within --workers.
+    """Return the number of workers to start: as many as fit now, within --workers.
 
-    Where there is too little for the least number, they have to wait.
+    If there is not even room for the least number, that number is returned, and they have to wait.
     """
     if config.least_workers == config.most_workers:
         return config.most_workers

@@ -1,4 +1,4 @@
-"""A training run: from two folders to a model bundle."""
+"""A training run: from pairs of images and masks to a model bundle."""
 
 import contextlib
 import json
@@ -46,13 +46,14 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         output: the absolute URI of the run's folder.
-        epochs: how many epochs are finished.
+        epochs: the number of finished epochs.
         best: the record of the best epoch, as in metrics.jsonl.
-        evaluation: what `EVALUATION` has in its metrics.json, of the best epoch's model.
+        evaluation: the scores of the best epoch's model, as in metrics.json of the folder
+            `EVALUATION`.
     """
 
     output: str
@@ -62,22 +63,22 @@ class TrainSummary:
 
 
 def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary:
-    """Train, and write the output folder; Ray has been started, if anything is left to do.
+    """Train, and write the output folder. Ray must have been started, unless the run is finished.
 
-    A run that was interrupted goes on after its last finished epoch.
+    An interrupted run resumes after its last finished epoch.
 
     Args:
-        preparation: of `segray.training.prepare.prepare_training`.
-        tell: is called with lines for the user's terminal.
+        preparation: the result of `segray.training.prepare.prepare_training`.
+        tell: called with lines for the user's terminal.
 
     Raises:
-        InputError: something the user gave cannot be used.
+        InputError: something that the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
     with hold_lock(output, tell, config.lock) as check_lock, _ending_with(check_lock):
         if exists(join_uri(output, MARKER)) != preparation.resumed:
             raise InputError(f"another run has begun or removed {output} just now: run again")
-        # A finished run needs its data no more.
+        # A finished run does not need its data any more.
         finished = preparation.finished or is_finished(output)
         data = None if finished else _claim_data(preparation, tell)
         record = {
@@ -93,7 +94,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
                 check_lock()
                 _evaluate(preparation, data, tell)
                 check_lock()
-                # Of processes that were killed as they wrote.
+                # Temporary files of processes that were killed while writing.
                 remove_partial(output, deep=True)
             history = _read_history(output)
             track(history)
@@ -105,7 +106,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
 
 @contextlib.contextmanager
 def _ending_with(check_lock: Callable[[], None]) -> Iterator[None]:
-    """End the block, whatever it is at, when the lock is lost: two runs would mix their files."""
+    """Interrupt the block if the lock is lost, because two runs would then mix their files."""
     lost = threading.Event()
 
     def look() -> None:
@@ -114,8 +115,8 @@ def _ending_with(check_lock: Callable[[], None]) -> Iterator[None]:
         except InputError:
             if not lost.is_set():
                 lost.set()
-                # The one thing that ends Ray Train's workers from here. A job in the background
-                # may ignore the keyboard, and heeds what tells it to end.
+                # Only a signal ends Ray Train's workers from here. A background job may ignore
+                # SIGINT; then SIGTERM is sent.
                 for number in (signal.SIGINT, signal.SIGTERM):
                     if callable(signal.getsignal(number)):
                         signal.pthread_kill(threading.main_thread().ident or 0, number)
@@ -153,7 +154,7 @@ def _learn(
                 f"it again, or delete {output} to train anew"
             )
         elif weights == b"":
-            # No checkpoint that is there is whole: the run begins anew.
+            # None of the checkpoints is intact, so the run starts over.
             weights = read_encoder_weights(config.encoder_weights)
     if config.use_gpu:
         _tell_of_holders(data, tell)
@@ -171,7 +172,7 @@ def _learn(
 
 
 def _tell_of_holders(data: DataSet, tell: Callable[[str], None]) -> None:
-    """Say which nodes cost money without computing, for the examples that they hold."""
+    """Report nodes without a GPU that cannot be released because they hold decoded examples."""
     holders = data.train.examples.holders() | data.validation.examples.holders()
     idle = [n for n in worker_nodes() if n.id in holders and not n.total.get("GPU")]
     if idle:
@@ -182,7 +183,7 @@ def _tell_of_holders(data: DataSet, tell: Callable[[str], None]) -> None:
 
 
 def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
-    """Score the model on the validation part, all of it."""
+    """Score the model on the whole validation set."""
     config, output = preparation.config, preparation.output
     evaluation = evaluate_pairs(
         join_uri(output, "model"),
@@ -195,7 +196,7 @@ def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], Non
         configuration=config.to_json(),
     )
     if evaluation.skipped:
-        # What says that the run is finished.
+        # This file marks the run as finished.
         remove(join_uri(output, EVALUATION, METRICS))
         raise InputError(
             f"{len(evaluation.skipped)} pair(s) of the validation part cannot be read any more, "
@@ -205,7 +206,7 @@ def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], Non
 
 
 def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
-    """Decode the data, and make the folder this run's or make sure that it is."""
+    """Decode the data, and claim the folder for this run or verify that it belongs to it."""
     data = gather_data(preparation, tell)
     if preparation.resumed:
         data.check(preparation.output, preparation.train + preparation.validation)
@@ -225,7 +226,7 @@ def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
 
 
 def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
-    """Write down what is left out; refuse if that is too much, or all."""
+    """Record the skipped files; raise an error if there are too many or no others."""
     output = preparation.output
     skipped, uri = preparation.skipped + data.skipped, join_uri(output, SKIPPED)
     if skipped or exists(uri):
@@ -242,7 +243,7 @@ def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str
 
 
 def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
-    """Refuse a part with nothing to learn or to score, and name the classes that are not there."""
+    """Raise an error if a split has no labelled pixel; report classes absent from a split."""
     labels = preparation.config.labels
     names = labels.names
     for what, part in (("training", data.train), ("validation", data.validation)):
@@ -266,7 +267,7 @@ def _read_history(output: str) -> list[dict[str, Any]]:
 
 
 def _parse(uri: str, text: bytes, key: str) -> dict[str, Any]:
-    """A JSON object that has a key."""
+    """Parse a JSON object, and require that it has a key."""
     with contextlib.suppress(ValueError):
         document = json.loads(text)
         if isinstance(document, dict) and key in document:

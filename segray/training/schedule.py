@@ -1,4 +1,4 @@
-"""The schedule: which share of its peak a learning rate has at each step."""
+"""The learning-rate schedule: the share of its peak that a learning rate has at each step."""
 
 import math
 from typing import Literal
@@ -7,18 +7,19 @@ Schedule = Literal["cosine", "constant"]
 
 
 def rate_at(step: int, first: int, total: int, warmup: float, schedule: Schedule) -> float:
-    """The share of the peak rate, 0 to 1, that a step is made with.
+    """Return the learning rate of a step as a share of its peak, 0 to 1.
 
-    ``cosine``: along half a cosine over the whole run (https://arxiv.org/abs/1608.03983), so that
-    the last steps are tiny. What joins the run later, joins the same curve. At its beginning the
-    rate is raised linearly, because an optimizer's first estimates are poor.
+    ``cosine`` follows half a cosine over the whole run (https://arxiv.org/abs/1608.03983), so that
+    the last steps are tiny. Weights that are trained later in the run, such as a frozen encoder's,
+    join the same curve. A linear warm-up comes first, because the first estimates of an optimizer
+    are poor.
 
     Args:
-        step: of the run, from 0.
-        first: the first step of what is trained; 0 from the beginning.
-        total: the steps of the whole run.
-        warmup: the share of the run's steps over which the rate is raised.
-        schedule: ``constant`` leaves out the cosine, and not the warm-up.
+        step: the step of the run, from 0.
+        first: the first step in which the weights are trained; 0 for those trained from the start.
+        total: the number of steps of the whole run.
+        warmup: the share of the run's steps over which the learning rate rises linearly.
+        schedule: ``cosine``, or ``constant`` for the warm-up alone.
     """
     rising = max(1, round(warmup * total))
     raised = min(1.0, (step - first + 1) / rising)

@@ -1,4 +1,4 @@
-"""Scoring: what one worker counts on its share of the validation part."""
+"""Scoring: one worker's contribution to the metrics of the validation set."""
 
 import numpy as np
 
@@ -18,19 +18,19 @@ def score_share(
     """Predict this worker's share of the examples; each example is in exactly one share.
 
     Args:
-        network: equal on all workers.
-        examples: all of them.
-        rank: of this worker, from 0.
-        workers: how many there are.
+        network: the network, equal on all workers.
+        examples: the whole validation set.
+        rank: the rank of this worker, from 0.
+        workers: the number of workers.
 
     Returns:
-        The confusion matrix, int64 [C, C], and the summed cross-entropy, both of labelled pixels
-        alone. Those of all shares add up to those of all examples.
+        The confusion matrix, int64 [C, C], rows = ground truth, and the summed cross-entropy, both
+        over labelled pixels only. The sums over all shares are those of the whole set.
     """
     classes = network.model.output_shape[-1]
     confusion = np.zeros((classes, classes), dtype=np.int64)
     loss = 0.0
-    # Blocks of images are dealt out instead of images: see `segray.training.blocks`.
+    # Shares consist of whole blocks, not of single images: see `segray.training.blocks`.
     block = block_length(network.model.input_shape[1])
     starts = range(rank * block, len(examples), workers * block)
     indices = (np.arange(start, min(start + block, len(examples))) for start in starts)

@@ -1,8 +1,8 @@
-"""Tracking: an MLflow run that gets the numbers of a training run.
+"""Tracking: an MLflow run that receives the metrics of a training run.
 
-It is written by a thread of the driver, so that a server that is slow, or gone, holds nobody up.
-Each time the whole history is handed over and what the server lacks is sent, so that what could
-not be sent once is sent later, by the next epoch or by the same command run again.
+A thread of the driver sends them, so that a slow or unreachable server delays nothing. Each call
+hands over the whole history, and the thread sends whatever the server lacks. What could not be sent
+is therefore sent after a later epoch, or when the same command is run again.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from segray.storage.uri import exists, join_uri
 #: One record per finished epoch, as in metrics.jsonl.
 History = Sequence[dict[str, Any]]
 
-#: The file, in a run's folder, that says which MLflow run is this run's.
+#: The file in a run's folder that records its MLflow run.
 RUN = "mlflow.json"
 
-# What mlflow reads once, when it is imported, unless the user has set it. An answer that does not
-# come is asked for again after the next epoch, and usage is nobody else's business.
+# Settings that mlflow reads when it is imported, unless the user has set them. A request that times
+# out is not retried until the next epoch. Usage is not reported to MLflow's authors.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -36,15 +36,16 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _PACKAGES = ("keras", "ray", "tensorflow")
-# For what is still to be sent when the run is over.
+# Timeout for what is still to be sent at the end of the run.
 _SECONDS_TO_END = 10.0
 
 
 def check_tracking(uri: str) -> None:
-    """Refuse what --mlflow cannot be used with.
+    """Refuse a value of --mlflow that cannot be used.
 
     Raises:
-        InputError: it is no URL of a server, or holds credentials, or MLflow is not installed.
+        InputError: it is not the URL of a server, or contains credentials, or MLflow is not
+            installed.
     """
     if "@" in uri or "?" in uri:
         raise InputError(
@@ -63,17 +64,17 @@ def check_tracking(uri: str) -> None:
 def tracking(
     uri: str | None, output: str, record: dict[str, Any], tell: Callable[[str], None]
 ) -> Iterator[Callable[[History], None]]:
-    """Track a training run while the block runs; afterwards the MLflow run is ended.
+    """Track a training run while the block runs, then end the MLflow run.
 
-    What it gives is called with the records of all epochs so far, as in metrics.jsonl, and does
-    not wait for the server. The run goes on in the MLflow run
-    that it has on this server, if it has one.
+    The function that it yields takes the records of all epochs so far, as in metrics.jsonl, and
+    does not wait for the server. If the training run already has an MLflow run on this server, that
+    one is continued.
 
     Args:
-        uri: of the tracking server; None: nothing is tracked.
+        uri: the URL of the tracking server; None disables tracking.
         output: the absolute URI of the run's folder.
         record: ``configuration`` and ``data_fingerprint`` of the run.
-        tell: is called with lines for the user's terminal.
+        tell: called with lines for the user's terminal.
     """
     if uri is None:
         yield lambda history: None
@@ -91,7 +92,7 @@ def tracking(
 
 
 class _Tracker:
-    """Tells a tracking server what it is handed, in a thread of its own."""
+    """Sends records to a tracking server in its own thread."""
 
     def __init__(
         self, uri: str, output: str, record: dict[str, Any], tell: Callable[[str], None]
@@ -121,13 +122,13 @@ class _Tracker:
         status = ""
         while not status:
             history, status = self._handed.get()
-            while not self._handed.empty():  # the newest history has all that those before it have
+            while not self._handed.empty():  # the newest history includes the earlier ones
                 history, status = self._handed.get()
-            # Whatever goes wrong with the server, the training goes on.
+            # Training continues whatever goes wrong with the server.
             try:
                 run = run or self._open()
                 run.send(history, status)
-                # Last: settings that the server refuses keep no number from it.
+                # Last, so that a server that refuses a setting still receives the metrics.
                 run.describe(self._record["configuration"])
             except Exception as error:
                 self._tell_failure(_describe(error))
@@ -141,7 +142,7 @@ class _Tracker:
             )
 
     def _open(self) -> "_Run":
-        """The MLflow run of this training run, a new one if it has none on this server."""
+        """Return the MLflow run of this training run; create it if there is none on this server."""
         file = join_uri(self._output, RUN)
         known = json.loads(read_bytes(file)) if exists(file) else {}
         run = _Run(self._uri)
@@ -153,8 +154,8 @@ class _Tracker:
 
 
 def _describe(error: Exception) -> str:
-    """What a server does that an error came of."""
-    # The client's own words for the network's errors fill several lines.
+    """Describe an error of a tracking server, as the rest of a sentence about the server."""
+    # The client's own message of a network error fills several lines.
     if "Max retries exceeded" in str(error):
         return "does not answer"
     return f"refuses: {' '.join(str(error).split())[:200]}"
@@ -164,8 +165,8 @@ class _Run:
     """A run on a tracking server.
 
     Attributes:
-        id: of the run.
-        url: where a person can look at it.
+        id: the MLflow id of the run.
+        url: the address of its page.
     """
 
     def __init__(self, uri: str) -> None:
@@ -177,7 +178,7 @@ class _Run:
         self.id = self.url = ""
 
     def resume(self, run_id: str) -> bool:
-        """Go on in a run that is there; whether it is."""
+        """Resume an existing run; return False if it does not exist."""
         from mlflow.exceptions import RestException
 
         try:
@@ -195,7 +196,7 @@ class _Run:
         return True
 
     def create(self, output: str, data_fingerprint: str) -> None:
-        """Begin a run in the experiment that MLFLOW_EXPERIMENT_NAME names."""
+        """Create a run in the experiment that MLFLOW_EXPERIMENT_NAME names."""
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "segray")
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
@@ -208,7 +209,7 @@ class _Run:
         self._set(self._client.create_run(experiment, tags=tags, run_name=run_name))
 
     def describe(self, configuration: dict[str, Any]) -> None:
-        """Tell the settings; those that it has stay, for the server takes no other value."""
+        """Send the settings that the run lacks; the server accepts only one value of each."""
         from mlflow.entities import Param
 
         params = [
@@ -223,7 +224,7 @@ class _Run:
             self._described.update(param.key for param in params)
 
     def send(self, history: History, status: str) -> None:
-        """Tell of the epochs that the run does not have, and how it ended, if it did."""
+        """Send the epochs that the run lacks, and its final status if that is given."""
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())

@@ -1,6 +1,6 @@
 """Transforms: the augmentation of a batch inside the compiled graph.
 
-One warp moves an image and its mask alike, one matrix changes the image's colours.
+One warp moves an image and its mask alike; one matrix changes the colours of the image.
 """
 
 import tensorflow as tf
@@ -11,17 +11,17 @@ from segray.pixels.labels import IGNORED
 def warp(
     images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, size: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Apply `Augmentation.draw_warps`: bilinear for images, nearest for masks.
+    """Apply the warps of `Augmentation.draw_warps`: bilinear for images, nearest for masks.
 
-    Images that are larger than their frame are sampled several times for each of its pixels, M / S
-    times a side rounded up, and the mean is taken. Sampled once they would be sharper than what the
-    network sees later, which was scaled down with an anti-aliasing filter.
+    An image larger than its frame is supersampled: each output pixel is the mean of M / S samples
+    (rounded up) per side. A single sample would be sharper than the images that the network sees in
+    prediction, which are downscaled with an anti-aliasing filter.
 
     Args:
-        images: uint8 [B, M, M, 3].
+        images: uint8 [B, M, M, 3] RGB.
         masks: uint8 [B, M, M] of class ids.
         warps: float32 [B, 8].
-        size: S, in pixels.
+        size: S, the side of the result, in pixels.
 
     Returns:
         Images float32 [B, S, S, 3] in [0, 255], and masks uint8 [B, S, S].
@@ -49,9 +49,9 @@ def warp(
 
 
 def _divide_pixels(warps: tf.Tensor, samples: int) -> tf.Tensor:
-    """The same warps for a frame with so many times as many pixels a side."""
+    """Return the same warps for a frame with `samples` times as many pixels per side."""
     a0, a1, a2, a3, a4, a5, a6, a7 = tf.unstack(tf.cast(warps, tf.float32), axis=1)
-    # The finer pixel x lies where (x + 0.5) / samples - 0.5 lies in the frame.
+    # Pixel x of the finer frame lies at (x + 0.5) / samples - 0.5 of the coarser one.
     middle = 0.5 / samples - 0.5
     a2, a5 = a2 + (a0 + a1) * middle, a5 + (a3 + a4) * middle
     rows = [a0 / samples, a1 / samples, a2, a3 / samples, a4 / samples, a5, a6, a7]
@@ -59,7 +59,7 @@ def _divide_pixels(warps: tf.Tensor, samples: int) -> tf.Tensor:
 
 
 def recolour(images: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
-    """Apply `Augmentation.draw_colours`.
+    """Apply the colour transforms of `Augmentation.draw_colours`.
 
     Args:
         images: float32 [B, S, S, 3] in [0, 255].

@@ -1,12 +1,14 @@
-"""The watchdog: no worker waits for another without end.
+"""The watchdog: no worker waits forever for another.
 
-TensorFlow's own time-out of collectives is for debugging only (it starts a thread for each), and
-names nobody. So each worker counts the meetings, where all of them wait for each other, and tells
-the others its count. One that waits too long finds out who is missing, says so, and ends its
-process: Ray Train then restarts all of them from the last finished epoch.
+TensorFlow's own timeout of collectives is meant for debugging only (it starts a thread for each)
+and does not say who is missing. So each worker counts the synchronisation points that it reaches
+and sends the count to the others. A worker that waits too long finds out who is missing, reports
+it, and ends its process; Ray Train then ends all workers, and the run restarts from the last
+finished epoch.
 
-While TensorFlow connects the workers, it holds the interpreter, and no thread can watch. So they
-first meet through the mailbox, and then a timer in C ends the process.
+While TensorFlow connects the workers it holds the interpreter's lock, so no thread can watch. The
+workers therefore first wait for each other through the mailbox; then a timer in C ends the process
+if connecting takes too long.
 """
 
 import contextlib
@@ -25,13 +27,13 @@ _START = "the start"
 
 
 class Watchdog:
-    """Of one worker.
+    """The watchdog of one worker.
 
     Args:
-        messages: shared by all workers.
-        addresses: of the workers, host:port by rank; others after each restart.
-        rank: of this worker.
-        timeout: seconds to wait for the others.
+        messages: the mailbox that all workers share.
+        addresses: the addresses of the workers, host:port by rank; they change with each restart.
+        rank: the rank of this worker.
+        timeout: the seconds to wait for the others.
         leave: ends this process.
     """
 
@@ -62,10 +64,10 @@ class Watchdog:
             self._thread.join()
 
     def gather(self) -> None:
-        """Wait until all workers run.
+        """Wait until all workers are running.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         with self.meeting(_START):
             while len(self._messages.positions(self._team)) < len(self._addresses):
@@ -73,13 +75,13 @@ class Watchdog:
 
     @contextlib.contextmanager
     def connecting(self) -> Iterator[None]:
-        """In the block TensorFlow connects the workers, all of which have been gathered.
+        """Watch the block, in which TensorFlow connects the workers after `gather`.
 
         Raises:
-            RayError: the mailbox is gone, or does not answer within a minute.
+            RayError: the mailbox is gone or does not answer within a minute.
         """
         if self._rank == 0:
-            # Said beforehand: afterwards nobody might be able to.
+            # Reported in advance, because afterwards no worker might be able to.
             self._messages.set_problem(
                 f"the workers did not connect to each other ({', '.join(self._addresses)}): "
                 "every node has to reach the others at all ports"
@@ -95,8 +97,8 @@ class Watchdog:
 
     @contextlib.contextmanager
     def meeting(self, place: str) -> Iterator[None]:
-        """In the block this worker waits for the others, at `place`."""
-        if place != self._place:  # rank 0 comes twice where it reports
+        """Mark the block as the synchronisation point `place`, where workers wait for others."""
+        if place != self._place:  # rank 0 passes a place twice if it reports
             self._meetings, self._place = self._meetings + 1, place
         self._waiting_since = time.monotonic()
         try:
@@ -113,7 +115,7 @@ class Watchdog:
                 self._messages.set_position(self._team, self._rank, position)
             since = self._waiting_since
             if since is not None and time.monotonic() - since > self._timeout:
-                # Where nobody can be told any more, there is all the less to wait for.
+                # If nobody can be notified any more, there is even less reason to wait.
                 with contextlib.suppress(Exception):
                     self._messages.set_problem(self._describe(), tell=True)
                 self._leave(1)

@@ -1,4 +1,4 @@
-"""The worker: a process of Ray Train that goes through the training loop with the others."""
+"""The worker: a process of Ray Train that runs the training loop together with the others."""
 
 import json
 import os
@@ -16,7 +16,11 @@ from segray.training.watchdog import Watchdog
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Ray Train's entry: ``assignment``, ``messages`` and ``threads`` are in the settings."""
+    """Run one worker. The entry point for Ray Train.
+
+    Args:
+        settings: has the keys ``assignment``, ``messages`` and ``threads``.
+    """
     assignment: Assignment = settings["assignment"]
     messages: Messages = settings["messages"]
     if messages.has_ended():
@@ -25,10 +29,10 @@ def train_worker(settings: dict[str, Any]) -> None:
         assignment.shared.check()
         find_gpus(assignment.config)
     except InputError as error:
-        # No restart would mend it.
+        # No restart would solve it.
         messages.end(str(error))
         raise
-    # Ray Train has found a free port for each worker.
+    # Ray Train has chosen a free port for each worker.
     addresses: list[str] = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
     try:
         problem = _train(assignment, messages, settings["threads"], addresses)
@@ -36,12 +40,12 @@ def train_worker(settings: dict[str, Any]) -> None:
         messages.refuse(" ".join(addresses), str(error))
         raise
     if problem:
-        # The same on all workers: it is said, and not raised.
+        # All workers return the same problem, so it is reported instead of raised.
         messages.end(problem)
 
 
 def _train(assignment: Assignment, messages: Messages, threads: int, addresses: list[str]) -> str:
-    """Go through the loop with the others; see `TrainingLoop.run`."""
+    """Run the training loop with the other workers; see `TrainingLoop.run`."""
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     if rank == 0:
@@ -50,7 +54,7 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
     set_up_tensorflow(assignment.config, threads, parts)
     watchdog = Watchdog(messages, addresses, rank, assignment.config.stall_timeout)
     with watchdog.running():
-        # Alone, the plain strategy does without the collectives.
+        # A single worker uses the default strategy, which needs no collectives.
         strategy = tf.distribute.get_strategy()
         if workers > 1:
             watchdog.gather()
@@ -66,24 +70,24 @@ def _train(assignment: Assignment, messages: Messages, threads: int, addresses: 
 
 
 def find_gpus(config: TrainConfig) -> list[Any]:
-    """The GPUs that this process is to train on; none without --use-gpu.
+    """Return the GPUs that this process trains on; none without --use-gpu.
 
     Raises:
-        InputError: there is none to use.
+        InputError: no GPU can be used.
     """
     return find_tensorflow_gpus() if config.use_gpu else []
 
 
 def set_up_tensorflow(config: TrainConfig, threads: int = 0, parts: int = 1) -> None:
-    """Set threads, precision and determinism of this process, before TensorFlow has run in it.
+    """Set the threads, precision and determinism of this process, before it first uses TensorFlow.
 
     Args:
-        config: of the run.
-        threads: how many cores to compute on; 0 leaves it to TensorFlow.
-        parts: in how many a batch goes through the network (`segray.training.parts`).
+        config: the configuration of the run.
+        threads: the number of cores to compute on; 0 leaves it to TensorFlow.
+        parts: the number of micro-batches (`segray.training.parts`).
 
     Raises:
-        InputError: there is no GPU to use, or TensorFlow has run already, on other devices or
+        InputError: there is no GPU to use, or TensorFlow was used before with other devices or
             threads.
     """
     import keras
@@ -91,11 +95,11 @@ def set_up_tensorflow(config: TrainConfig, threads: int = 0, parts: int = 1) -> 
     gpus = find_gpus(config)
     try:
         if threads:
-            # With a part of the batch for each core, a layer needs no more than one.
+            # With one micro-batch per core, a layer needs a single core.
             tf.config.threading.set_intra_op_parallelism_threads(1 if parts == threads else threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
-        # Of a GPU that nobody gave it, TensorFlow would take all the memory; of its own it takes
-        # what it needs.
+        # TensorFlow would allocate all the memory of a GPU that was not assigned to it; of an
+        # assigned GPU it allocates what it needs.
         tf.config.set_visible_devices(gpus, "GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, True)
@@ -105,7 +109,7 @@ def set_up_tensorflow(config: TrainConfig, threads: int = 0, parts: int = 1) -> 
             "new process, or take --workers 1"
         ) from error
     if not gpus:
-        # On a CPU it costs nothing that could be measured.
+        # On a CPU this has no measurable cost.
         tf.config.experimental.enable_op_determinism()
     precision = config.precision
     if precision == "auto":

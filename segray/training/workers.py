@@ -1,10 +1,10 @@
-"""Workers: how many processes train together, a number or a range of them."""
+"""Workers: the number of worker processes that train together, or a range of numbers."""
 
 from typing import Any
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-#: A fixed number, or the least and the most.
+#: A fixed number, or the least and the greatest.
 Workers = int | tuple[int, int]
 
 
@@ -23,11 +23,11 @@ def _is_workers(value: Any) -> bool:
 
 
 def name_workers(workers: Workers) -> str:
-    """As it is given at the command line: 2, or 1..4."""
+    """Return the number or range as given on the command line: 2, or 1..4."""
     return str(workers) if isinstance(workers, int) else f"{workers[0]}..{workers[1]}"
 
 
-#: How the flag is read.
+#: The parser of the flag.
 WORKERS_FLAG: PrimitiveConstructorSpec[Workers] = PrimitiveConstructorSpec(
     nargs=1,
     metavar="N|LEAST..MOST",

@@ -1,4 +1,4 @@
-"""Every query and program of docs/outputs.md does what it says."""
+"""Every query and program of docs/outputs/querying.md and export.md does what it says."""
 
 import io
 import re
@@ -19,11 +19,12 @@ from segray.export.config import ExportConfig
 from segray.export.run import export
 from tests.support import draw_picture, encode
 
-TEXT = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+OUTPUTS = Path(__file__).parents[2] / "docs" / "outputs"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+def blocks(language: str, name: str = "querying.md") -> list[str]:
+    text = (OUTPUTS / name).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_the_programs(workplace: Path, monkeypatch: pytest.MonkeyPatch, number: 
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("HF_HOME", str(workplace / "huggingface"))
     names: dict[str, object] = {}
-    exec(compile(blocks("python")[number], "docs/outputs.md", "exec"), names)
+    exec(compile(blocks("python")[number], "docs/outputs/querying.md", "exec"), names)
     mask = names["mask"]
     assert isinstance(mask, np.ndarray)
     assert mask.dtype == np.uint8
@@ -108,8 +109,8 @@ def test_supervision_opens_the_annotations_and_finds_every_pixel(
     monkeypatch.chdir(workplace)
     export(ExportConfig(format="rle"), print, start_ray=lambda: None)
     names: dict[str, Any] = {}
-    [program] = [block for block in blocks("python3") if "supervision" in block]
-    exec(compile(program, "docs/outputs.md", "exec"), names)
+    [program] = [block for block in blocks("python3", "export.md") if "supervision" in block]
+    exec(compile(program, "docs/outputs/export.md", "exec"), names)
 
     masks = read_masks(workplace)
     dataset = names["dataset"]

@@ -177,7 +177,7 @@ def test_the_query_of_the_document(
     import duckdb
 
     config, _ = finished
-    text = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "outputs" / "evaluation.md").read_text()
     [query] = re.findall(r"```duckdb\n(.*?)```", text, re.DOTALL)
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "evaluate").symlink_to(config.output)

@@ -466,11 +466,11 @@ def test_a_stream_that_breaks_off_leaves_what_was_there(folder: str) -> None:
 
 
 def test_the_program_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "outputs" / "export.md").read_text()
     [program] = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
     made = make_segmentation(str(tmp_path), KEYS[:3])
     monkeypatch.chdir(tmp_path)
     run(made, "output/export/rle", "rle")
     names: dict[str, Any] = {}
-    exec(compile(program, "docs/outputs.md", "exec"), names)
+    exec(compile(program, "docs/outputs/export.md", "exec"), names)
     assert names["region"].shape in {mask.shape for mask in made.masks.values()}
