@@ -16,9 +16,10 @@ from ray.exceptions import RayError
 from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.gpus import GpuPool
 from segray.bulk.growth import asking_for_room
+from segray.bulk.manifest import Found
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.search import Found, Search
+from segray.bulk.search import Search
 from segray.bulk.tally import Counts, Tally
 from segray.bulk.work import (
     CHUNKS,

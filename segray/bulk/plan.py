@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from segray.bulk.config import SegmentConfig
-from segray.bulk.outcome import read_ids
-from segray.bulk.search import Filter, Found, Search
+from segray.bulk.done import read_done
+from segray.bulk.manifest import Found
+from segray.bulk.search import Filter, Search
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
@@ -254,11 +255,7 @@ def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) 
     if config.retry_errors:
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)
-    found = [read_ids(join_uri(output, folder), tell) for folder in ("results", "errors")]
-    done = np.concatenate(found)
-    del found
-    done.sort()  # in place: there may be a hundred million
-    return done
+    return read_done(output, tell)
 
 
 def _find_first(search: Search) -> tuple[Ids | None, Found, list[tuple[int, str]]]:

@@ -6,7 +6,7 @@ counts all images; its gallery shows a few of them.
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from segray.bulk.census import Census, ErrorKind
 from segray.bulk.charts import curve, histogram, share_bar, swatch
-from segray.bulk.gallery import Shot, draw_tiles, find_pictures, take_shots
+from segray.bulk.gallery import Shot, draw_tiles, take_shots
+from segray.bulk.histograms import BINS, ClassHistograms
 from segray.bulk.markup import (
     NONE,
     Element,
@@ -30,13 +32,9 @@ from segray.bulk.markup import (
     uri_tag,
 )
 from segray.bulk.progress import Moment
-from segray.bulk.survey import BINS, Failures, Survey, make_survey
 from segray.pixels.labels import Labels
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
-
-#: Images in the gallery.
-SAMPLE = 60
 
 _BARS = 40  # of a histogram; divides BINS
 _PERCENT, _UNIT = ("0%", "50%", "100%"), ("0", "0.5", "1")
@@ -58,42 +56,41 @@ _LEFT_OUT = {
 def write_report(
     output: str,
     labels: Labels,
+    census: Census,
     record: dict[str, Any],
     timeline: Sequence[Moment],
-    tell: Callable[[str], None],
 ) -> None:
     """Write ``OUTPUT/report.html``.
 
-    All rows are counted, without their masks. No image is fetched: the gallery shows `SAMPLE` of
-    those whose pictures were kept, or if there are none, the masks alone of as many images.
+    No image is fetched: the gallery shows the sample of the census with the pictures that were
+    kept, or if there are none, the masks alone.
 
     Args:
-        output: absolute URI of a segmentation: a folder with manifest, results and errors.
+        output: absolute URI of a segmentation.
         labels: the classes of its model.
+        census: of the output.
         record: the content of its run.json.
         timeline: moments of the run in their order, or none.
-        tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: the segmentation cannot be read, or the page cannot be written.
     """
-    pictures = find_pictures(output, tell)
-    survey = make_survey(output, labels, SAMPLE, np.array(sorted(pictures), dtype=np.int64))
-    shots = list(take_shots(survey.sample, pictures, labels))
-    order = np.argsort(-survey.pixels, kind="stable").tolist()
+    shots = take_shots(census.sample, census.pictures, labels)
+    histograms = census.histograms
+    order = np.argsort(-histograms.pixels, kind="stable").tolist()
     configuration = record.get("configuration") or {}
     source = str(configuration.get("images") or configuration.get("manifest") or "sample images")
     parts = {
         "title": [tag("title", f"Segmentation of {source}")],
         "source": [uri_tag(source)],
-        "figures": _draw_figures(survey, record, timeline),
+        "figures": _draw_figures(census, record, timeline),
         "origin": _draw_origin(source, output, record),
-        "classes": _draw_classes(survey, labels, order),
-        "distributions": _draw_distributions(survey, labels, order),
+        "classes": _draw_classes(histograms, labels, order, census.segmented),
+        "distributions": _draw_distributions(histograms, labels, order, census.segmented),
         "throughput": _draw_throughput(timeline),
-        "errors": _draw_errors(survey.failures),
+        "errors": _draw_errors(census.errors),
         "options": [tag("option", labels.names[i], value=i) for i in order],
-        "sampled": [_describe_sample(shots, survey.segmented)],
+        "sampled": [_describe_sample(shots, census.segmented)],
         "tiles": list(draw_tiles(shots, labels)),
         "settings": _draw_settings(record),
     }
@@ -113,17 +110,17 @@ def _fill(parts: dict[str, str]) -> str:
 
 
 def _draw_figures(
-    survey: Survey, record: dict[str, Any], timeline: Sequence[Moment]
+    census: Census, record: dict[str, Any], timeline: Sequence[Moment]
 ) -> list[Element]:
     """The headline: a list of terms and what they are."""
     seconds, rate = record.get("seconds"), record.get("images_per_second")
     processed = record.get("counts", {}).get("processed", 0)
     megabytes = timeline[-1].bytes / 1e6 if timeline else 0.0
-    open_ = survey.listed - survey.segmented - survey.failed
-    failed = format_share(survey.failed / max(1, survey.listed))
+    open_ = census.listed - census.segmented - census.failed
+    failed = format_share(census.failed / max(1, census.listed))
     figures = [
-        ("segmented", format_count(survey.segmented), f"of {count_images(survey.listed)}"),
-        ("failed", format_count(survey.failed), f"{failed} of them"),
+        ("segmented", format_count(census.segmented), f"of {count_images(census.listed)}"),
+        ("failed", format_count(census.failed), f"{failed} of them"),
     ]
     if open_ > 0:
         figures.append(("left", format_count(open_), "not worked on yet"))
@@ -172,14 +169,16 @@ def _describe_left_out(counts: dict[str, int]) -> str | None:
     return ", ".join(parts) or None
 
 
-def _draw_classes(survey: Survey, labels: Labels, order: Sequence[int]) -> list[Element]:
+def _draw_classes(
+    histograms: ClassHistograms, labels: Labels, order: Sequence[int], images: int
+) -> list[Element]:
     """Rows of the table of classes."""
-    total = max(1, int(survey.pixels.sum()))
-    longest = max(1, int(survey.pixels.max(initial=0)))
+    total = max(1, int(histograms.pixels.sum()))
+    longest = max(1, int(histograms.pixels.max(initial=0)))
     palette = labels.palette
     rows = []
     for i in order:
-        pixels, colour = int(survey.pixels[i]), palette[i]
+        pixels, colour = int(histograms.pixels[i]), palette[i]
         share = format_share(pixels / total)
         rows.append(
             tag(
@@ -188,25 +187,29 @@ def _draw_classes(survey: Survey, labels: Labels, order: Sequence[int]) -> list[
                 tag("td", share_bar([pixels / longest], [colour], share), class_="wide"),
                 tag("td", share),
                 tag("td", format_count(pixels)),
-                tag("td", format_share(int(survey.images[i]) / max(1, survey.segmented))),
-                tag("td", format_confidence(survey.confidence[i])),
+                tag("td", format_share(int(histograms.images[i]) / max(1, images))),
+                tag("td", format_confidence(histograms.confidence[i])),
             )
         )
     return rows
 
 
-def _draw_distributions(survey: Survey, labels: Labels, order: Sequence[int]) -> list[Element]:
+def _draw_distributions(
+    histograms: ClassHistograms, labels: Labels, order: Sequence[int], images: int
+) -> list[Element]:
     """Two histograms for each class; of many classes, most folded away."""
-    drawn = [_draw_distribution(survey, labels, i) for i in order]
+    drawn = [_draw_distribution(histograms, labels, i, images) for i in order]
     first, others = drawn[:_OPEN_CLASSES], drawn[_OPEN_CLASSES:]
     if not others:
         return first
     return [*first, tag("details", tag("summary", f"{len(others)} more classes"), *others)]
 
 
-def _draw_distribution(survey: Survey, labels: Labels, class_id: int) -> Element:
+def _draw_distribution(
+    histograms: ClassHistograms, labels: Labels, class_id: int, images: int
+) -> Element:
     name, colour = labels.names[class_id], labels.palette[class_id]
-    there, absent = int(survey.images[class_id]), survey.segmented - int(survey.images[class_id])
+    there, absent = int(histograms.images[class_id]), images - int(histograms.images[class_id])
     heading = tag("h3", swatch(colour), name)
     if not there:
         return tag("article", heading, tag("p", "in no image"), class_="distribution")
@@ -223,8 +226,8 @@ def _draw_distribution(survey: Survey, labels: Labels, class_id: int) -> Element
             histogram(bins.reshape(_BARS, -1).sum(axis=1), colour, title, in_words, axis),
         )
         for title, bins, in_words, axis in (
-            (f"share of {name}", survey.shares[class_id], format_share, _PERCENT),
-            (f"confidence in {name}", survey.confidences[class_id], format_confidence, _UNIT),
+            (f"share of {name}", histograms.shares[class_id], format_share, _PERCENT),
+            (f"confidence in {name}", histograms.confidences[class_id], format_confidence, _UNIT),
         )
         for low, middle, high in [_quartiles(bins)]
     ]
@@ -275,18 +278,18 @@ def _draw_throughput(timeline: Sequence[Moment]) -> list[Element]:
     return [tag("div", *drawn, class_="pair")]
 
 
-def _draw_errors(failures: Sequence[Failures]) -> list[Element]:
-    if not failures:
+def _draw_errors(errors: Sequence[ErrorKind]) -> list[Element]:
+    if not errors:
         return [tag("p", "No image failed.")]
-    drawn = [_draw_failures(kind) for kind in failures[:_KINDS]]
-    rest = failures[_KINDS:]
+    drawn = [_draw_error(kind) for kind in errors[:_KINDS]]
+    rest = errors[_KINDS:]
     if rest:
         count = count_images(sum(kind.count for kind in rest))
         drawn.append(tag("p", f"And {len(rest)} more kinds, {count}: see errors/*.parquet"))
     return drawn
 
 
-def _draw_failures(kind: Failures) -> Element:
+def _draw_error(kind: ErrorKind) -> Element:
     examples = [
         tag("li", uri_tag(uri, class_="uri"), tag("span", _shorten(message), class_="message"))
         for uri, message in kind.examples

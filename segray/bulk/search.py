@@ -1,48 +1,16 @@
 """The search: which images there are, which of them count, and which are still to be done."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
-import pyarrow as pa
 
+from segray.bulk.manifest import Found, ManifestWriter
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, read_part
 from segray.storage.listing import Entry, Page, Shard, list_pages, relative_key
 from segray.storage.s3 import split_uri
-from segray.storage.tables import MANIFEST_SCHEMA, write_table
-from segray.storage.uri import join_uri
-
-# Rows in a file of the manifest: what a search holds in memory before it writes.
-_FILE_ROWS = 1 << 17
-
-#: In the schema metadata of a manifest's file: what was passed over beside its rows.
-COUNTS_KEY = b"segray"
-
-
-@dataclass
-class Found:
-    """How much a search has met so far.
-
-    Attributes:
-        images: that count.
-        missing: of them, those that are still to be done.
-        other: files with another suffix.
-        excluded: files that --include or --exclude leave out.
-        hidden: files with a name, or in a folder, that begins with a dot.
-        placeholders: empty objects that stand for folders.
-        unreadable: files and folders of a local disk, as `segray.storage.listing.Page` says.
-    """
-
-    images: int = 0
-    missing: int = 0
-    other: int = 0
-    excluded: int = 0
-    hidden: int = 0
-    placeholders: int = 0
-    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +108,7 @@ class Search:
             InputError: as `images`, or the manifest cannot be written.
         """
         found = Found()
-        manifest = _ManifestWriter(join_uri(self.output, "manifest"), f"{self.run}-{part:05}")
+        manifest = ManifestWriter(self.output, self.run, part)
         for entries in self.images(part, found):
             ids = np.array([entry.id for entry in entries], dtype=np.int64)
             manifest.add(ids, entries)
@@ -170,34 +138,3 @@ class Search:
         else:
             for file in part:
                 yield from cls._pages(file)
-
-
-class _ManifestWriter:
-    """Rows of the manifest, written a file at a time."""
-
-    def __init__(self, folder: str, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._tables: list[pa.Table] = []
-        self._rows = self._files = 0
-
-    def add(self, ids: Ids, entries: list[Entry]) -> None:
-        columns = [
-            pa.array(ids),
-            pa.array([entry.uri for entry in entries], pa.string()),
-            pa.array([entry.size for entry in entries], pa.int64()),
-            pa.array([entry.etag for entry in entries], pa.string()),
-        ]
-        self._tables.append(pa.table(columns, schema=MANIFEST_SCHEMA))
-        self._rows += len(entries)
-        if self._rows >= _FILE_ROWS:
-            self._write({})
-
-    def finish(self, found: Found) -> None:
-        self._write(vars(found))
-
-    def _write(self, counts: dict[str, int]) -> None:
-        table = pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *self._tables])
-        table = table.replace_schema_metadata({COUNTS_KEY: json.dumps(counts)})
-        write_table(join_uri(self._folder, f"{self._name}-{self._files:05}.parquet"), table)
-        self._tables, self._rows = [], 0
-        self._files += 1

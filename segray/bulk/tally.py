@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from segray.bulk.search import Found
+from segray.bulk.manifest import Found
 
 #: What a chunk reports of itself: ``segmented``, ``failed``, ``bytes`` and ``retries``.
 Counts = dict[str, int]

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from segray.bulk.candidates import Candidates
+from segray.bulk.census import take_census
 from segray.bulk.chunk import ChunkSegmenter
 from segray.bulk.config import SegmentConfig
+from segray.bulk.manifest import read_manifest
 from segray.bulk.plan import make_plan
 from segray.bulk.report import write_report
 from segray.bulk.run import segment
@@ -163,7 +165,9 @@ def test_the_report_reads_no_source(config: SegmentConfig, labels: Labels) -> No
         path.unlink()
     Path(config.output, "report.html").unlink()
     told: list[str] = []
-    write_report(config.output, labels, {}, [], told.append)
+    manifest = read_manifest(config.output, "", 1)
+    census = take_census(config.output, manifest, labels, False, told.append)
+    write_report(config.output, labels, census, {}, [])
     assert page_of(config).count('<img class="image"') == 20
     assert page_of(config).count('<img class="mask"') == 20
     assert told == []

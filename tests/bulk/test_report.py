@@ -25,6 +25,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from segray.bulk.candidates import SIDE
+from segray.bulk.census import take_census
+from segray.bulk.manifest import Found, Manifest
 from segray.bulk.progress import Moment
 from segray.bulk.report import write_report
 from segray.errors import InputError
@@ -145,7 +147,10 @@ class Output:
 
     def report(self, record: dict[str, Any] = RECORD, timeline: Any = TIMELINE) -> str:
         """The page."""
-        write_report(self.uri, self.labels, record, timeline, self.told.append)
+        ids = np.unique(np.array([id for id, _ in self.listed], dtype=np.int64))
+        manifest = Manifest(ids, Found())
+        census = take_census(self.uri, manifest, self.labels, False, self.told.append)
+        write_report(self.uri, self.labels, census, record, timeline)
         return read_bytes(join_uri(self.uri, "report.html")).decode()
 
 
