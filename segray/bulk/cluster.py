@@ -13,22 +13,15 @@ import ray
 import ray.data
 from ray.exceptions import RayError
 
-from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.gpus import GpuPool
 from segray.bulk.growth import asking_for_room
 from segray.bulk.manifest import Found
+from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.search import Search
+from segray.bulk.sizes import CLUSTER_CHUNKS, chunk_size, max_chunks, split_into_chunks
 from segray.bulk.tally import Counts, Tally
-from segray.bulk.work import (
-    CHUNKS,
-    chunk_images,
-    in_chunks,
-    make_orders,
-    most_chunks,
-    predictor_loader,
-)
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.nodes import SharedFiles, first_file, on_this_node, telling_waits
@@ -113,7 +106,7 @@ def segment_on_ray(
     shared.check_nodes()
     here = on_this_node()
     tally = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Tally).remote()
-    with _network(plan, load or predictor_loader(plan, threads=1), tell) as (connect, is_ready):
+    with _network(plan, load or plan.predictor_loader(threads=1), tell) as (connect, is_ready):
         plan.claim(tell)
         progress = Progress(lambda: _ask(tally.totals), plan.missing, tell, is_ready)
         room = telling_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun, tell)
@@ -175,9 +168,9 @@ def _pipeline(
     shared: SharedFiles,
 ) -> ray.data.Dataset:
     """The whole job: parts of a listing in, files written, one row out for each chunk."""
-    orders = make_orders(plan, 1)
+    config = PipelineConfig.of(plan, threads=1)
     parts = [{"part": part} for part in range(len(plan.search.parts))]
-    size = chunk_images(plan, CHUNKS)
+    size = chunk_size(plan, CLUSTER_CHUNKS)
     search = _SearchTask(plan.search, ray.put(plan.done), size, reporter, shared)
     return (
         ray.data.from_items(parts, override_num_blocks=len(parts))
@@ -191,7 +184,7 @@ def _pipeline(
             _Worker,
             batch_size=1,
             batch_format="pyarrow",
-            fn_constructor_args=(orders, connect, reporter, shared),
+            fn_constructor_args=(config, connect, reporter, shared),
             compute=_pool(plan),
             num_cpus=_WORKER_CPUS,
         )
@@ -213,7 +206,7 @@ def _pool(plan: Plan) -> ray.data.ActorPoolStrategy:
 
 def _most_workers(plan: Plan) -> int:
     asked = None if plan.config.use_gpu else plan.config.workers
-    return min(asked or sys.maxsize, most_chunks(plan))
+    return min(asked or sys.maxsize, max_chunks(plan))
 
 
 def _lacking(plan: Plan, progress: Progress) -> int:
@@ -222,7 +215,7 @@ def _lacking(plan: Plan, progress: Progress) -> int:
     So many workers are wanted that each of them has several chunks to do: for one chunk it would
     hardly have started.
     """
-    chunks = math.ceil(progress.left / chunk_images(plan, CHUNKS))
+    chunks = math.ceil(progress.left / chunk_size(plan, CLUSTER_CHUNKS))
     wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), _most_workers(plan))
     return wanted - int(ray.cluster_resources().get("CPU", 0))
 
@@ -242,7 +235,7 @@ class _SearchTask:
         try:
             self.shared.check()
             missing = self.search.missing(part, done, partial(self.reporter.found, part))
-            for entries in in_chunks(missing, self.size):
+            for entries in split_into_chunks(missing, self.size):
                 images = [vars(entry) for entry in entries]
                 yield pa.Table.from_pylist([{"images": images}], _CHUNKS)
         except InputError as error:
@@ -255,12 +248,12 @@ class _Worker:
 
     def __init__(
         self,
-        orders: Orders,
+        config: PipelineConfig,
         connect: Callable[[], Predictor],
         reporter: _RemoteReporter,
         shared: SharedFiles,
     ) -> None:
-        self._segmenter = ChunkSegmenter(orders, connect(), reporter)
+        self._pipeline = Pipeline(config, connect(), reporter)
         self._shared = shared
 
     def __call__(self, chunks: pa.Table) -> pa.Table:
@@ -269,7 +262,7 @@ class _Worker:
             problem = chunk["problem"]
             try:
                 self._shared.check()
-                self._segmenter.segment([Entry(**image) for image in chunk["images"] or []])
+                self._pipeline.segment([Entry(**image) for image in chunk["images"] or []])
             except InputError as error:
                 problem = str(error)
             problems.append({"problem": problem})

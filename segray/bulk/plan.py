@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,13 @@ from segray.bulk.manifest import Found
 from segray.bulk.search import Filter, Search
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
-from segray.model.predictor import choose_engine, engine_file
+from segray.model.predictor import (
+    Predictor,
+    choose_engine,
+    engine_file,
+    load_gpu_predictor,
+    load_predictor,
+)
 from segray.storage.files import child_names, read_bytes, remove, remove_partial, write_bytes
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
@@ -94,6 +101,12 @@ class Plan:
         if overwrite and files:
             tell(f"deleted {len(files)} files of earlier runs")
         write_bytes(join_uri(self.output, SETTINGS), json.dumps(self.settings, indent=2).encode())
+
+    def predictor_loader(self, threads: int) -> Callable[[], Predictor]:
+        """A function that makes the network ready, on the GPU or on so many cores of a process."""
+        if self.config.use_gpu:
+            return partial(load_gpu_predictor, self.bundle, self.engine, self.config.batch_size)
+        return partial(load_predictor, self.bundle, self.engine, threads)
 
     def forget_done(self) -> None:
         """Free the ids when the search is over: they are eight bytes for each image."""

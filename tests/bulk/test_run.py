@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 import segray
-from segray.bulk.chunk import ChunkSegmenter
 from segray.bulk.config import SegmentConfig
 from segray.bulk.manifest import read_manifest
+from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.tally import Tally
-from segray.bulk.work import make_orders, predictor_loader
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
@@ -375,10 +374,10 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
         pq.write_table(table, tmp_path / "tables" / f"{number}.parquet")
     config = dataclasses.replace(config, images=None, manifest=f"{tmp_path}/tables")
     with make_plan(config, print) as plan:
-        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
         for part in range(2):
             [entries] = plan.search.missing(part, plan.done, lambda found: None)
-            segmenter.segment(entries)
+            pipeline.segment(entries)
         for uri in table_uris(join_uri(config.output, "manifest"))[left:]:
             remove(uri)
         reason = rf"{left} rows and the ends of {left} of 2 parts .*on several nodes"
@@ -405,8 +404,8 @@ def test_an_image_that_vanished_is_an_error_of_fetching(
         # The search lists it again, and has the size and the ETag of the first listing no more.
         listed = next(plan.search.missing(0, plan.done, lambda found: None))
         remove(f"{bucket}/goes.png")
-        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
-        segmenter.segment(listed)
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
+        pipeline.segment(listed)
     [row] = rows(config.output, "errors")
     assert (row["stage"], row["error"]) == ("fetch", "NotFound")
 
