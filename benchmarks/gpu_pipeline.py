@@ -219,7 +219,9 @@ def _host(task: dict[str, Any]) -> None:
 
     def use(plan: Plan) -> None:
         pipeline = Pipeline(PipelineConfig.of(plan, 1), _loader(plan, None)(), Tally())
-        chunks = split_into_chunks(plan.search.missing(0, plan.done, lambda found: None), _CHUNK)
+        chunks = split_into_chunks(
+            plan.search.list_and_record(0, plan.done, lambda found: None), _CHUNK
+        )
         begun = time.process_time()
         with ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
             list(lanes.map(pipeline.segment, chunks))
@@ -313,7 +315,9 @@ def _stages(task: dict[str, Any]) -> None:
         return result
 
     def use(plan: Plan) -> None:
-        entries: list[Entry] = next(plan.search.missing(0, plan.done, lambda found: None))[:128]
+        entries: list[Entry] = next(plan.search.list_and_record(0, plan.done, lambda found: None))[
+            :128
+        ]
         labels, load = plan.bundle.labels, _loader(plan, None)
         pool = GpuPool(load, 1)
         with pool.running():

@@ -101,7 +101,9 @@ def search(output: str, run: str) -> dict[str, Any]:
     first = 0.0
     for part in range(len(parts)):
         counts: dict[str, int] = {}
-        for _ in plan.missing(part, done, lambda found, counts=counts: counts.update(vars(found))):
+        for _ in plan.list_and_record(
+            part, done, lambda found, counts=counts: counts.update(vars(found))
+        ):
             first = first or time.monotonic() - begun
         for name in totals:
             totals[name] += counts[name]

@@ -4,28 +4,23 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.data
 from ray.exceptions import RayError
 
 from segray.bulk.gpus import GpuPool
 from segray.bulk.growth import asking_for_room
-from segray.bulk.manifest import Found
-from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
+from segray.bulk.pipeline import CHUNKS_AT_ONCE, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.search import Search
-from segray.bulk.sizes import CLUSTER_CHUNKS, chunk_size, max_chunks, split_into_chunks
-from segray.bulk.tally import Counts, Tally
+from segray.bulk.sizes import CLUSTER_CHUNKS, chunk_size, max_chunks
+from segray.bulk.tally import Tally
+from segray.bulk.tasks import TALLY_TIMEOUT, ChunkWorker, RemoteReporter, SearchTask
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.nodes import SharedFiles, first_file, on_this_node, telling_waits
-from segray.storage.listing import Entry
 from segray.storage.lock import LOCK
 from segray.storage.uri import is_local, join_uri
 
@@ -50,36 +45,6 @@ _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
 # one for each chunk that waits, and fewer when half of them have none.
 _GROW_AT = 1 / CHUNKS_AT_ONCE
 _SHRINK_AT = _GROW_AT / 2
-
-# Seconds that an answer of the tally may take.
-_PATIENCE = 30.0
-
-_IMAGE = pa.struct([("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())])
-_CHUNKS = pa.schema(
-    [
-        ("images", pa.list_(_IMAGE)),
-        # Why a search cannot go on. An exception would reach the driver without its cause.
-        ("problem", pa.string()),
-    ]
-)
-_WRITTEN = pa.schema([("problem", pa.string())])
-
-
-class _RemoteReporter:
-    """Sends reports to a tally in another process; only for a chunk's last one it waits."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def found(self, part: int, found: Found) -> None:
-        self._actor.found.remote(part, found)
-
-    def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
-        arrives = self._actor.done.remote(chunk, predictor, counts)
-        if last:
-            # A tally whose process has died is begun anew: its counts are for people only.
-            with contextlib.suppress(RayError):
-                ray.get(arrives, timeout=_PATIENCE)
 
 
 def segment_on_ray(
@@ -112,7 +77,7 @@ def segment_on_ray(
         room = telling_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun, tell)
         growth = asking_for_room(_WORKER_CPUS, lambda: _lacking(plan, progress))
         with progress.running(), room, growth:
-            written = _pipeline(plan, connect, _RemoteReporter(tally), shared)
+            written = _pipeline(plan, connect, RemoteReporter(tally), shared)
             for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
                 plan.check()
                 for problem in batch["problem"].to_pylist():
@@ -137,7 +102,7 @@ def _find_shared(plan: Plan) -> SharedFiles:
 
 def _ask(method: Any) -> dict[str, int]:
     """What a method of the tally answers."""
-    answer: dict[str, int] = ray.get(method.remote(), timeout=_PATIENCE)
+    answer: dict[str, int] = ray.get(method.remote(), timeout=TALLY_TIMEOUT)
     return answer
 
 
@@ -164,14 +129,14 @@ def _network(
 def _pipeline(
     plan: Plan,
     connect: Callable[[], Predictor],
-    reporter: _RemoteReporter,
+    reporter: RemoteReporter,
     shared: SharedFiles,
 ) -> ray.data.Dataset:
     """The whole job: parts of a listing in, files written, one row out for each chunk."""
     config = PipelineConfig.of(plan, threads=1)
     parts = [{"part": part} for part in range(len(plan.search.parts))]
     size = chunk_size(plan, CLUSTER_CHUNKS)
-    search = _SearchTask(plan.search, ray.put(plan.done), size, reporter, shared)
+    search = SearchTask(plan.search, ray.put(plan.done), size, reporter, shared)
     return (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .map_batches(
@@ -181,7 +146,7 @@ def _pipeline(
             num_cpus=_SEARCH_CPUS,
         )
         .map_batches(
-            _Worker,
+            ChunkWorker,
             batch_size=1,
             batch_format="pyarrow",
             fn_constructor_args=(config, connect, reporter, shared),
@@ -218,52 +183,3 @@ def _lacking(plan: Plan, progress: Progress) -> int:
     chunks = math.ceil(progress.left / chunk_size(plan, CLUSTER_CHUNKS))
     wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), _most_workers(plan))
     return wanted - int(ray.cluster_resources().get("CPU", 0))
-
-
-@dataclass(frozen=True)
-class _SearchTask:
-    """The number of a part -> chunks of the images that are missing in it, as they are found."""
-
-    search: Search
-    done: Any  # a reference to the ids that have a row
-    size: int  # of a chunk
-    reporter: _RemoteReporter
-    shared: SharedFiles
-
-    def __call__(self, parts: dict[str, Any]) -> Iterator[pa.Table]:
-        done, [part] = ray.get(self.done), parts["part"].tolist()
-        try:
-            self.shared.check()
-            missing = self.search.missing(part, done, partial(self.reporter.found, part))
-            for entries in split_into_chunks(missing, self.size):
-                images = [vars(entry) for entry in entries]
-                yield pa.Table.from_pylist([{"images": images}], _CHUNKS)
-        except InputError as error:
-            yield pa.Table.from_pylist([{"problem": str(error)}], _CHUNKS)
-        yield _CHUNKS.empty_table()
-
-
-class _Worker:
-    """A chunk of images -> their files, written."""
-
-    def __init__(
-        self,
-        config: PipelineConfig,
-        connect: Callable[[], Predictor],
-        reporter: _RemoteReporter,
-        shared: SharedFiles,
-    ) -> None:
-        self._pipeline = Pipeline(config, connect(), reporter)
-        self._shared = shared
-
-    def __call__(self, chunks: pa.Table) -> pa.Table:
-        problems = []
-        for chunk in chunks.to_pylist():
-            problem = chunk["problem"]
-            try:
-                self._shared.check()
-                self._pipeline.segment([Entry(**image) for image in chunk["images"] or []])
-            except InputError as error:
-                problem = str(error)
-            problems.append({"problem": problem})
-        return pa.Table.from_pylist(problems, _WRITTEN)

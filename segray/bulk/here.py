@@ -61,4 +61,4 @@ def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
 
 def _missing(plan: Plan, reporter: Reporter) -> Iterator[list[Entry]]:
     for part in range(len(plan.search.parts)):
-        yield from plan.search.missing(part, plan.done, partial(reporter.found, part))
+        yield from plan.search.list_and_record(part, plan.done, partial(reporter.found, part))

@@ -94,10 +94,12 @@ class Search:
             if left == 0:
                 return
 
-    def missing(
+    def list_and_record(
         self, part: int, done: Ids, report: Callable[[Found], None]
     ) -> Iterator[list[Entry]]:
-        """The images of a part that have no row yet; all of them are written to the manifest.
+        """List the images of a part, write the manifest, and yield those that have no row yet.
+
+        The manifest is whole only when the last image has been taken.
 
         Args:
             part: its number.

@@ -176,7 +176,7 @@ def test_a_chunk_of_which_all_is_done_leaves_its_pictures(config: SegmentConfig)
     """As it is handed out again when its process has died at the very end."""
     with make_plan(config, print) as plan:
         pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
-        [chunk] = plan.search.missing(0, plan.done, lambda found: None)
+        [chunk] = plan.search.list_and_record(0, plan.done, lambda found: None)
         pipeline.segment(chunk)
         before = read_folder(config, "gallery")
         assert 16 <= len(before) <= 20

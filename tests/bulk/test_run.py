@@ -355,7 +355,7 @@ def test_an_image_in_results_loses_its_row_in_errors(images: Path, config: Segme
 
 def test_two_objects_with_one_id_are_named(config: SegmentConfig) -> None:
     with make_plan(config, print) as plan:
-        list(plan.search.missing(0, plan.done, lambda found: None))
+        list(plan.search.list_and_record(0, plan.done, lambda found: None))
         [file] = table_uris(join_uri(config.output, "manifest"))
         table = pq.read_table(file)
         pq.write_table(table.set_column(0, "id", pa.array([7, 7, 8, 9])), file)
@@ -376,7 +376,7 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
     with make_plan(config, print) as plan:
         pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
         for part in range(2):
-            [entries] = plan.search.missing(part, plan.done, lambda found: None)
+            [entries] = plan.search.list_and_record(part, plan.done, lambda found: None)
             pipeline.segment(entries)
         for uri in table_uris(join_uri(config.output, "manifest"))[left:]:
             remove(uri)
@@ -402,7 +402,7 @@ def test_an_image_that_vanished_is_an_error_of_fetching(
     config = SegmentConfig(model=bundle_uri, images=bucket, output=f"{s3('vanished')}/out")
     with make_plan(config, print) as plan:
         # The search lists it again, and has the size and the ETag of the first listing no more.
-        listed = next(plan.search.missing(0, plan.done, lambda found: None))
+        listed = next(plan.search.list_and_record(0, plan.done, lambda found: None))
         remove(f"{bucket}/goes.png")
         pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
         pipeline.segment(listed)
