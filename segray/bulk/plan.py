@@ -15,6 +15,15 @@ from segray.bulk.config import SegmentConfig
 from segray.bulk.done import read_done
 from segray.bulk.manifest import Found
 from segray.bulk.search import Filter, Search
+from segray.bulk.settings import (
+    FOLDERS,
+    RECORD,
+    REPORT,
+    SETTINGS,
+    check_settings,
+    make_settings,
+    read_settings,
+)
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import (
@@ -24,26 +33,15 @@ from segray.model.predictor import (
     load_gpu_predictor,
     load_predictor,
 )
-from segray.storage.files import child_names, read_bytes, remove, remove_partial, write_bytes
+from segray.storage.files import child_names, remove, remove_partial, write_bytes
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
-from segray.storage.lock import LOCK, hold_lock
+from segray.storage.lock import hold_lock
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
 from segray.storage.values import tell_of_values
-
-#: What a segmentation writes.
-FOLDERS = ("manifest", "results", "errors", "gallery")
-RECORD = "run.json"
-REPORT = "report.html"
-SETTINGS = "config.json"
-
-# What all rows of an output have in common.
-_FIXED = ("model", "mask_size", "value_range")
-# What says which images there are; a later run may choose others.
-_CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
 # Up to so many images are counted before anything starts.
 _PEEK = 5000
@@ -129,14 +127,14 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
     bundle = open_bundle(config.model, [engine_file(engine)])
     if config.value_range is not None:
         bundle = replace(bundle, value_range=config.value_range)
-    _read_settings(output)  # so that not even a lock is left in a folder of something else
+    read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run, tell)
-    settings = _make_settings(config, bundle, search)
+    settings = make_settings(config, bundle, search)
     with hold_lock(output, tell, config.lock) as check:
-        before = _read_settings(output)
+        before = read_settings(output)
         if before and not config.overwrite:
-            _compare(before, settings, config, output)
+            check_settings(before, settings, config, output)
         ids, found, first = _find_first(search)
         if ids is not None and not len(ids) and not (before and config.prune):
             where = search.root or config.manifest
@@ -184,79 +182,6 @@ def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
         return absolute_uri(config.images)
     write_sample(SAMPLE_FOLDER, tell)
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
-
-
-def _make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict[str, Any]:
-    """What is known of an output: what it holds, and what was chosen for it last."""
-    return {
-        "model": bundle.digest,
-        "mask_size": config.mask_size,
-        "value_range": bundle.value_range and list(bundle.value_range),
-        "labels": bundle.labels.to_json(),
-        # Names in an export are relative to it.
-        "images": search.root,
-        "manifest": "" if config.manifest is None else absolute_uri(config.manifest),
-        "suffixes": list(search.filter.suffixes),
-        "include": list(config.include),
-        "exclude": list(config.exclude),
-    }
-
-
-def _read_settings(output: str) -> dict[str, Any] | None:
-    """The settings that an output has; None if it is new.
-
-    Raises:
-        InputError: it holds something that is no segmentation.
-    """
-    names = child_names(output)
-    settings = None
-    own = {LOCK}
-    if SETTINGS in names:
-        own |= {*FOLDERS, RECORD, REPORT, SETTINGS}
-        uri = join_uri(output, SETTINGS)
-        try:
-            document = json.loads(read_bytes(uri))
-            # Outputs from before there were ranges have none.
-            document = {"value_range": None, **document}
-            settings = {name: document[name] for name in (*_FIXED, *_CHOICE)}
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{uri} is no record of a segmentation: give another --output, or empty the folder"
-            ) from error
-    foreign = [name for name in names if name not in own]
-    if foreign:
-        raise InputError(
-            f"{output} holds something that is no segmentation ({', '.join(foreign[:3])}): "
-            "give another --output, or empty the folder"
-        )
-    return settings
-
-
-def _compare(
-    before: dict[str, Any], settings: dict[str, Any], config: SegmentConfig, output: str
-) -> None:
-    """Refuse to mix rows of several models, and to prune what was only left out."""
-    for name in _FIXED:
-        if before[name] != settings[name]:
-            raise InputError(
-                f"{output} was made with {name.replace('_', ' ')} {_spell(before[name])}, and this "
-                f"run has {_spell(settings[name])}: give another --output, or --overwrite to "
-                "delete what is there"
-            )
-    for name in _CHOICE if config.prune else ():
-        if before[name] != settings[name]:
-            raise InputError(
-                f"the last run on {output} had --{name} {json.dumps(before[name])}, and this one "
-                f"has {json.dumps(settings[name])}: --prune would remove the rows of all that it "
-                "leaves out; if that is meant, run once without --prune before"
-            )
-
-
-def _spell(setting: Any) -> str:
-    """A setting as a flag would have it."""
-    if isinstance(setting, list):
-        return " ".join(map(str, setting))
-    return "none" if setting is None else str(setting)
 
 
 def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
