@@ -11,7 +11,7 @@ from segray.bulk.here import segment_here
 from segray.bulk.manifest import RUN_AGAIN, read_manifest
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.report import write_report
+from segray.bulk.report.page import write_report
 from segray.bulk.settings import RECORD
 from segray.errors import InputError
 from segray.packages import package_versions

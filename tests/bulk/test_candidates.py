@@ -17,7 +17,7 @@ from segray.bulk.config import SegmentConfig
 from segray.bulk.manifest import read_manifest
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import make_plan
-from segray.bulk.report import write_report
+from segray.bulk.report.page import write_report
 from segray.bulk.run import segment
 from segray.bulk.tally import Tally
 from segray.pixels.decoding import Picture

@@ -16,8 +16,15 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from segray.bulk.candidates import SIDE
-from segray.bulk.charts import Colour, share_bar, swatch
-from segray.bulk.markup import Element, format_confidence, format_count, format_share, tag, uri_tag
+from segray.bulk.report.charts import Colour, share_bar, swatch
+from segray.bulk.report.markup import (
+    Element,
+    format_confidence,
+    format_count,
+    format_share,
+    tag,
+    uri_tag,
+)
 from segray.bulk.sample import Place
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask, encode_mask
