@@ -65,7 +65,7 @@ class Census:
         failed: listed images with a row in errors, and none in results.
         stale: rows that are left of images that are gone or have changed.
         left_out: counts of the search.
-        histograms: of the classes over the segmented images.
+        histograms: histograms and sums of the classes over the segmented images.
         errors: the kinds of errors, the most frequent first.
         sample: rows of results for people to look at, in the order of files and rows.
         pictures: rows of the gallery, by the ids of listed images.
@@ -95,7 +95,7 @@ def take_census(
         output: absolute URI of the output.
         manifest: the images that count.
         labels: the classes of the model.
-        prune: whether rows and pictures of other images are removed.
+        prune: True to remove the rows and pictures of other images.
         tell: is called with lines for the user's terminal.
 
     Raises:

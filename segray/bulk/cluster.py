@@ -1,4 +1,4 @@
-"""The cluster: a segmentation by Ray Data, from the parts of a listing to written chunks."""
+"""A segmentation on a cluster, by Ray Data: the parts of a search in, written chunks out."""
 
 import contextlib
 import math
@@ -41,8 +41,8 @@ _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
     "max_concurrent_calls_per_actor": CHUNKS_AT_ONCE,
     "max_tasks_in_flight_per_actor": CHUNKS_AT_ONCE + 1,
 }
-# Of the chunks that workers could have in hand: with one for each of them more workers are wanted,
-# one for each chunk that waits, and fewer when half of them have none.
+# Shares of the chunks that workers could have in hand: with one chunk for each worker the pool
+# grows, by one worker for each chunk that waits, and when half of the workers have none it shrinks.
 _GROW_AT = 1 / CHUNKS_AT_ONCE
 _SHRINK_AT = _GROW_AT / 2
 
@@ -53,9 +53,9 @@ def segment_on_ray(
     """Segment the images that have no row yet with all of a cluster.
 
     Args:
-        plan: of the run.
+        plan: the plan of the run.
         tell: is called with lines for the user's terminal.
-        load: makes the network ready to run; default: as the plan has it.
+        load: loads the network; default: the loader of the plan.
 
     Raises:
         InputError: a search cannot go on, nothing can be written, a node does not see local files,
@@ -75,7 +75,7 @@ def segment_on_ray(
         plan.claim(tell)
         progress = Progress(lambda: _ask(tally.totals), plan.missing, tell, is_ready)
         room = telling_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun, tell)
-        growth = asking_for_room(_WORKER_CPUS, lambda: _lacking(plan, progress))
+        growth = asking_for_room(_WORKER_CPUS, lambda: _lacking_cpus(plan, progress))
         with progress.running(), room, growth:
             written = _pipeline(plan, connect, RemoteReporter(tally), shared)
             for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -89,7 +89,7 @@ def segment_on_ray(
 
 
 def _find_shared(plan: Plan) -> SharedFiles:
-    """The local files that show whether a node sees the images and the output."""
+    """Local files that every node has to see: of the images, and of the output."""
     root = plan.search.root
     return SharedFiles.of(
         {
@@ -101,7 +101,7 @@ def _find_shared(plan: Plan) -> SharedFiles:
 
 
 def _ask(method: Any) -> dict[str, int]:
-    """What a method of the tally answers."""
+    """Call a method of the tally."""
     answer: dict[str, int] = ray.get(method.remote(), timeout=TALLY_TIMEOUT)
     return answer
 
@@ -110,9 +110,12 @@ def _ask(method: Any) -> dict[str, int]:
 def _network(
     plan: Plan, load: Callable[[], Predictor], tell: Callable[[str], None]
 ) -> Iterator[tuple[Callable[[], Predictor], Callable[[], bool]]]:
-    """How each worker comes by the network, and whether it can have it by now.
+    """While the block runs, provide workers with the network.
 
-    It makes it ready in its own process, or, with GPUs, sends its batches to those that have them.
+    A worker loads it in its own process, or sends its batches to processes that have a GPU.
+
+    Yields:
+        A function that a worker calls for its predictor, and one that says whether it is ready.
     """
     if not plan.config.use_gpu:
         yield load, lambda: True
@@ -121,7 +124,7 @@ def _network(
     waits = telling_waits("a predictor", {"GPU": 1.0}, lambda: not pool.is_ready(), tell)
     with pool.running(), waits:
         if plan.config.overwrite:
-            # What is there is deleted when it can be made anew, and not before.
+            # --overwrite deletes nothing before the network can run.
             pool.await_ready()
         yield pool.connect, pool.is_ready
 
@@ -132,7 +135,7 @@ def _pipeline(
     reporter: RemoteReporter,
     shared: SharedFiles,
 ) -> ray.data.Dataset:
-    """The whole job: parts of a listing in, files written, one row out for each chunk."""
+    """The whole job: parts of a search in, files written, a row out for each chunk."""
     config = PipelineConfig.of(plan, threads=1)
     parts = [{"part": part} for part in range(len(plan.search.parts))]
     size = chunk_size(plan, CLUSTER_CHUNKS)
@@ -157,10 +160,10 @@ def _pipeline(
 
 
 def _pool(plan: Plan) -> ray.data.ActorPoolStrategy:
-    """The workers: as many as there are chunks, as the cluster has room for, and as asked for.
+    """The pool of workers: at most one for each chunk, for each CPU, and --workers.
 
-    Nodes come and go, so there are more or fewer from one moment to the next; what the cluster has
-    now is a head start and no more. With GPUs, it is those that --workers counts.
+    It grows and shrinks with the cluster, and starts with the CPUs that are there now. With GPUs,
+    --workers counts these and not the workers on CPUs.
     """
     most = _most_workers(plan)
     now = int(ray.cluster_resources().get("CPU", 0))
@@ -174,11 +177,10 @@ def _most_workers(plan: Plan) -> int:
     return min(asked or sys.maxsize, max_chunks(plan))
 
 
-def _lacking(plan: Plan, progress: Progress) -> int:
-    """How many CPUs the cluster should have beyond those that are there now.
+def _lacking_cpus(plan: Plan, progress: Progress) -> int:
+    """The number of CPUs that the cluster should have beyond those that are there now.
 
-    So many workers are wanted that each of them has several chunks to do: for one chunk it would
-    hardly have started.
+    Each worker should have several chunks to do: for a single one it would hardly have started.
     """
     chunks = math.ceil(progress.left / chunk_size(plan, CLUSTER_CHUNKS))
     wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), _most_workers(plan))

@@ -1,4 +1,4 @@
-"""GPUs: a few predictors that hold one each, for workers on all CPUs of a cluster.
+"""A pool of predictors on GPUs, for workers on all CPUs of a cluster.
 
 A worker's batch travels through Ray's object store, uint8, and its logits come back, float32. The
 pool of predictors lives in the job's own process, beside the pipeline: it asks for one more as long
@@ -33,7 +33,7 @@ _BATCHES_AT_ONCE = 4
 # seconds.
 _BUSY = 0.8
 _WINDOW_SECONDS = 10.0
-# So many that die one after the other before a batch is done will not do any.
+# When this many have died in a row before a batch was done, the pool gives up.
 _DEATHS = 3
 
 # Seconds between two looks of the pool, and of whoever waits for its first predictor; and those
@@ -47,7 +47,7 @@ class _GpuActor:
     """The network in a process that holds a GPU.
 
     Args:
-        load: makes it ready to run.
+        load: loads it.
     """
 
     def __init__(self, load: Callable[[], Predictor]) -> None:
@@ -77,23 +77,23 @@ class _GpuActor:
 
     @ray.method(concurrency_group="questions")
     def problem(self) -> str:
-        """Why it cannot predict; empty if it can."""
+        """The reason why it cannot predict; empty if it can."""
         return self._problem
 
     @ray.method(concurrency_group="questions")
     def work(self) -> tuple[float, int]:
-        """For how many seconds it has predicted so far, and how many batches are done."""
+        """The seconds that it has predicted so far, and the number of batches done."""
         with self._lock:
             running = time.monotonic() - self._since if self._running else 0.0
             return self._busy + running, self._done
 
 
 class GpuPool:
-    """The predictors of a run that hold a GPU each, one at first.
+    """The predictors of a run, each with a GPU: one at first, more while all are busy.
 
     Args:
-        load: makes the network ready to run, in a process that has a GPU.
-        most: how many there may be.
+        load: loads the network in a process that has a GPU.
+        most: largest number of predictors.
     """
 
     def __init__(self, load: Callable[[], Predictor], most: int) -> None:
@@ -108,13 +108,13 @@ class GpuPool:
         self._load = ray.put(load)
         self._board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._pending: tuple[Any, Any] | None = None  # a predictor, and its answer once it is ready
-        # How long each predictor was busy, at moments of the window.
+        # For each predictor, moments of the window and the seconds that it was busy until then.
         self._busy: dict[Any, deque[tuple[float, float]]] = {}
         self._deaths = 0
         self._problem = ""
 
     def is_ready(self) -> bool:
-        """Whether there is a predictor."""
+        """True once there is a predictor."""
         return bool(self._busy)
 
     def await_ready(self) -> None:
@@ -129,7 +129,7 @@ class GpuPool:
             time.sleep(_WAIT_SECONDS)
 
     def connect(self) -> RemotePredictor:
-        """What a worker predicts with."""
+        """The predictor of a worker, which sends its batches to the pool."""
         return RemotePredictor(self._board)
 
     @contextlib.contextmanager

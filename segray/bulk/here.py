@@ -1,4 +1,4 @@
-"""Here: a segmentation in the job's own process, without Ray."""
+"""A segmentation in the job's own process, without Ray."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ def segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
     """Segment the images that have no row yet on the cores of this machine.
 
     Args:
-        plan: of the run.
+        plan: the plan of the run.
         tell: is called with lines for the user's terminal.
 
     Raises:
@@ -52,7 +52,7 @@ def segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
 
 
 def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
-    """Wait until a chunk is done, and raise what it raises; the others."""
+    """Wait until a chunk is done, raise its exception if it has one, and return the others."""
     done, others = wait(under_way, return_when=FIRST_COMPLETED)
     for future in done:
         future.result()

@@ -85,7 +85,7 @@ class Pipeline:
     """Segments chunks with one network; any number of threads may call it, each with a chunk.
 
     Args:
-        config: of the run.
+        config: settings of the run.
         predictor: the network, in this process or another one.
         reporter: receives the counts of each chunk.
     """

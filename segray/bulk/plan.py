@@ -1,4 +1,4 @@
-"""The plan: what can be known and has to be settled before the first image is fetched."""
+"""The plan of a segmentation: all that is checked and found out before an image is fetched."""
 
 import contextlib
 import json
@@ -43,27 +43,27 @@ from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
 from segray.storage.values import tell_of_values
 
-# Up to so many images are counted before anything starts.
-_PEEK = 5000
-# Up to so many are done in the time that Ray takes to start.
-_FEW = 1000
-# In how many parts a bucket is searched, if it is large.
+# Images that are counted before anything starts; of a larger bucket the search goes on meanwhile.
+_COUNTED_FIRST = 5000
+# Images that are done in the time that Ray takes to start.
+_SMALL = 1000
+# Parts in which a large bucket is searched.
 _PARTS = 32
 
 
 @dataclass
 class Plan:
-    """What a run has to do; while there is a plan, no other run is at work on the output.
+    """The work of a run; while there is a plan, the output is locked against other runs.
 
     Attributes:
-        config: of the run.
-        engine: what runs the network.
+        config: the flags of the run.
+        engine: the engine that runs the network.
         bundle: the model, with the file that the engine reads and the value range of this run.
         output: the absolute URI of the output.
-        search: for the images.
+        search: the search for the images.
         done: the ids that have a row already, ascending, int64; empty once they are forgotten.
-        missing: how many images have none, None if that takes long to say.
-        settings: what the output's config.json will hold.
+        missing: number of images that have none; None if that takes long to find out.
+        settings: the content of the output's config.json.
         check: raises InputError if another run has taken the output nevertheless.
     """
 
@@ -79,13 +79,13 @@ class Plan:
 
     @property
     def is_small(self) -> bool:
-        """Whether the job's own process is done sooner than Ray has started."""
-        return self.missing is not None and self.missing <= _FEW and not self.config.use_gpu
+        """True if the job's own process is done sooner than Ray has started."""
+        return self.missing is not None and self.missing <= _SMALL and not self.config.use_gpu
 
     def claim(self, tell: Callable[[str], None]) -> None:
-        """Note the run's settings, after the output was begun anew if that is asked for.
+        """Write the run's settings, and with --overwrite delete the files of earlier runs first.
 
-        Call it when all is ready: what keeps a run from starting must not cost what is there.
+        Call it when all is ready, so that a run that cannot start deletes nothing.
         """
         overwrite = self.config.overwrite
         # The record is written last: an output without it is unfinished.
@@ -113,7 +113,7 @@ class Plan:
 
 @contextlib.contextmanager
 def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Plan]:
-    """Open the model, take the output, see what is in it, and divide the search.
+    """Open the model, lock the output, read what is done in it, and divide the search.
 
     Args:
         config: the flags of jobs/segment.py.
@@ -142,10 +142,10 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
             raise InputError(f"no image found in {where}: {left_out or 'it is empty'}")
         done = _find_done(output, config, tell)
         missing = None if ids is None else _count_missing(ids, found, done, tell)
-        tell_of_values(_leave_out(first, done), bundle.value_range, tell)
+        tell_of_values(_uris_without_row(first, done), bundle.value_range, tell)
         if missing is None and search.root and not config.limit:
             # The first images by URI are found by one search only.
-            tell(f"found more than {_PEEK} images: searching on while they are segmented")
+            tell(f"found more than {_COUNTED_FIRST} images: searching on while they are segmented")
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
         plan = Plan(config, engine, bundle, output, search, done, missing, settings, check)
         del done  # the plan forgets them when they are not needed any more
@@ -177,7 +177,7 @@ def _make_search(
 
 
 def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
-    """What to segment: the sample images where none were named."""
+    """The URI of the images; without --images, the sample images are written first."""
     if config.images is not None:
         return absolute_uri(config.images)
     write_sample(SAMPLE_FOLDER, tell)
@@ -185,7 +185,7 @@ def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
 
 
 def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
-    """The ids that have a row; what a killed run has left half-done is removed."""
+    """The ids that have a row, after half-written files of a killed run are removed."""
     for folder in FOLDERS:
         remove_partial(join_uri(output, folder))
     if config.overwrite:
@@ -197,19 +197,19 @@ def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) 
 
 
 def _find_first(search: Search) -> tuple[Ids | None, Found, list[tuple[int, str]]]:
-    """The ids of the images, None if there are many; what was met; and id and URI of the first."""
+    """The ids of the images, None if there are many; counts; and id and URI of the first ones."""
     found = Found()
     images: list[tuple[int, str]] = []
     for part in range(len(search.parts)):
         for entries in search.images(part, found):
             images += [(entry.id, entry.uri) for entry in entries]
-            if len(images) > _PEEK:
+            if len(images) > _COUNTED_FIRST:
                 return None, found, images
     return np.array([id for id, _ in images], dtype=np.int64), found, images
 
 
-def _leave_out(images: list[tuple[int, str]], done: Ids) -> list[str]:
-    """The URIs of those images that have no row."""
+def _uris_without_row(images: list[tuple[int, str]], done: Ids) -> list[str]:
+    """The URIs of the images that have no row."""
     have = are_in(np.array([id for id, _ in images], dtype=np.int64), done)
     return [uri for (_, uri), has in zip(images, have, strict=True) if not has]
 
@@ -225,7 +225,7 @@ def _count_missing(ids: Ids, found: Found, done: Ids, tell: Callable[[str], None
 
 
 def describe_left_out(found: Found) -> str:
-    """What was passed over, in words; empty if nothing was."""
+    """The passed-over files in words; empty if there are none."""
     parts = {
         "with another suffix": found.other,
         "by --include or --exclude": found.excluded,

@@ -21,7 +21,7 @@ _ANSWER_SECONDS = 30.0
 
 
 class Board:
-    """Where workers look up the predictors that are ready, or why there will be none."""
+    """An actor that tells workers the predictors that are ready, or why there will be none."""
 
     def __init__(self) -> None:
         self._notice: tuple[list[Any], str] = [], ""
@@ -37,7 +37,7 @@ class RemotePredictor:
     """The network on the GPUs of a cluster; any number of threads may call it.
 
     Args:
-        board: where the predictors are looked up.
+        board: the actor that knows the predictors.
     """
 
     def __init__(self, board: Any) -> None:
@@ -51,7 +51,7 @@ class RemotePredictor:
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C], not to be written to.
 
-        It waits where there is no predictor.
+        Waits while there is no predictor.
 
         Raises:
             InputError: a GPU cannot be used.
@@ -91,6 +91,6 @@ class RemotePredictor:
             self._predictors, problem = ray.get(self._board.look.remote(), timeout=_ANSWER_SECONDS)
             if problem:
                 raise InputError(problem)
-            # What could not be reached may be by now; what has died is on the board no more.
+            # A predictor that could not be reached may be by now; a dead one has left the board.
             self._lost.clear()
         self._looked = time.monotonic()

@@ -23,13 +23,13 @@ _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
 @dataclass(frozen=True)
 class SegmentSummary:
-    """What is in the output after a run, and how the run went.
+    """The content of the output after a run, and the figures of the run.
 
     Attributes:
         output: its absolute URI.
-        census: the counts.
-        processed: images that this run worked on.
-        seconds: that this run took from its plan to the last row.
+        census: the counts of the output.
+        processed: number of images that this run worked on.
+        seconds: time from the plan of this run to its last row.
         shares: per class, its share of the pixels of all segmented images; 0 to 1.
     """
 
@@ -41,7 +41,7 @@ class SegmentSummary:
 
     @property
     def images_per_second(self) -> float:
-        """Of this run, the start of its processes included."""
+        """The throughput of this run, the start of its processes included."""
         return self.processed / self.seconds
 
 
@@ -49,9 +49,9 @@ def segment(plan: Plan, tell: Callable[[str], None], on_ray: bool) -> SegmentSum
     """Segment the images that have no row yet, and see to it that each has one.
 
     Args:
-        plan: of `segray.bulk.plan.make_plan`.
+        plan: the result of `segray.bulk.plan.make_plan`.
         tell: is called with lines for the user's terminal.
-        on_ray: whether Ray has been started and does the work, or this process.
+        on_ray: True if Ray, which has been started, does the work; else this process does.
 
     Raises:
         InputError: something the user gave cannot be used, or nothing can be written.

@@ -20,7 +20,7 @@ class Place:
     """The place of a row.
 
     Attributes:
-        uri: of the Parquet file.
+        uri: URI of the Parquet file.
         row: number of the row in the file.
     """
 

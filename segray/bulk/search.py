@@ -1,4 +1,4 @@
-"""The search: which images there are, which of them count, and which are still to be done."""
+"""The search for images: those of a folder or manifest that count and have no row yet."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from segray.storage.s3 import split_uri
 
 @dataclass(frozen=True)
 class Filter:
-    """Which files count as images.
+    """Selects the files that count as images.
 
     Attributes:
-        suffixes: in lower case, with their dots; empty for any.
+        suffixes: suffixes of names, in lower case, with their dots; empty for any.
         include: patterns of which a key must match one, if there are any; ``*`` matches slashes.
         exclude: patterns of which it must match none.
     """
@@ -30,12 +30,12 @@ class Filter:
     def choose(
         self, entries: list[Entry], found: Found, key_of: Callable[[str], str]
     ) -> list[Entry]:
-        """The entries that count; the others are counted.
+        """Select entries, and count the others.
 
         Args:
             entries: to choose from.
-            found: where the others are counted.
-            key_of: gives the key of a URI, which the patterns are held against.
+            found: receives the counts.
+            key_of: returns the key of a URI, which the patterns are matched against.
         """
         chosen = []
         for entry in entries:
@@ -54,16 +54,16 @@ class Filter:
 
 @dataclass(frozen=True)
 class Search:
-    """What to look for, in parts that can be searched at once.
+    """A search, in parts that can be listed at the same time.
 
     Attributes:
-        parts: of a listing, or of an inventory: a file, or several one after the other.
+        parts: shards of a listing; or of an inventory, each a file or several.
         root: the URI that is listed; empty for an inventory.
-        filter: of the files.
+        filter: selects the files that count.
         output: the absolute URI that receives the manifest.
-        run: names this run, in the manifest's file names.
-        limit: of images that count, in each part; None for all.
-        folder: of an inventory, the URI that its paths are relative to.
+        run: name of this run, in the names of the manifest's files.
+        limit: largest number of images of each part; None for all.
+        folder: URI that the paths of an inventory are relative to.
     """
 
     parts: tuple[Shard | Part | tuple[Part, ...], ...]
@@ -124,7 +124,7 @@ class Search:
         report(found)
 
     def _key(self, uri: str) -> str:
-        """What patterns are held against: the same whether an object is listed or named."""
+        """The key that patterns are matched against, the same for listed and for named objects."""
         if self.root:
             return relative_key(self.root, uri)
         if uri.startswith("s3://"):

@@ -11,20 +11,20 @@ from segray.storage.files import child_names, read_bytes
 from segray.storage.lock import LOCK
 from segray.storage.uri import absolute_uri, join_uri
 
-#: What a segmentation writes.
+#: Names of the folders and files that a segmentation writes.
 FOLDERS = ("manifest", "results", "errors", "gallery")
 RECORD = "run.json"
 REPORT = "report.html"
 SETTINGS = "config.json"
 
-# What all rows of an output have in common.
+# Settings that all rows of an output have in common.
 _FIXED = ("model", "mask_size", "value_range")
-# What says which images there are; a later run may choose others.
+# Settings that choose the images; a later run may choose others.
 _CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
 
 def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict[str, Any]:
-    """What is known of an output: what it holds, and what was chosen for it last."""
+    """The settings of an output: those of its rows, and the images of its last run."""
     return {
         "model": bundle.digest,
         "mask_size": config.mask_size,

@@ -60,7 +60,7 @@ class SearchTask:
     Attributes:
         search: the search.
         done: reference to the ids that have a row.
-        size: of a chunk.
+        size: images of a chunk.
         reporter: receives the counts.
         shared: the files that a node has to see.
     """
@@ -88,7 +88,7 @@ class ChunkWorker:
     """Segments chunks: the names of images -> their files, written.
 
     Args:
-        config: of the pipeline.
+        config: settings of the pipeline.
         connect: makes the network available to this process.
         reporter: receives the counts.
         shared: the files that a node has to see.

@@ -32,7 +32,7 @@ from segray.pixels.thumbnails import fit_size, scale_mask
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_parquet
 
-# What a tile writes out; all classes of the image are in its bar, and can be filtered by.
+# Classes that a tile writes out; all classes of the image are in its bar and can be filtered by.
 _CLASSES = 6
 _READERS = 16  # files that are fetched at once
 # Rows of masks in memory at a time: an image of 12 megapixels has one of some hundred kilobytes.
@@ -44,11 +44,11 @@ class Shot:
     """An image of the sample.
 
     Attributes:
-        uri: of the image.
-        width: its own, in pixels, as the results have it.
-        height: likewise.
-        shares: of each class, 0 to 1.
-        confidences: mean of each class, 0 to 1; None of one that is not there.
+        uri: URI of the image.
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        shares: share of each class, 0 to 1.
+        confidences: mean confidence of each class, 0 to 1; None without pixels of it.
         image: a JPEG file; None where there is none.
         mask: a PNG file of the same size; None where it is damaged.
     """
@@ -130,7 +130,7 @@ def _draw(row: dict[str, Any], labels: Labels) -> Shot:
     try:
         mask = encode_mask(scale_mask(decode_mask(row["mask"]), *size), labels.palette)
     except (OSError, SyntaxError, TypeError, ValueError, IndexError):
-        # What Pillow raises on a damaged PNG, or the lack of one.
+        # Pillow raises these on a damaged PNG, or the lack of one.
         mask = None
     return Shot(
         uri=row["uri"],

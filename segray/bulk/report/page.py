@@ -35,7 +35,7 @@ from segray.pixels.labels import Labels
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
 
-# What the record counts as left out of the listing.
+# Names of the record's counts of passed-over files, in words.
 _LEFT_OUT = {
     "other": "with another suffix",
     "excluded": "by --include and --exclude",
@@ -60,7 +60,7 @@ def write_report(
     Args:
         output: absolute URI of a segmentation.
         labels: the classes of its model.
-        census: of the output.
+        census: the counts of the output.
         record: the content of its run.json.
         timeline: moments of the run in their order, or none.
 
