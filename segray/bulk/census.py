@@ -14,20 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from segray.bulk.claims import Claims
 from segray.bulk.histograms import ClassHistograms
 from segray.bulk.manifest import Found, Manifest
 from segray.bulk.sample import Place, Sample
 from segray.errors import InputError
 from segray.pixels.labels import Labels
-from segray.storage.files import remove
-from segray.storage.ids import Ids, are_in
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import (
     GALLERY_SCHEMA,
     read_parquet,
     read_table,
     table_uris,
-    write_table,
 )
 from segray.storage.uri import join_uri
 
@@ -102,8 +100,8 @@ def take_census(
         InputError: a file cannot be read or written, or lacks a column.
     """
     listed = manifest.ids
-    pictures = _find_pictures(output, _Claims(listed, prune), prune, tell)
-    rows = _Claims(listed, prune)
+    pictures = _find_pictures(output, Claims(listed, prune), prune, tell)
+    rows = Claims(listed, prune)
     histograms = ClassHistograms(len(labels))
     sample = Sample(len(labels), np.array(sorted(pictures), dtype=np.int64))
     columns = ["id", *(f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence"))]
@@ -133,59 +131,6 @@ def take_census(
     )
 
 
-class _Claims:
-    """Claims each listed image for the first row that has it, and removes rows without an image.
-
-    Attributes:
-        claimed: rows that have claimed an image.
-        doubled: rows of images that other rows had claimed.
-        stale: rows of images that are not listed.
-    """
-
-    def __init__(self, listed: Ids, prune: bool) -> None:
-        self._listed, self._prune = listed, prune
-        self._is_claimed = np.zeros(len(listed), dtype=np.bool_)
-        self.claimed = self.doubled = self.stale = 0
-
-    def claim(self, uri: str, table: pa.Table) -> tuple[npt.NDArray[np.intp], pa.Table]:
-        """Go through a file, and write it anew without the rows that must not stay.
-
-        Args:
-            uri: of the file.
-            table: some columns of all its rows, the ids among them.
-
-        Returns:
-            The rows that have claimed an image: their numbers in the file as it is now, and they.
-        """
-        ids = table["id"].to_numpy()
-        is_listed = are_in(ids, self._listed)
-        rows = self._claim_first(ids, is_listed)
-        kept = np.zeros(len(ids), dtype=np.bool_) if self._prune else ~is_listed
-        kept[rows] = True
-        if not kept.all():
-            _keep_rows(uri, kept)
-        listed = int(np.count_nonzero(is_listed))
-        self.claimed += len(rows)
-        self.doubled += listed - len(rows)
-        self.stale += len(ids) - listed
-        return np.cumsum(kept)[rows] - 1, table.take(rows)
-
-    def _claim_first(self, ids: Ids, is_listed: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-        """The rows, ascending, whose images are listed and claimed by no earlier row."""
-        places = np.searchsorted(self._listed, ids[is_listed])
-        distinct, firsts = np.unique(places, return_index=True)
-        new = ~self._is_claimed[distinct]
-        self._is_claimed[distinct[new]] = True
-        return np.flatnonzero(is_listed)[np.sort(firsts[new])]
-
-
-def _keep_rows(uri: str, kept: npt.NDArray[np.bool_]) -> None:
-    if kept.any():
-        write_table(uri, read_table(uri).filter(pa.array(kept)))
-    else:
-        remove(uri)
-
-
 def _read_tables(folder: str, columns: list[str]) -> Iterator[tuple[str, pa.Table]]:
     """Some columns of the files in a folder, with their URIs, in order."""
     uris = table_uris(folder)
@@ -198,7 +143,7 @@ def _matrix(table: pa.Table, prefix: str, labels: Labels) -> npt.NDArray[np.gene
 
 
 def _find_pictures(
-    output: str, rows: _Claims, prune: bool, tell: Callable[[str], None]
+    output: str, rows: Claims, prune: bool, tell: Callable[[str], None]
 ) -> dict[int, Place]:
     """The rows of the gallery by the ids of their images; a damaged file is passed over.
 
@@ -233,7 +178,7 @@ def _read_gallery(uri: str, file: pq.ParquetFile) -> pa.Table:
     return file.read(columns=["id"])
 
 
-def _count_errors(output: str, rows: _Claims) -> list[ErrorKind]:
+def _count_errors(output: str, rows: Claims) -> list[ErrorKind]:
     columns = ["id", "stage", "error", "uri", "message"]
     kinds: dict[tuple[str, str], ErrorKind] = {}
     for file, table in _read_tables(join_uri(output, "errors"), columns):
