@@ -10,7 +10,11 @@ from segray.storage.tables import read_table, write_table
 
 
 class Claims:
-    """Claims each listed image for the first row that has it, and removes rows without an image.
+    """Claims each listed image for the first row that has it, and removes the other rows.
+
+    Args:
+        listed: the ids of the images, int64, ascending.
+        prune: True to remove the rows of images that are not listed, too.
 
     Attributes:
         claimed: rows that have claimed an image.
@@ -24,14 +28,15 @@ class Claims:
         self.claimed = self.doubled = self.stale = 0
 
     def claim(self, uri: str, table: pa.Table) -> tuple[npt.NDArray[np.intp], pa.Table]:
-        """Go through a file, and write it anew without the rows that must not stay.
+        """Claim images for the rows of a file, and rewrite it if rows of it have to go.
 
         Args:
-            uri: of the file.
+            uri: URI of the file.
             table: some columns of all its rows, the ids among them.
 
         Returns:
-            The rows that have claimed an image: their numbers in the file as it is now, and they.
+            The numbers, in the file as it is now, of the rows that have claimed an image; and these
+            rows of the table.
         """
         ids = table["id"].to_numpy()
         is_listed = are_in(ids, self._listed)

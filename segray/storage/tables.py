@@ -31,7 +31,7 @@ ERRORS_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
         ("uri", pa.string()),
-        ("stage", pa.string()),  # fetch or decode
+        ("stage", pa.string()),  # fetch, decode or predict
         ("error", pa.string()),  # a kind to group by
         ("message", pa.string()),  # the reason, for a person
     ]
