@@ -40,12 +40,12 @@ import pyarrow.parquet as pq
 import tyro
 from PIL import Image
 
-from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter
 from segray.bulk.config import SegmentConfig
 from segray.bulk.gpus import GpuPool
+from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
 from segray.bulk.plan import Plan, make_plan
+from segray.bulk.sizes import split_into_chunks
 from segray.bulk.tally import Tally
-from segray.bulk.work import in_chunks, make_orders
 from segray.pixels.decoding import read_picture
 from segray.pixels.masks import encode_mask, segment_logits
 from segray.storage.listing import Entry
@@ -218,11 +218,13 @@ def _host(task: dict[str, Any]) -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[task["core"]]})
 
     def use(plan: Plan) -> None:
-        segmenter = ChunkSegmenter(make_orders(plan, 1), _loader(plan, None)(), Tally())
-        chunks = in_chunks(plan.search.missing(0, plan.done, lambda found: None), _CHUNK)
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), _loader(plan, None)(), Tally())
+        chunks = split_into_chunks(
+            plan.search.list_and_record(0, plan.done, lambda found: None), _CHUNK
+        )
         begun = time.process_time()
         with ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
-            list(lanes.map(segmenter.segment, chunks))
+            list(lanes.map(pipeline.segment, chunks))
         spent = 1000 * (time.process_time() - begun) / sum(rows for _, rows in _files(plan))
         print(json.dumps({"rate": _rate(plan), "worker": spent}))
 
@@ -313,7 +315,9 @@ def _stages(task: dict[str, Any]) -> None:
         return result
 
     def use(plan: Plan) -> None:
-        entries: list[Entry] = next(plan.search.missing(0, plan.done, lambda found: None))[:128]
+        entries: list[Entry] = next(plan.search.list_and_record(0, plan.done, lambda found: None))[
+            :128
+        ]
         labels, load = plan.bundle.labels, _loader(plan, None)
         pool = GpuPool(load, 1)
         with pool.running():

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import tyro
 
-from segray.bulk.outcome import read_ids
+from segray.bulk.done import read_done
 from segray.bulk.search import Filter, Search
 from segray.pixels.labels import Labels
 from segray.storage.listing import split_listing
@@ -94,14 +94,16 @@ def main() -> None:
 def search(output: str, run: str) -> dict[str, Any]:
     """Search the whole bucket for what has no row in an output."""
     begun = time.monotonic()
-    done = np.sort(read_ids(f"{output}/results", print))
+    done = read_done(output, print)
     parts = tuple(split_listing("s3://bucket", 32))
     plan = Search(parts, "s3://bucket", Filter((".jpg",)), output, run)
     totals = {"images": 0, "missing": 0}
     first = 0.0
     for part in range(len(parts)):
         counts: dict[str, int] = {}
-        for _ in plan.missing(part, done, lambda found, counts=counts: counts.update(vars(found))):
+        for _ in plan.list_and_record(
+            part, done, lambda found, counts=counts: counts.update(vars(found))
+        ):
             first = first or time.monotonic() - begun
         for name in totals:
             totals[name] += counts[name]

@@ -31,25 +31,25 @@ def main() -> int:
     tell(f"\n{'class':<20} share of pixels")
     for name, share in summary.shares.items():
         tell(f"{name:<20} {share:>8.2%}")
-    outcome = summary.outcome
-    tell(f"\nsegmented {outcome.segmented} of {outcome.listed} images, {outcome.failed} failed")
+    census = summary.census
+    tell(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
     if summary.processed:
         tell(
             f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
         )
     tell(f"masks: {summary.output}/results/*.parquet")
     tell(f"report: {summary.output}/report.html")
-    if outcome.failed:
+    if census.failed:
         tell(
             f"failures: the report has the reasons, as has {summary.output}/errors/*.parquet; "
             "--retry-errors tries them again"
         )
-    if outcome.stale:
+    if census.stale:
         tell(
-            f"{outcome.stale} rows are of images that have changed or that this run did not find; "
+            f"{census.stale} rows are of images that have changed or that this run did not find; "
             "--prune removes them"
         )
-    rate = outcome.failed / max(1, outcome.listed)
+    rate = census.failed / max(1, census.listed)
     if rate > config.max_error_rate:
         print(
             f"error: {rate:.2%} of the images failed, over --max-error-rate "

@@ -62,7 +62,7 @@ def segment_into(output: str, bucket: str, lock: bool) -> int:
         model=f"{bucket}/model", images=f"{bucket}/pets/images", output=output, lock=lock
     )
     with make_plan(config, print) as plan:
-        return segment(plan, print, on_ray=False).outcome.segmented
+        return segment(plan, print, on_ray=False).census.segmented
 
 
 def export_into(output: str, results: str, form: str, lock: bool) -> int:

@@ -1,37 +1,26 @@
-"""The cluster: a segmentation by Ray Data, from the parts of a listing to written chunks."""
+"""A segmentation on a cluster, by Ray Data: the parts of a search in, written chunks out."""
 
 import contextlib
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import ray
 import ray.data
 from ray.exceptions import RayError
 
-from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter, Orders
 from segray.bulk.gpus import GpuPool
 from segray.bulk.growth import asking_for_room
+from segray.bulk.pipeline import CHUNKS_AT_ONCE, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.search import Found, Search
-from segray.bulk.tally import Counts, Tally
-from segray.bulk.work import (
-    CHUNKS,
-    chunk_images,
-    in_chunks,
-    make_orders,
-    most_chunks,
-    predictor_loader,
-)
+from segray.bulk.sizes import CLUSTER_CHUNKS, chunk_size, max_chunks
+from segray.bulk.tally import Tally
+from segray.bulk.tasks import TALLY_TIMEOUT, ChunkWorker, RemoteReporter, SearchTask
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.nodes import SharedFiles, first_file, on_this_node, telling_waits
-from segray.storage.listing import Entry
 from segray.storage.lock import LOCK
 from segray.storage.uri import is_local, join_uri
 
@@ -52,40 +41,10 @@ _CHUNKS_IN_AN_ACTOR: dict[str, Any] = {
     "max_concurrent_calls_per_actor": CHUNKS_AT_ONCE,
     "max_tasks_in_flight_per_actor": CHUNKS_AT_ONCE + 1,
 }
-# Of the chunks that workers could have in hand: with one for each of them more workers are wanted,
-# one for each chunk that waits, and fewer when half of them have none.
+# Shares of the chunks that workers could have in hand: with one chunk for each worker the pool
+# grows, by one worker for each chunk that waits, and when half of the workers have none it shrinks.
 _GROW_AT = 1 / CHUNKS_AT_ONCE
 _SHRINK_AT = _GROW_AT / 2
-
-# Seconds that an answer of the tally may take.
-_PATIENCE = 30.0
-
-_IMAGE = pa.struct([("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string())])
-_CHUNKS = pa.schema(
-    [
-        ("images", pa.list_(_IMAGE)),
-        # Why a search cannot go on. An exception would reach the driver without its cause.
-        ("problem", pa.string()),
-    ]
-)
-_WRITTEN = pa.schema([("problem", pa.string())])
-
-
-class _RemoteReporter:
-    """Sends reports to a tally in another process; only for a chunk's last one it waits."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def found(self, part: int, found: Found) -> None:
-        self._actor.found.remote(part, found)
-
-    def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
-        arrives = self._actor.done.remote(chunk, predictor, counts)
-        if last:
-            # A tally whose process has died is begun anew: its counts are for people only.
-            with contextlib.suppress(RayError):
-                ray.get(arrives, timeout=_PATIENCE)
 
 
 def segment_on_ray(
@@ -94,9 +53,9 @@ def segment_on_ray(
     """Segment the images that have no row yet with all of a cluster.
 
     Args:
-        plan: of the run.
+        plan: the plan of the run.
         tell: is called with lines for the user's terminal.
-        load: makes the network ready to run; default: as the plan has it.
+        load: loads the network; default: the loader of the plan.
 
     Raises:
         InputError: a search cannot go on, nothing can be written, a node does not see local files,
@@ -112,13 +71,13 @@ def segment_on_ray(
     shared.check_nodes()
     here = on_this_node()
     tally = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Tally).remote()
-    with _network(plan, load or predictor_loader(plan, threads=1), tell) as (connect, is_ready):
+    with _network(plan, load or plan.predictor_loader(threads=1), tell) as (connect, is_ready):
         plan.claim(tell)
         progress = Progress(lambda: _ask(tally.totals), plan.missing, tell, is_ready)
         room = telling_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun, tell)
-        growth = asking_for_room(_WORKER_CPUS, lambda: _lacking(plan, progress))
+        growth = asking_for_room(_WORKER_CPUS, lambda: _lacking_cpus(plan, progress))
         with progress.running(), room, growth:
-            written = _pipeline(plan, connect, _RemoteReporter(tally), shared)
+            written = _pipeline(plan, connect, RemoteReporter(tally), shared)
             for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
                 plan.check()
                 for problem in batch["problem"].to_pylist():
@@ -130,7 +89,7 @@ def segment_on_ray(
 
 
 def _find_shared(plan: Plan) -> SharedFiles:
-    """The local files that show whether a node sees the images and the output."""
+    """Local files that every node has to see: of the images, and of the output."""
     root = plan.search.root
     return SharedFiles.of(
         {
@@ -142,8 +101,8 @@ def _find_shared(plan: Plan) -> SharedFiles:
 
 
 def _ask(method: Any) -> dict[str, int]:
-    """What a method of the tally answers."""
-    answer: dict[str, int] = ray.get(method.remote(), timeout=_PATIENCE)
+    """Call a method of the tally."""
+    answer: dict[str, int] = ray.get(method.remote(), timeout=TALLY_TIMEOUT)
     return answer
 
 
@@ -151,9 +110,12 @@ def _ask(method: Any) -> dict[str, int]:
 def _network(
     plan: Plan, load: Callable[[], Predictor], tell: Callable[[str], None]
 ) -> Iterator[tuple[Callable[[], Predictor], Callable[[], bool]]]:
-    """How each worker comes by the network, and whether it can have it by now.
+    """While the block runs, provide workers with the network.
 
-    It makes it ready in its own process, or, with GPUs, sends its batches to those that have them.
+    A worker loads it in its own process, or sends its batches to processes that have a GPU.
+
+    Yields:
+        A function that a worker calls for its predictor, and one that says whether it is ready.
     """
     if not plan.config.use_gpu:
         yield load, lambda: True
@@ -162,7 +124,7 @@ def _network(
     waits = telling_waits("a predictor", {"GPU": 1.0}, lambda: not pool.is_ready(), tell)
     with pool.running(), waits:
         if plan.config.overwrite:
-            # What is there is deleted when it can be made anew, and not before.
+            # --overwrite deletes nothing before the network can run.
             pool.await_ready()
         yield pool.connect, pool.is_ready
 
@@ -170,14 +132,14 @@ def _network(
 def _pipeline(
     plan: Plan,
     connect: Callable[[], Predictor],
-    reporter: _RemoteReporter,
+    reporter: RemoteReporter,
     shared: SharedFiles,
 ) -> ray.data.Dataset:
-    """The whole job: parts of a listing in, files written, one row out for each chunk."""
-    orders = make_orders(plan, 1)
+    """The whole job: parts of a search in, files written, a row out for each chunk."""
+    config = PipelineConfig.of(plan, threads=1)
     parts = [{"part": part} for part in range(len(plan.search.parts))]
-    size = chunk_images(plan, CHUNKS)
-    search = _SearchTask(plan.search, ray.put(plan.done), size, reporter, shared)
+    size = chunk_size(plan, CLUSTER_CHUNKS)
+    search = SearchTask(plan.search, ray.put(plan.done), size, reporter, shared)
     return (
         ray.data.from_items(parts, override_num_blocks=len(parts))
         .map_batches(
@@ -187,10 +149,10 @@ def _pipeline(
             num_cpus=_SEARCH_CPUS,
         )
         .map_batches(
-            _Worker,
+            ChunkWorker,
             batch_size=1,
             batch_format="pyarrow",
-            fn_constructor_args=(orders, connect, reporter, shared),
+            fn_constructor_args=(config, connect, reporter, shared),
             compute=_pool(plan),
             num_cpus=_WORKER_CPUS,
         )
@@ -198,10 +160,10 @@ def _pipeline(
 
 
 def _pool(plan: Plan) -> ray.data.ActorPoolStrategy:
-    """The workers: as many as there are chunks, as the cluster has room for, and as asked for.
+    """The pool of workers: at most one for each chunk, for each CPU, and --workers.
 
-    Nodes come and go, so there are more or fewer from one moment to the next; what the cluster has
-    now is a head start and no more. With GPUs, it is those that --workers counts.
+    It grows and shrinks with the cluster, and starts with the CPUs that are there now. With GPUs,
+    --workers counts these and not the workers on CPUs.
     """
     most = _most_workers(plan)
     now = int(ray.cluster_resources().get("CPU", 0))
@@ -212,64 +174,14 @@ def _pool(plan: Plan) -> ray.data.ActorPoolStrategy:
 
 def _most_workers(plan: Plan) -> int:
     asked = None if plan.config.use_gpu else plan.config.workers
-    return min(asked or sys.maxsize, most_chunks(plan))
+    return min(asked or sys.maxsize, max_chunks(plan))
 
 
-def _lacking(plan: Plan, progress: Progress) -> int:
-    """How many CPUs the cluster should have beyond those that are there now.
+def _lacking_cpus(plan: Plan, progress: Progress) -> int:
+    """The number of CPUs that the cluster should have beyond those that are there now.
 
-    So many workers are wanted that each of them has several chunks to do: for one chunk it would
-    hardly have started.
+    Each worker should have several chunks to do: for a single one it would hardly have started.
     """
-    chunks = math.ceil(progress.left / chunk_images(plan, CHUNKS))
+    chunks = math.ceil(progress.left / chunk_size(plan, CLUSTER_CHUNKS))
     wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), _most_workers(plan))
     return wanted - int(ray.cluster_resources().get("CPU", 0))
-
-
-@dataclass(frozen=True)
-class _SearchTask:
-    """The number of a part -> chunks of the images that are missing in it, as they are found."""
-
-    search: Search
-    done: Any  # a reference to the ids that have a row
-    size: int  # of a chunk
-    reporter: _RemoteReporter
-    shared: SharedFiles
-
-    def __call__(self, parts: dict[str, Any]) -> Iterator[pa.Table]:
-        done, [part] = ray.get(self.done), parts["part"].tolist()
-        try:
-            self.shared.check()
-            missing = self.search.missing(part, done, partial(self.reporter.found, part))
-            for entries in in_chunks(missing, self.size):
-                images = [vars(entry) for entry in entries]
-                yield pa.Table.from_pylist([{"images": images}], _CHUNKS)
-        except InputError as error:
-            yield pa.Table.from_pylist([{"problem": str(error)}], _CHUNKS)
-        yield _CHUNKS.empty_table()
-
-
-class _Worker:
-    """A chunk of images -> their files, written."""
-
-    def __init__(
-        self,
-        orders: Orders,
-        connect: Callable[[], Predictor],
-        reporter: _RemoteReporter,
-        shared: SharedFiles,
-    ) -> None:
-        self._segmenter = ChunkSegmenter(orders, connect(), reporter)
-        self._shared = shared
-
-    def __call__(self, chunks: pa.Table) -> pa.Table:
-        problems = []
-        for chunk in chunks.to_pylist():
-            problem = chunk["problem"]
-            try:
-                self._shared.check()
-                self._segmenter.segment([Entry(**image) for image in chunk["images"] or []])
-            except InputError as error:
-                problem = str(error)
-            problems.append({"problem": problem})
-        return pa.Table.from_pylist(problems, _WRITTEN)

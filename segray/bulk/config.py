@@ -36,7 +36,7 @@ class SegmentConfig:
     """URI of the folder that receives manifest, results, errors and run.json."""
 
     suffixes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUFFIX ...")] = SUFFIXES
-    """What the names of images end in, in upper or lower case; '' for any name."""
+    """Suffixes of the images' names, in upper or lower case; '' for any name."""
     include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Take only images whose key matches one of these, as in '2024/*'; * matches slashes too. The
     key is the path below --images; of an image that --manifest names, the object's key in its
@@ -45,35 +45,35 @@ class SegmentConfig:
     """Leave out images whose key matches one of these."""
 
     mask_size: MaskSize = "original"
-    """Size of the masks: each image's own, or the model's (small and square)."""
+    """Resolution of the masks: each image's own, or the network's input resolution."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
-    """The values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
-    default: as the model has learned them."""
+    """Values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
+    default: those of the training."""
     limit: int | None = None
-    """Take only so many images, the first by URI, and list no others; default: all."""
+    """Most images to take, the first by URI; the others are not listed. Default: all."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
     prune: bool = False
     """Remove the rows of images that are gone or have changed since."""
     overwrite: bool = False
-    """Delete what an earlier run has left in the output, and start anew."""
+    """Delete the files of earlier runs in the output, and start over."""
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
 
     engine: Engine = "auto"
-    """What runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
+    """Engine that runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
     workers: int | None = None
-    """At most so many predictors at once; 0: all is done in the job's own process. Default: as many
-    as the cluster has CPUs, or GPUs with --use-gpu, and grows to; and 0 without a cluster if there
-    are few images, because Ray would take longer to start."""
+    """Most worker processes at once, or with --use-gpu, GPUs; 0: all work is done in the job's own
+    process. Default: as many as the cluster has CPUs or GPUs, and grows to; and 0 without a cluster
+    if there are few images, because Ray would take longer to start."""
     use_gpu: bool = False
     """Predict on GPUs; all CPUs of the cluster fetch, decode and write for them."""
     batch_size: int = 32
-    """Images that a predictor takes at a time."""
+    """Images that the network takes at a time."""
 
     lock: bool = True
-    """Keep other runs away from an output in S3 while this one is at work. --no-lock leaves that to
-    you, for stores that take no conditional writes."""
+    """Lock an output in S3 against other runs. --no-lock leaves that to you, for stores without
+    conditional writes."""
 
     s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 
@@ -99,5 +99,5 @@ class SegmentConfig:
             raise InputError("--max-error-rate must be in 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings, JSON-ready, as they go into run.json; not how S3 is asked."""
+        """The settings for run.json, JSON-ready; without those for S3."""
         return {name: value for name, value in vars(self).items() if name != "s3"}

@@ -1,4 +1,4 @@
-"""GPUs: a few predictors that hold one each, for workers on all CPUs of a cluster.
+"""A pool of predictors on GPUs, for workers on all CPUs of a cluster.
 
 A worker's batch travels through Ray's object store, uint8, and its logits come back, float32. The
 pool of predictors lives in the job's own process, beside the pipeline: it asks for one more as long
@@ -7,7 +7,7 @@ as all are busy, and drops those that die. Workers find the predictors on a boar
 
 import contextlib
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any
@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import ray
 from ray.exceptions import (
-    ActorUnavailableError,
-    GetTimeoutError,
-    ObjectLostError,
     RayActorError,
     RayError,
 )
 
+from segray.bulk.remote_predictor import Board, RemotePredictor
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.ticker import ticking
@@ -35,22 +33,21 @@ _BATCHES_AT_ONCE = 4
 # seconds.
 _BUSY = 0.8
 _WINDOW_SECONDS = 10.0
-# So many that die one after the other before a batch is done will not do any.
+# When this many have died in a row before a batch was done, the pool gives up.
 _DEATHS = 3
 
-# Seconds between two looks of the pool, and of a worker that has a predictor or has none; and what
-# an answer may take.
+# Seconds between two looks of the pool, and of whoever waits for its first predictor; and those
+# that an answer may take.
 _LOOK_SECONDS = 1.0
-_REFRESH_SECONDS = 3.0
 _WAIT_SECONDS = 0.5
-_PATIENCE = 30.0
+_ANSWER_SECONDS = 30.0
 
 
 class _GpuActor:
     """The network in a process that holds a GPU.
 
     Args:
-        load: makes it ready to run.
+        load: loads it.
     """
 
     def __init__(self, load: Callable[[], Predictor]) -> None:
@@ -80,36 +77,23 @@ class _GpuActor:
 
     @ray.method(concurrency_group="questions")
     def problem(self) -> str:
-        """Why it cannot predict; empty if it can."""
+        """The reason why it cannot predict; empty if it can."""
         return self._problem
 
     @ray.method(concurrency_group="questions")
     def work(self) -> tuple[float, int]:
-        """For how many seconds it has predicted so far, and how many batches are done."""
+        """The seconds that it has predicted so far, and the number of batches done."""
         with self._lock:
             running = time.monotonic() - self._since if self._running else 0.0
             return self._busy + running, self._done
 
 
-class _Board:
-    """Where workers look up the predictors that are ready, or why there will be none."""
-
-    def __init__(self) -> None:
-        self._notice: tuple[list[Any], str] = [], ""
-
-    def put(self, predictors: list[Any], problem: str) -> None:
-        self._notice = predictors, problem
-
-    def look(self) -> tuple[list[Any], str]:
-        return self._notice
-
-
 class GpuPool:
-    """The predictors of a run that hold a GPU each, one at first.
+    """The predictors of a run, each with a GPU: one at first, more while all are busy.
 
     Args:
-        load: makes the network ready to run, in a process that has a GPU.
-        most: how many there may be.
+        load: loads the network in a process that has a GPU.
+        most: largest number of predictors.
     """
 
     def __init__(self, load: Callable[[], Predictor], most: int) -> None:
@@ -122,15 +106,15 @@ class GpuPool:
             concurrency_groups={"questions": 1},
         )(_GpuActor).remote
         self._load = ray.put(load)
-        self._board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+        self._board = ray.remote(num_cpus=0, max_restarts=-1)(Board).remote()
         self._pending: tuple[Any, Any] | None = None  # a predictor, and its answer once it is ready
-        # How long each predictor was busy, at moments of the window.
+        # For each predictor, moments of the window and the seconds that it was busy until then.
         self._busy: dict[Any, deque[tuple[float, float]]] = {}
         self._deaths = 0
         self._problem = ""
 
     def is_ready(self) -> bool:
-        """Whether there is a predictor."""
+        """True once there is a predictor."""
         return bool(self._busy)
 
     def await_ready(self) -> None:
@@ -144,8 +128,8 @@ class GpuPool:
                 raise InputError(self._problem)
             time.sleep(_WAIT_SECONDS)
 
-    def connect(self) -> "RemotePredictor":
-        """What a worker predicts with."""
+    def connect(self) -> RemotePredictor:
+        """The predictor of a worker, which sends its batches to the pool."""
         return RemotePredictor(self._board)
 
     @contextlib.contextmanager
@@ -180,7 +164,7 @@ class GpuPool:
             return
         self._pending = None
         try:
-            self._problem = ray.get(answer, timeout=_PATIENCE)
+            self._problem = ray.get(answer, timeout=_ANSWER_SECONDS)
         except RayActorError as error:
             self._note_death(error)
         else:
@@ -195,7 +179,7 @@ class GpuPool:
         for predictor, answer in answers.items():
             try:
                 moments = self._busy[predictor]
-                seconds, done = ray.get(answer, timeout=_PATIENCE)
+                seconds, done = ray.get(answer, timeout=_ANSWER_SECONDS)
                 moments.append((time.monotonic(), seconds))
                 while moments[-1][0] - moments[0][0] > _WINDOW_SECONDS + _LOOK_SECONDS:
                     moments.popleft()
@@ -221,66 +205,3 @@ class GpuPool:
             window += moments[-1][0] - moments[0][0]
             busy += moments[-1][1] - moments[0][1]
         return busy > _BUSY * window
-
-
-class RemotePredictor:
-    """The network on the GPUs of a cluster; any number of threads may call it.
-
-    Args:
-        board: where the predictors are looked up.
-    """
-
-    def __init__(self, board: Any) -> None:
-        self._board = board
-        self._lock = Lock()
-        self._predictors: list[Any] = []
-        self._in_flight: Counter[Any] = Counter()
-        self._lost: set[Any] = set()
-        self._looked = float("-inf")
-
-    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C], not to be written to.
-
-        It waits where there is no predictor.
-
-        Raises:
-            InputError: a GPU cannot be used.
-        """
-        while True:
-            predictor = self._take()
-            if predictor is None:
-                time.sleep(_WAIT_SECONDS)
-                continue
-            try:
-                logits: npt.NDArray[np.float32] = ray.get(predictor.predict.remote(images))
-                return logits
-            except (RayActorError, ObjectLostError):
-                self._lost.add(predictor)  # another one does it, or the same one later
-                time.sleep(_WAIT_SECONDS)
-            finally:
-                with self._lock:
-                    self._in_flight[predictor] -= 1
-
-    def _take(self) -> Any:
-        """The predictor that has the fewest batches of this process; None if there is none."""
-        with self._lock:
-            known = [one for one in self._predictors if one not in self._lost]
-            if not known or time.monotonic() - self._looked > _REFRESH_SECONDS:
-                self._refresh()
-                known = [one for one in self._predictors if one not in self._lost]
-            if not known:
-                return None
-            predictor = min(known, key=lambda one: self._in_flight[one])
-            self._in_flight[predictor] += 1
-            return predictor
-
-    def _refresh(self) -> None:
-        # A board that is being started anew is looked at again; the predictors may be there all the
-        # same.
-        with contextlib.suppress(ActorUnavailableError, GetTimeoutError):
-            self._predictors, problem = ray.get(self._board.look.remote(), timeout=_PATIENCE)
-            if problem:
-                raise InputError(problem)
-            # What could not be reached may be by now; what has died is on the board no more.
-            self._lost.clear()
-        self._looked = time.monotonic()

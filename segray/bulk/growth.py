@@ -1,4 +1,4 @@
-"""Growth: what makes a cluster start nodes for the chunks that wait.
+"""Growth of a cluster: requests for CPUs that make it start nodes for the chunks that wait.
 
 Ray Data asks for twice the CPUs that it has, as one demand, and Ray's autoscaler starts no node at
 all for a demand that goes beyond what the cluster may grow to: one of three nodes stays at two.
@@ -23,11 +23,11 @@ _MOST_AT_ONCE = 256
 
 @contextlib.contextmanager
 def asking_for_room(cpus: float, lacking: Callable[[], int]) -> Iterator[None]:
-    """While the block runs, let tasks wait for the room that is lacking; they do nothing with it.
+    """While the block runs, keep tasks waiting for CPUs, which they do nothing with.
 
     Args:
-        cpus: that each one asks for.
-        lacking: how many should wait now.
+        cpus: CPUs that each task asks for.
+        lacking: returns the number of tasks that should wait now.
     """
     ask = do_nothing.options(num_cpus=cpus)
     waiting: list[Any] = []

@@ -1,26 +1,23 @@
-"""Here: a segmentation in the job's own process, without Ray."""
+"""A segmentation in the job's own process, without Ray."""
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 
-from segray.bulk.chunk import CHUNKS_AT_ONCE, ChunkSegmenter
+from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
+from segray.bulk.sizes import LOCAL_CHUNKS, chunk_size, split_into_chunks
 from segray.bulk.tally import Reporter, Tally
-from segray.bulk.work import chunk_images, in_chunks, make_orders, predictor_loader
 from segray.storage.listing import Entry
-
-# Into how many chunks images of a known number are cut.
-_CHUNKS = 8
 
 
 def segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
     """Segment the images that have no row yet on the cores of this machine.
 
     Args:
-        plan: of the run.
+        plan: the plan of the run.
         tell: is called with lines for the user's terminal.
 
     Raises:
@@ -30,33 +27,32 @@ def segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
     threads = len(os.sched_getaffinity(0))
     progress = Progress(tally.totals, plan.missing, tell)
 
-    def make() -> ChunkSegmenter:
-        predictor = predictor_loader(plan, threads)()
-        return ChunkSegmenter(make_orders(plan, threads), predictor, tally)
+    def make() -> Pipeline:
+        return Pipeline(PipelineConfig.of(plan, threads), plan.predictor_loader(threads)(), tally)
 
-    segmenter = make() if plan.missing != 0 else None
+    pipeline = make() if plan.missing != 0 else None
     plan.claim(tell)
     with progress.running(), ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
         under_way: set[Future[None]] = set()
         try:
-            for entries in in_chunks(_missing(plan, tally), chunk_images(plan, _CHUNKS)):
+            for entries in split_into_chunks(_missing(plan, tally), chunk_size(plan, LOCAL_CHUNKS)):
                 if len(under_way) == CHUNKS_AT_ONCE:
                     under_way = _await_one(under_way)
                 plan.check()
-                segmenter = segmenter or make()
-                under_way.add(lanes.submit(segmenter.segment, entries))
+                pipeline = pipeline or make()
+                under_way.add(lanes.submit(pipeline.segment, entries))
             while under_way:
                 under_way = _await_one(under_way)
         except BaseException:
-            if segmenter:
-                segmenter.stop()
+            if pipeline:
+                pipeline.stop()
             raise
     progress.predictors = tally.predictors()
     return progress
 
 
 def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
-    """Wait until a chunk is done, and raise what it raises; the others."""
+    """Wait until a chunk is done, raise its exception if it has one, and return the others."""
     done, others = wait(under_way, return_when=FIRST_COMPLETED)
     for future in done:
         future.result()
@@ -65,4 +61,4 @@ def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
 
 def _missing(plan: Plan, reporter: Reporter) -> Iterator[list[Entry]]:
     for part in range(len(plan.search.parts)):
-        yield from plan.search.missing(part, plan.done, partial(reporter.found, part))
+        yield from plan.search.list_and_record(part, plan.done, partial(reporter.found, part))

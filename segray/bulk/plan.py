@@ -1,4 +1,4 @@
-"""The plan: what can be known and has to be settled before the first image is fetched."""
+"""The plan of a segmentation: all that is checked and found out before an image is fetched."""
 
 import contextlib
 import json
@@ -6,58 +6,64 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from segray.bulk.config import SegmentConfig
-from segray.bulk.outcome import read_ids
-from segray.bulk.search import Filter, Found, Search
+from segray.bulk.done import read_done
+from segray.bulk.manifest import Found
+from segray.bulk.search import Filter, Search
+from segray.bulk.settings import (
+    FOLDERS,
+    RECORD,
+    REPORT,
+    SETTINGS,
+    check_settings,
+    make_settings,
+    read_settings,
+)
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
-from segray.model.predictor import choose_engine, engine_file
-from segray.storage.files import child_names, read_bytes, remove, remove_partial, write_bytes
+from segray.model.predictor import (
+    Predictor,
+    choose_engine,
+    engine_file,
+    load_gpu_predictor,
+    load_predictor,
+)
+from segray.storage.files import child_names, remove, remove_partial, write_bytes
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
-from segray.storage.lock import LOCK, hold_lock
+from segray.storage.lock import hold_lock
 from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
 from segray.storage.values import tell_of_values
 
-#: What a segmentation writes.
-FOLDERS = ("manifest", "results", "errors", "gallery")
-RECORD = "run.json"
-REPORT = "report.html"
-SETTINGS = "config.json"
-
-# What all rows of an output have in common.
-_FIXED = ("model", "mask_size", "value_range")
-# What says which images there are; a later run may choose others.
-_CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
-
-# Up to so many images are counted before anything starts.
-_PEEK = 5000
-# Up to so many are done in the time that Ray takes to start.
-_FEW = 1000
-# In how many parts a bucket is searched, if it is large.
+# Images that are counted before anything starts; of a larger bucket the search goes on meanwhile.
+_COUNTED_FIRST = 5000
+# Images that are done in the time that Ray takes to start.
+_SMALL = 1000
+# Parts in which a large bucket is searched.
 _PARTS = 32
 
 
 @dataclass
 class Plan:
-    """What a run has to do; while there is a plan, no other run is at work on the output.
+    """The work of a run; while there is a plan, the output is locked against other runs.
 
     Attributes:
-        config: of the run.
-        engine: what runs the network.
+        config: the flags of the run.
+        engine: the engine that runs the network.
         bundle: the model, with the file that the engine reads and the value range of this run.
         output: the absolute URI of the output.
-        search: for the images.
+        search: the search for the images.
         done: the ids that have a row already, ascending, int64; empty once they are forgotten.
-        missing: how many images have none, None if that takes long to say.
-        settings: what the output's config.json will hold.
+        missing: number of images that have none; None if that takes long to find out.
+        settings: the content of the output's config.json.
         check: raises InputError if another run has taken the output nevertheless.
     """
 
@@ -73,13 +79,13 @@ class Plan:
 
     @property
     def is_small(self) -> bool:
-        """Whether the job's own process is done sooner than Ray has started."""
-        return self.missing is not None and self.missing <= _FEW and not self.config.use_gpu
+        """True if the job's own process is done sooner than Ray has started."""
+        return self.missing is not None and self.missing <= _SMALL and not self.config.use_gpu
 
     def claim(self, tell: Callable[[str], None]) -> None:
-        """Note the run's settings, after the output was begun anew if that is asked for.
+        """Write the run's settings, and with --overwrite delete the files of earlier runs first.
 
-        Call it when all is ready: what keeps a run from starting must not cost what is there.
+        Call it when all is ready, so that a run that cannot start deletes nothing.
         """
         overwrite = self.config.overwrite
         # The record is written last: an output without it is unfinished.
@@ -94,6 +100,12 @@ class Plan:
             tell(f"deleted {len(files)} files of earlier runs")
         write_bytes(join_uri(self.output, SETTINGS), json.dumps(self.settings, indent=2).encode())
 
+    def predictor_loader(self, threads: int) -> Callable[[], Predictor]:
+        """A function that makes the network ready, on the GPU or on so many cores of a process."""
+        if self.config.use_gpu:
+            return partial(load_gpu_predictor, self.bundle, self.engine, self.config.batch_size)
+        return partial(load_predictor, self.bundle, self.engine, threads)
+
     def forget_done(self) -> None:
         """Free the ids when the search is over: they are eight bytes for each image."""
         self.done = np.empty(0, dtype=np.int64)
@@ -101,7 +113,7 @@ class Plan:
 
 @contextlib.contextmanager
 def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Plan]:
-    """Open the model, take the output, see what is in it, and divide the search.
+    """Open the model, lock the output, read what is done in it, and divide the search.
 
     Args:
         config: the flags of jobs/segment.py.
@@ -115,14 +127,14 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
     bundle = open_bundle(config.model, [engine_file(engine)])
     if config.value_range is not None:
         bundle = replace(bundle, value_range=config.value_range)
-    _read_settings(output)  # so that not even a lock is left in a folder of something else
+    read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run, tell)
-    settings = _make_settings(config, bundle, search)
+    settings = make_settings(config, bundle, search)
     with hold_lock(output, tell, config.lock) as check:
-        before = _read_settings(output)
+        before = read_settings(output)
         if before and not config.overwrite:
-            _compare(before, settings, config, output)
+            check_settings(before, settings, config, output)
         ids, found, first = _find_first(search)
         if ids is not None and not len(ids) and not (before and config.prune):
             where = search.root or config.manifest
@@ -130,10 +142,10 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
             raise InputError(f"no image found in {where}: {left_out or 'it is empty'}")
         done = _find_done(output, config, tell)
         missing = None if ids is None else _count_missing(ids, found, done, tell)
-        tell_of_values(_leave_out(first, done), bundle.value_range, tell)
+        tell_of_values(_uris_without_row(first, done), bundle.value_range, tell)
         if missing is None and search.root and not config.limit:
             # The first images by URI are found by one search only.
-            tell(f"found more than {_PEEK} images: searching on while they are segmented")
+            tell(f"found more than {_COUNTED_FIRST} images: searching on while they are segmented")
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
         plan = Plan(config, engine, bundle, output, search, done, missing, settings, check)
         del done  # the plan forgets them when they are not needed any more
@@ -165,88 +177,15 @@ def _make_search(
 
 
 def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
-    """What to segment: the sample images where none were named."""
+    """The URI of the images; without --images, the sample images are written first."""
     if config.images is not None:
         return absolute_uri(config.images)
     write_sample(SAMPLE_FOLDER, tell)
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
 
 
-def _make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict[str, Any]:
-    """What is known of an output: what it holds, and what was chosen for it last."""
-    return {
-        "model": bundle.digest,
-        "mask_size": config.mask_size,
-        "value_range": bundle.value_range and list(bundle.value_range),
-        "labels": bundle.labels.to_json(),
-        # Names in an export are relative to it.
-        "images": search.root,
-        "manifest": "" if config.manifest is None else absolute_uri(config.manifest),
-        "suffixes": list(search.filter.suffixes),
-        "include": list(config.include),
-        "exclude": list(config.exclude),
-    }
-
-
-def _read_settings(output: str) -> dict[str, Any] | None:
-    """The settings that an output has; None if it is new.
-
-    Raises:
-        InputError: it holds something that is no segmentation.
-    """
-    names = child_names(output)
-    settings = None
-    own = {LOCK}
-    if SETTINGS in names:
-        own |= {*FOLDERS, RECORD, REPORT, SETTINGS}
-        uri = join_uri(output, SETTINGS)
-        try:
-            document = json.loads(read_bytes(uri))
-            # Outputs from before there were ranges have none.
-            document = {"value_range": None, **document}
-            settings = {name: document[name] for name in (*_FIXED, *_CHOICE)}
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{uri} is no record of a segmentation: give another --output, or empty the folder"
-            ) from error
-    foreign = [name for name in names if name not in own]
-    if foreign:
-        raise InputError(
-            f"{output} holds something that is no segmentation ({', '.join(foreign[:3])}): "
-            "give another --output, or empty the folder"
-        )
-    return settings
-
-
-def _compare(
-    before: dict[str, Any], settings: dict[str, Any], config: SegmentConfig, output: str
-) -> None:
-    """Refuse to mix rows of several models, and to prune what was only left out."""
-    for name in _FIXED:
-        if before[name] != settings[name]:
-            raise InputError(
-                f"{output} was made with {name.replace('_', ' ')} {_spell(before[name])}, and this "
-                f"run has {_spell(settings[name])}: give another --output, or --overwrite to "
-                "delete what is there"
-            )
-    for name in _CHOICE if config.prune else ():
-        if before[name] != settings[name]:
-            raise InputError(
-                f"the last run on {output} had --{name} {json.dumps(before[name])}, and this one "
-                f"has {json.dumps(settings[name])}: --prune would remove the rows of all that it "
-                "leaves out; if that is meant, run once without --prune before"
-            )
-
-
-def _spell(setting: Any) -> str:
-    """A setting as a flag would have it."""
-    if isinstance(setting, list):
-        return " ".join(map(str, setting))
-    return "none" if setting is None else str(setting)
-
-
 def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
-    """The ids that have a row; what a killed run has left half-done is removed."""
+    """The ids that have a row, after half-written files of a killed run are removed."""
     for folder in FOLDERS:
         remove_partial(join_uri(output, folder))
     if config.overwrite:
@@ -254,27 +193,23 @@ def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) 
     if config.retry_errors:
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)
-    found = [read_ids(join_uri(output, folder), tell) for folder in ("results", "errors")]
-    done = np.concatenate(found)
-    del found
-    done.sort()  # in place: there may be a hundred million
-    return done
+    return read_done(output, tell)
 
 
 def _find_first(search: Search) -> tuple[Ids | None, Found, list[tuple[int, str]]]:
-    """The ids of the images, None if there are many; what was met; and id and URI of the first."""
+    """The ids of the images, None if there are many; counts; and id and URI of the first ones."""
     found = Found()
     images: list[tuple[int, str]] = []
     for part in range(len(search.parts)):
         for entries in search.images(part, found):
             images += [(entry.id, entry.uri) for entry in entries]
-            if len(images) > _PEEK:
+            if len(images) > _COUNTED_FIRST:
                 return None, found, images
     return np.array([id for id, _ in images], dtype=np.int64), found, images
 
 
-def _leave_out(images: list[tuple[int, str]], done: Ids) -> list[str]:
-    """The URIs of those images that have no row."""
+def _uris_without_row(images: list[tuple[int, str]], done: Ids) -> list[str]:
+    """The URIs of the images that have no row."""
     have = are_in(np.array([id for id, _ in images], dtype=np.int64), done)
     return [uri for (_, uri), has in zip(images, have, strict=True) if not has]
 
@@ -290,7 +225,7 @@ def _count_missing(ids: Ids, found: Found, done: Ids, tell: Callable[[str], None
 
 
 def describe_left_out(found: Found) -> str:
-    """What was passed over, in words; empty if nothing was."""
+    """The passed-over files in words; empty if there are none."""
     parts = {
         "with another suffix": found.other,
         "by --include or --exclude": found.excluded,

@@ -1,4 +1,4 @@
-"""Progress: how far a segmentation has come, in lines for a terminal and for a job's log alike."""
+"""The progress of a segmentation, in lines for a terminal and for a job's log alike."""
 
 import contextlib
 import time
@@ -10,21 +10,21 @@ from segray.progress import format_time
 from segray.ticker import ticking
 
 _SECONDS_BETWEEN_LINES = 5.0
-# The rate that is told, and the time that is left, are those of so many seconds.
+# The rate, and the time left by it, are averages over this many seconds.
 _WINDOW_SECONDS = 30.0
-# How many moments of a run are kept, however long it takes.
+# Moments in a timeline, at most.
 _MOMENTS = 400
 
 
 @dataclass(frozen=True)
 class Moment:
-    """How far a run was.
+    """The progress of a run at one moment.
 
     Attributes:
-        seconds: since its start.
-        segmented: images of this run until then.
-        failed: likewise.
-        bytes: of their files.
+        seconds: time since its start.
+        segmented: images segmented in this run.
+        failed: images that failed in this run.
+        bytes: size of the files of both.
     """
 
     seconds: float
@@ -34,17 +34,17 @@ class Moment:
 
 
 class Progress:
-    """Looks at a tally every few seconds, says how far the run is, and remembers.
+    """Polls a tally every second, tells the progress every five, and keeps a timeline.
 
     Args:
-        totals: of the tally.
-        total: images to do, None while that is being found out.
+        totals: returns the counts of the tally.
+        total: number of images to do; None if it is not known yet.
         tell: is called with each line.
-        is_ready: whether there is a network for the chunks that are begun.
+        is_ready: returns whether there is a network for the chunks that are begun.
 
     Attributes:
         timeline: moments of the run, evenly spread.
-        predictors: how many images each process has done, by host:pid; known at the end.
+        predictors: number of images of each process, by host:pid; known at the end.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Progress:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Tell while a block runs, once work has begun, and once more at its end."""
+        """Tell the progress while a block runs, once work has begun, and once more at its end."""
         spoken = time.monotonic()
 
         def watch() -> None:
@@ -85,12 +85,12 @@ class Progress:
 
     @property
     def begun(self) -> bool:
-        """Whether a chunk has been begun."""
+        """True once a chunk has been begun."""
         return self._counts["chunks"] > 0
 
     @property
     def left(self) -> int:
-        """How many images are known to be missing, and have no row yet."""
+        """Number of images that are known to be missing and have no row yet."""
         counts = self._counts
         known = counts["missing"] if self._total is None else self._total
         return known - counts["segmented"] - counts["failed"]
@@ -117,8 +117,6 @@ class Progress:
             self._every *= 2
 
     def _say(self) -> None:
-        if not self._recent:
-            return
         now, before = self._recent[-1], self._recent[0]
         done = self._said = self._done(now)
         seconds = max(now.seconds - before.seconds, 1e-3)

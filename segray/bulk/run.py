@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from segray.bulk.census import Census, take_census
 from segray.bulk.here import segment_here
-from segray.bulk.outcome import Outcome, settle
-from segray.bulk.plan import RECORD, Plan
+from segray.bulk.manifest import RUN_AGAIN, read_manifest
+from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
-from segray.bulk.report import write_report
+from segray.bulk.report.page import write_report
+from segray.bulk.settings import RECORD
+from segray.errors import InputError
 from segray.packages import package_versions
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
@@ -20,25 +23,25 @@ _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
 @dataclass(frozen=True)
 class SegmentSummary:
-    """What is in the output after a run, and how the run went.
+    """The content of the output after a run, and the figures of the run.
 
     Attributes:
         output: its absolute URI.
-        outcome: the counts.
-        processed: images that this run worked on.
-        seconds: that this run took from its plan to the last row.
+        census: the counts of the output.
+        processed: number of images that this run worked on.
+        seconds: time from the plan of this run to its last row.
         shares: per class, its share of the pixels of all segmented images; 0 to 1.
     """
 
     output: str
-    outcome: Outcome
+    census: Census
     processed: int
     seconds: float
     shares: dict[str, float]
 
     @property
     def images_per_second(self) -> float:
-        """Of this run, the start of its processes included."""
+        """The throughput of this run, the start of its processes included."""
         return self.processed / self.seconds
 
 
@@ -46,9 +49,9 @@ def segment(plan: Plan, tell: Callable[[str], None], on_ray: bool) -> SegmentSum
     """Segment the images that have no row yet, and see to it that each has one.
 
     Args:
-        plan: of `segray.bulk.plan.make_plan`.
+        plan: the result of `segray.bulk.plan.make_plan`.
         tell: is called with lines for the user's terminal.
-        on_ray: whether Ray has been started and does the work, or this process.
+        on_ray: True if Ray, which has been started, does the work; else this process does.
 
     Raises:
         InputError: something the user gave cannot be used, or nothing can be written.
@@ -68,24 +71,29 @@ def segment(plan: Plan, tell: Callable[[str], None], on_ray: bool) -> SegmentSum
     tell("checking that each image has a row")
     labels = plan.bundle.labels
     plan.forget_done()
-    outcome = settle(plan.search, labels, plan.config.prune, tell)
-    last = progress.timeline[-1]
-    total = max(1, int(outcome.pixels.sum()))
+    search = plan.search
+    manifest = read_manifest(plan.output, search.run, len(search.parts))
+    census = take_census(plan.output, manifest, labels, plan.config.prune, tell)
+    lost = census.listed - census.segmented - census.failed
+    if lost:
+        raise InputError(f"{plan.output} has no row for {lost} images that were found: {RUN_AGAIN}")
+    last, pixels = progress.timeline[-1], census.histograms.pixels
+    total = max(1, int(pixels.sum()))
     summary = SegmentSummary(
         output=plan.output,
-        outcome=outcome,
+        census=census,
         processed=last.segmented + last.failed,
         seconds=seconds,
-        shares=dict(zip(labels.names, (outcome.pixels / total).tolist(), strict=True)),
+        shares=dict(zip(labels.names, (pixels / total).tolist(), strict=True)),
     )
     record = _make_record(plan, summary, progress)
-    write_report(plan.output, labels, record, progress.timeline, tell)
+    write_report(plan.output, labels, census, record, progress.timeline)
     write_bytes(join_uri(plan.output, RECORD), json.dumps(record, indent=2).encode())
     return summary
 
 
 def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:
-    outcome = summary.outcome
+    census = summary.census
     return {
         "configuration": plan.config.to_json(),
         "model": plan.bundle.digest,
@@ -93,14 +101,14 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         "labels": plan.bundle.labels.to_json(),
         "versions": package_versions(*_PACKAGES),
         "counts": {
-            "listed": outcome.listed,
-            "segmented": outcome.segmented,
-            "failed": outcome.failed,
+            "listed": census.listed,
+            "segmented": census.segmented,
+            "failed": census.failed,
             "processed": summary.processed,
-            "stale": outcome.stale,
+            "stale": census.stale,
             "left_out": {
                 name: count
-                for name, count in asdict(outcome.left_out).items()
+                for name, count in asdict(census.left_out).items()
                 if name not in ("images", "missing")
             },
         },

@@ -1,56 +1,24 @@
-"""The search: which images there are, which of them count, and which are still to be done."""
+"""The search for images: those of a folder or manifest that count and have no row yet."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
-import pyarrow as pa
 
+from segray.bulk.manifest import Found, ManifestWriter
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, read_part
 from segray.storage.listing import Entry, Page, Shard, list_pages, relative_key
 from segray.storage.s3 import split_uri
-from segray.storage.tables import MANIFEST_SCHEMA, write_table
-from segray.storage.uri import join_uri
-
-# Rows in a file of the manifest: what a search holds in memory before it writes.
-_FILE_ROWS = 1 << 17
-
-#: In the schema metadata of a manifest's file: what was passed over beside its rows.
-COUNTS_KEY = b"segray"
-
-
-@dataclass
-class Found:
-    """How much a search has met so far.
-
-    Attributes:
-        images: that count.
-        missing: of them, those that are still to be done.
-        other: files with another suffix.
-        excluded: files that --include or --exclude leave out.
-        hidden: files with a name, or in a folder, that begins with a dot.
-        placeholders: empty objects that stand for folders.
-        unreadable: files and folders of a local disk, as `segray.storage.listing.Page` says.
-    """
-
-    images: int = 0
-    missing: int = 0
-    other: int = 0
-    excluded: int = 0
-    hidden: int = 0
-    placeholders: int = 0
-    unreadable: int = 0
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which files count as images.
+    """Selects the files that count as images.
 
     Attributes:
-        suffixes: in lower case, with their dots; empty for any.
+        suffixes: suffixes of names, in lower case, with their dots; empty for any.
         include: patterns of which a key must match one, if there are any; ``*`` matches slashes.
         exclude: patterns of which it must match none.
     """
@@ -62,12 +30,12 @@ class Filter:
     def choose(
         self, entries: list[Entry], found: Found, key_of: Callable[[str], str]
     ) -> list[Entry]:
-        """The entries that count; the others are counted.
+        """Select entries, and count the others.
 
         Args:
             entries: to choose from.
-            found: where the others are counted.
-            key_of: gives the key of a URI, which the patterns are held against.
+            found: receives the counts.
+            key_of: returns the key of a URI, which the patterns are matched against.
         """
         chosen = []
         for entry in entries:
@@ -86,16 +54,16 @@ class Filter:
 
 @dataclass(frozen=True)
 class Search:
-    """What to look for, in parts that can be searched at once.
+    """A search, in parts that can be listed at the same time.
 
     Attributes:
-        parts: of a listing, or of an inventory: a file, or several one after the other.
+        parts: shards of a listing; or of an inventory, each a file or several.
         root: the URI that is listed; empty for an inventory.
-        filter: of the files.
+        filter: selects the files that count.
         output: the absolute URI that receives the manifest.
-        run: names this run, in the manifest's file names.
-        limit: of images that count, in each part; None for all.
-        folder: of an inventory, the URI that its paths are relative to.
+        run: name of this run, in the names of the manifest's files.
+        limit: largest number of images of each part; None for all.
+        folder: URI that the paths of an inventory are relative to.
     """
 
     parts: tuple[Shard | Part | tuple[Part, ...], ...]
@@ -126,10 +94,12 @@ class Search:
             if left == 0:
                 return
 
-    def missing(
+    def list_and_record(
         self, part: int, done: Ids, report: Callable[[Found], None]
     ) -> Iterator[list[Entry]]:
-        """The images of a part that have no row yet; all of them are written to the manifest.
+        """List the images of a part, write the manifest, and yield those that have no row yet.
+
+        The manifest is whole only when the last image has been taken.
 
         Args:
             part: its number.
@@ -140,7 +110,7 @@ class Search:
             InputError: as `images`, or the manifest cannot be written.
         """
         found = Found()
-        manifest = _ManifestWriter(join_uri(self.output, "manifest"), f"{self.run}-{part:05}")
+        manifest = ManifestWriter(self.output, self.run, part)
         for entries in self.images(part, found):
             ids = np.array([entry.id for entry in entries], dtype=np.int64)
             manifest.add(ids, entries)
@@ -154,7 +124,7 @@ class Search:
         report(found)
 
     def _key(self, uri: str) -> str:
-        """What patterns are held against: the same whether an object is listed or named."""
+        """The key that patterns are matched against, the same for listed and for named objects."""
         if self.root:
             return relative_key(self.root, uri)
         if uri.startswith("s3://"):
@@ -170,34 +140,3 @@ class Search:
         else:
             for file in part:
                 yield from cls._pages(file)
-
-
-class _ManifestWriter:
-    """Rows of the manifest, written a file at a time."""
-
-    def __init__(self, folder: str, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._tables: list[pa.Table] = []
-        self._rows = self._files = 0
-
-    def add(self, ids: Ids, entries: list[Entry]) -> None:
-        columns = [
-            pa.array(ids),
-            pa.array([entry.uri for entry in entries], pa.string()),
-            pa.array([entry.size for entry in entries], pa.int64()),
-            pa.array([entry.etag for entry in entries], pa.string()),
-        ]
-        self._tables.append(pa.table(columns, schema=MANIFEST_SCHEMA))
-        self._rows += len(entries)
-        if self._rows >= _FILE_ROWS:
-            self._write({})
-
-    def finish(self, found: Found) -> None:
-        self._write(vars(found))
-
-    def _write(self, counts: dict[str, int]) -> None:
-        table = pa.concat_tables([MANIFEST_SCHEMA.empty_table(), *self._tables])
-        table = table.replace_schema_metadata({COUNTS_KEY: json.dumps(counts)})
-        write_table(join_uri(self._folder, f"{self._name}-{self._files:05}.parquet"), table)
-        self._tables, self._rows = [], 0
-        self._files += 1

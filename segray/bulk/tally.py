@@ -1,13 +1,13 @@
-"""The tally: what all parts of a run have reported, added up in one place."""
+"""The tally: adds up the reports of all processes of a run."""
 
 import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from segray.bulk.search import Found
+from segray.bulk.manifest import Found
 
-#: What a chunk reports of itself: ``segmented``, ``failed``, ``bytes`` and ``retries``.
+#: The counts of a chunk: ``segmented``, ``failed``, ``bytes`` and ``retries``.
 Counts = dict[str, int]
 
 
@@ -15,11 +15,11 @@ class Reporter(Protocol):
     """Takes reports; each one replaces the last one of the same name."""
 
     def found(self, part: int, found: Found) -> None:
-        """What a part of the search has met so far."""
+        """Report the counts of a part of the search so far."""
         ...
 
     def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
-        """What has become of a chunk's images so far, and the name of the process that says so.
+        """Report the counts of a chunk so far, and the name of the process that works on it.
 
         The last report of a chunk has arrived when this returns.
         """
@@ -53,9 +53,9 @@ class Tally:
         return totals
 
     def predictors(self) -> dict[str, int]:
-        """How many images each process has segmented or refused, by the names of the processes.
+        """The number of images that each process has segmented or failed, by its name.
 
-        A chunk counts for the one that finished it, whoever began it.
+        A chunk counts for the process that finished it.
         """
         images: Counter[str] = Counter()
         with self._lock:

@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 
 from segray.bulk.candidates import Candidates
-from segray.bulk.chunk import ChunkSegmenter
+from segray.bulk.census import take_census
 from segray.bulk.config import SegmentConfig
+from segray.bulk.manifest import read_manifest
+from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import make_plan
-from segray.bulk.report import write_report
+from segray.bulk.report.page import write_report
 from segray.bulk.run import segment
 from segray.bulk.tally import Tally
-from segray.bulk.work import make_orders, predictor_loader
 from segray.pixels.decoding import Picture
 from segray.pixels.labels import Labels
 from segray.storage.tables import GALLERY_SCHEMA
@@ -163,7 +164,9 @@ def test_the_report_reads_no_source(config: SegmentConfig, labels: Labels) -> No
         path.unlink()
     Path(config.output, "report.html").unlink()
     told: list[str] = []
-    write_report(config.output, labels, {}, [], told.append)
+    manifest = read_manifest(config.output, "", 1)
+    census = take_census(config.output, manifest, labels, False, told.append)
+    write_report(config.output, labels, census, {}, [])
     assert page_of(config).count('<img class="image"') == 20
     assert page_of(config).count('<img class="mask"') == 20
     assert told == []
@@ -172,12 +175,12 @@ def test_the_report_reads_no_source(config: SegmentConfig, labels: Labels) -> No
 def test_a_chunk_of_which_all_is_done_leaves_its_pictures(config: SegmentConfig) -> None:
     """As it is handed out again when its process has died at the very end."""
     with make_plan(config, print) as plan:
-        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
-        [chunk] = plan.search.missing(0, plan.done, lambda found: None)
-        segmenter.segment(chunk)
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
+        [chunk] = plan.search.list_and_record(0, plan.done, lambda found: None)
+        pipeline.segment(chunk)
         before = read_folder(config, "gallery")
         assert 16 <= len(before) <= 20
-        segmenter.segment(chunk)
+        pipeline.segment(chunk)
     assert read_folder(config, "gallery").equals(before)
 
 

@@ -120,7 +120,7 @@ def test_a_node_that_sees_no_gpu_ends_the_job_with_one_line(config: SegmentConfi
     """Both engines; never silently on the CPU. What was there before is not deleted for it."""
     here = SegmentConfig(**{**vars(config), "use_gpu": False})
     with make_plan(here, print) as plan:
-        before = segment(plan, print, on_ray=False).outcome.segmented
+        before = segment(plan, print, on_ray=False).census.segmented
     for engine, reason in (("onnx", "built for CPUs only"), ("tensorflow", "TensorFlow sees none")):
         values: dict[str, Any] = {**vars(config), "engine": engine, "overwrite": True}
         with (

@@ -49,7 +49,7 @@ def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path
         model=bundle_uri, images=str(images), output=str(folder / "output" / "segment")
     )
     with make_plan(config, print) as plan:
-        assert segment(plan, print, on_ray=False).outcome.segmented == 15
+        assert segment(plan, print, on_ray=False).census.segmented == 15
     return folder
 
 

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from segray.bulk.config import SegmentConfig
+from segray.bulk.manifest import Found
 from segray.bulk.plan import make_plan
-from segray.bulk.search import Found
 from segray.storage.files import write_bytes
 
 KEYS = ["photos/1.jpg", "photos/deep/2.jpg", "photos/deep/old/3.jpg", "other/photos/4.jpg", "5.jpg"]

@@ -113,9 +113,9 @@ def test_a_limit_holds_for_all_files_of_a_manifest_together(
         pq.write_table(pa.table({"uri": uris}), tmp_path / "tables" / f"{number}.parquet")
     flags = {"images": None, "manifest": f"{tmp_path}/tables"}
     summary, _ = run(config, limit=2, **flags)
-    assert summary.outcome.listed == 2
+    assert summary.census.listed == 2
     assert segmented(config) == ["a.jpg", "b.jpg"]
-    assert run(config, **flags)[0].outcome.listed == 3
+    assert run(config, **flags)[0].census.listed == 3
 
 
 def test_pruning_with_a_limit_is_refused(config: SegmentConfig) -> None:
@@ -135,7 +135,7 @@ def test_images_that_are_left_out_are_pruned_only_if_they_were_before(
     run(config, **{flag: value})
     assert segmented(config) == ["a.jpg", "b.jpg", "keep/c.jpg"]
     summary, _ = run(config, prune=True, **{flag: value})
-    assert len(segmented(config)) == summary.outcome.listed > 0
+    assert len(segmented(config)) == summary.census.listed > 0
 
 
 def test_images_elsewhere_are_pruned_only_if_they_were_before(
@@ -165,7 +165,7 @@ def test_after_all_images_are_gone_pruning_removes_their_rows(
         path.unlink()
     check_refused(config, "no image found in .*/images: it is empty")
     summary, lines = run(config, prune=True)
-    assert (summary.outcome.listed, summary.outcome.segmented) == (0, 0)
+    assert (summary.census.listed, summary.census.segmented) == (0, 0)
     assert "removed 3 rows of images that are gone or have changed" in lines
     assert segmented(config) == []
     assert json.loads(Path(config.output, "run.json").read_text())["counts"]["listed"] == 0

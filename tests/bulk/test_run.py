@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 import segray
-from segray.bulk.chunk import ChunkSegmenter
 from segray.bulk.config import SegmentConfig
-from segray.bulk.outcome import settle
+from segray.bulk.manifest import read_manifest
+from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.tally import Tally
-from segray.bulk.work import make_orders, predictor_loader
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
@@ -75,7 +74,7 @@ def plan_only(config: SegmentConfig) -> None:
 
 
 def counts(summary) -> tuple[int, int, int]:
-    outcome = summary.outcome
+    outcome = summary.census
     return outcome.listed, outcome.segmented, outcome.failed
 
 
@@ -231,7 +230,7 @@ def test_again_does_only_what_is_new_or_changed(s3: Callable[[str], str], bundle
     summary, _ = run(config)
     assert summary.processed == 2
     assert counts(summary) == (12, 9, 3)
-    assert summary.outcome.stale == 1
+    assert summary.census.stale == 1
     assert set(before) < set(table_uris(join_uri(config.output, "results")))
     new = [row for row in rows(config.output, "results") if row["uri"].endswith("in/a.jpg")]
     assert sorted(row["height"] for row in new) == [60, 70]  # the old row is of an old id
@@ -239,12 +238,12 @@ def test_again_does_only_what_is_new_or_changed(s3: Callable[[str], str], bundle
     write_bytes(f"{bucket}/in/empty.jpg", GOOD["a.jpg"])
     write_bytes(f"{bucket}/in/text.png", BAD["text.png"])
     summary, _ = run(dataclasses.replace(config, retry_errors=True))
-    assert summary.outcome.failed == 2
+    assert summary.census.failed == 2
     failed = [row["uri"].rpartition("/")[2] for row in rows(config.output, "errors")]
     assert sorted(failed) == ["cut.jpg", "text.png"]
     remove(f"{bucket}/in/new.png")
     summary, _ = run(config)
-    assert (summary.processed, summary.outcome.listed, summary.outcome.stale) == (0, 11, 2)
+    assert (summary.processed, summary.census.listed, summary.census.stale) == (0, 11, 2)
 
 
 def test_pruning_removes_the_rows_of_images_that_are_gone_or_changed(
@@ -254,7 +253,7 @@ def test_pruning_removes_the_rows_of_images_that_are_gone_or_changed(
     (images / "1.jpg").unlink()
     (images / "2.jpg").write_bytes(GOOD["turned.jpg"])
     summary, lines = run(dataclasses.replace(config, prune=True))
-    assert (summary.processed, summary.outcome.stale) == (1, 0)
+    assert (summary.processed, summary.census.stale) == (1, 0)
     assert "removed 2 rows of images that are gone or have changed" in lines
     found = sorted(row["uri"].rpartition("/")[2] for row in rows(config.output, "results"))
     assert found == ["0.jpg", "2.jpg", "3.jpg"]
@@ -299,7 +298,7 @@ def test_patterns_and_suffixes_choose_the_images(images: Path, config: SegmentCo
     found = [row["uri"].removeprefix(f"{images}/") for row in rows(config.output, "results")]
     assert sorted(found) == ["0.jpg", "1.jpg", "2.jpg", "old/8.scan", "old/er/9.jpg"]
     assert "found 5 images; left out: 1 by --include or --exclude" in lines
-    assert summary.outcome.left_out.excluded == 1
+    assert summary.census.left_out.excluded == 1
 
 
 def test_a_manifest_takes_the_place_of_a_listing(
@@ -354,19 +353,19 @@ def test_an_image_in_results_loses_its_row_in_errors(images: Path, config: Segme
     assert rows(config.output, "errors") == []
 
 
-def test_two_objects_with_one_id_are_named(config: SegmentConfig, labels: Labels) -> None:
+def test_two_objects_with_one_id_are_named(config: SegmentConfig) -> None:
     with make_plan(config, print) as plan:
-        list(plan.search.missing(0, plan.done, lambda found: None))
+        list(plan.search.list_and_record(0, plan.done, lambda found: None))
         [file] = table_uris(join_uri(config.output, "manifest"))
         table = pq.read_table(file)
         pq.write_table(table.set_column(0, "id", pa.array([7, 7, 8, 9])), file)
         with pytest.raises(InputError, match=r"0\.jpg and .*1\.jpg have the same 64-bit id"):
-            settle(plan.search, labels, False, print)
+            read_manifest(plan.output, plan.search.run, len(plan.search.parts))
 
 
 @pytest.mark.parametrize("left", [0, 1])
 def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
-    images: Path, config: SegmentConfig, labels: Labels, tmp_path: Path, left: int
+    images: Path, config: SegmentConfig, tmp_path: Path, left: int
 ) -> None:
     """As searches leave it that ran on other nodes, each with a disk of its own."""
     (tmp_path / "tables").mkdir()
@@ -375,15 +374,15 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
         pq.write_table(table, tmp_path / "tables" / f"{number}.parquet")
     config = dataclasses.replace(config, images=None, manifest=f"{tmp_path}/tables")
     with make_plan(config, print) as plan:
-        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
         for part in range(2):
-            [entries] = plan.search.missing(part, plan.done, lambda found: None)
-            segmenter.segment(entries)
+            [entries] = plan.search.list_and_record(part, plan.done, lambda found: None)
+            pipeline.segment(entries)
         for uri in table_uris(join_uri(config.output, "manifest"))[left:]:
             remove(uri)
         reason = rf"{left} rows and the ends of {left} of 2 parts .*on several nodes"
         with pytest.raises(InputError, match=reason):
-            settle(plan.search, labels, False, print)
+            read_manifest(plan.output, plan.search.run, len(plan.search.parts))
 
 
 def test_a_second_run_at_the_same_time_is_refused(images: Path, config: SegmentConfig) -> None:
@@ -403,10 +402,10 @@ def test_an_image_that_vanished_is_an_error_of_fetching(
     config = SegmentConfig(model=bundle_uri, images=bucket, output=f"{s3('vanished')}/out")
     with make_plan(config, print) as plan:
         # The search lists it again, and has the size and the ETag of the first listing no more.
-        listed = next(plan.search.missing(0, plan.done, lambda found: None))
+        listed = next(plan.search.list_and_record(0, plan.done, lambda found: None))
         remove(f"{bucket}/goes.png")
-        segmenter = ChunkSegmenter(make_orders(plan, 1), predictor_loader(plan, 1)(), Tally())
-        segmenter.segment(listed)
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
+        pipeline.segment(listed)
     [row] = rows(config.output, "errors")
     assert (row["stage"], row["error"]) == ("fetch", "NotFound")
 
@@ -422,7 +421,7 @@ def test_model_size_and_limit_from_disk_to_disk(bundle_uri: str, tmp_path) -> No
         limit=3,
     )
     summary, _ = run(config)
-    assert summary.outcome.segmented == 3
+    assert summary.census.segmented == 3
     for row in rows(config.output, "results"):
         assert decode_mask(row["mask"]["bytes"]).shape == (64, 64)
         assert (row["width"], row["height"]) == (90, 60)

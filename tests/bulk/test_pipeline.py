@@ -1,4 +1,4 @@
-"""Chunks: how much is held, and how they are given up."""
+"""The pipeline: how much it holds, and how it is given up."""
 
 import asyncio
 import socket
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segray.bulk.chunk import ChunkSegmenter, Orders
+from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.tally import Tally
 from segray.model.bundle import ONNX, open_bundle
 from segray.model.predictor import load_predictor
@@ -17,10 +17,10 @@ from segray.storage.s3 import forget_client
 from tests.endpoints.server import Head, Server, read_head
 
 
-def make_segmenter(bundle_uri: str, output: Path) -> ChunkSegmenter:
+def make_pipeline(bundle_uri: str, output: Path) -> Pipeline:
     bundle = open_bundle(bundle_uri, [ONNX])
-    orders = Orders(bundle, str(output), "original", 8, 2)
-    return ChunkSegmenter(orders, load_predictor(bundle, "onnx", 2), Tally())
+    config = PipelineConfig(bundle, str(output), "original", 8, 2)
+    return Pipeline(config, load_predictor(bundle, "onnx", 2), Tally())
 
 
 class _Store(Server):
@@ -56,9 +56,9 @@ def test_files_of_unknown_size_do_not_fill_the_memory(
     with _Store() as store:
         credentials.setenv("AWS_ENDPOINT_URL", store.url)
         forget_client()
-        segmenter = make_segmenter(bundle_uri, tmp_path)
+        pipeline = make_pipeline(bundle_uri, tmp_path)
         before, peak = resident(), 0
-        worker = threading.Thread(target=segmenter.segment, args=(entries,))
+        worker = threading.Thread(target=pipeline.segment, args=(entries,))
         worker.start()
         while worker.is_alive():
             peak = max(peak, resident())
@@ -77,12 +77,12 @@ def test_a_store_that_never_answers_does_not_keep_an_interrupted_run(
     with socket.create_server(("127.0.0.1", 0), backlog=128) as deaf:
         credentials.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
         forget_client()
-        segmenter = make_segmenter(bundle_uri, tmp_path)
-        worker = threading.Thread(target=segmenter.segment, args=(entries,))
+        pipeline = make_pipeline(bundle_uri, tmp_path)
+        worker = threading.Thread(target=pipeline.segment, args=(entries,))
         worker.start()
         time.sleep(3)
         begun = time.monotonic()
-        segmenter.stop()
+        pipeline.stop()
         worker.join(60)
         assert time.monotonic() - begun < 25
     forget_client()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segray.bulk.markup import (
+from segray.bulk.report.markup import (
     count_images,
     format_confidence,
     format_count,

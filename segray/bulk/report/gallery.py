@@ -6,8 +6,7 @@ The images are those whose pictures were kept as they were segmented: no image i
 import base64
 import posixpath
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
@@ -17,20 +16,24 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from segray.bulk.candidates import SIDE
-from segray.bulk.charts import Colour, share_bar, swatch
-from segray.bulk.markup import Element, format_confidence, format_count, format_share, tag, uri_tag
-from segray.bulk.survey import Place
-from segray.errors import InputError
+from segray.bulk.report.charts import Colour, share_bar, swatch
+from segray.bulk.report.markup import (
+    Element,
+    format_confidence,
+    format_count,
+    format_share,
+    tag,
+    uri_tag,
+)
+from segray.bulk.sample import Place
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask, encode_mask
 from segray.pixels.thumbnails import fit_size, scale_mask
-from segray.storage.tables import GALLERY_SCHEMA, read_parquet, table_uris
-from segray.storage.uri import join_uri
+from segray.storage.parallel import map_ahead
+from segray.storage.tables import read_parquet
 
-# What a tile writes out; all classes of the image are in its bar, and can be filtered by.
+# Classes that a tile writes out; all classes of the image are in its bar and can be filtered by.
 _CLASSES = 6
-# Files of pictures that are looked into: those of half a million images.
-_FILES = 1000
 _READERS = 16  # files that are fetched at once
 # Rows of masks in memory at a time: an image of 12 megapixels has one of some hundred kilobytes.
 _MASKS = 16
@@ -41,11 +44,11 @@ class Shot:
     """An image of the sample.
 
     Attributes:
-        uri: of the image.
-        width: its own, in pixels, as the results have it.
-        height: likewise.
-        shares: of each class, 0 to 1.
-        confidences: mean of each class, 0 to 1; None of one that is not there.
+        uri: URI of the image.
+        width: width of the image, in pixels.
+        height: height of the image, in pixels.
+        shares: share of each class, 0 to 1.
+        confidences: mean confidence of each class, 0 to 1; None without pixels of it.
         image: a JPEG file; None where there is none.
         mask: a PNG file of the same size; None where it is damaged.
     """
@@ -64,95 +67,54 @@ class Shot:
         return sum(s * (c or 0) for s, c in zip(self.shares, self.confidences, strict=True))
 
 
-def find_pictures(output: str, tell: Callable[[str], None]) -> dict[int, Place]:
-    """Where the pictures are that were kept, by the ids of their images.
-
-    Of very many files some are left out; one that is damaged is passed over.
-
-    Args:
-        output: URI of a segmentation.
-        tell: is called with a line for each such file.
-    """
-    folder = join_uri(output, "gallery")
-
-    def read(uri: str, file: pq.ParquetFile) -> dict[int, Place]:
-        if not file.schema_arrow.equals(GALLERY_SCHEMA):
-            raise InputError(f"{uri} has other columns than id and image")
-        found: dict[int, Place] = {}
-        for group in range(file.num_row_groups):
-            ids = file.read_row_group(group, columns=["id"])["id"].to_pylist()
-            found |= {id: Place(uri, group, row) for row, id in enumerate(ids)}
-        return found
-
-    def try_to_read(uri: str) -> dict[int, Place]:
-        try:
-            return read_parquet(uri, partial(read, uri))
-        except InputError as error:
-            tell(f"the report does without some pictures: {error}")
-            return {}
-
-    # The names are digests, so the first of them are a random sample.
-    uris = table_uris(folder)[:_FILES]
-    with ThreadPoolExecutor(_READERS) as readers:
-        return {
-            id: place for found in readers.map(try_to_read, uris) for id, place in found.items()
-        }
-
-
 def take_shots(rows: Sequence[Place], pictures: dict[int, Place], labels: Labels) -> list[Shot]:
     """Read rows of results, and the pictures of their images.
 
     Args:
-        rows: in the order of files, row groups and rows.
-        pictures: of `find_pictures`.
+        rows: in the order of files and rows.
+        pictures: rows of the gallery by the ids of their images.
         labels: the classes.
 
     Raises:
         InputError: a file cannot be read.
     """
-    shots = {row["id"]: _draw(row, labels) for row in _read_rows(rows, labels)}
+    columns = ["id", "uri", "width", "height"]
+    columns += [f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence")]
+    shots = {
+        row["id"]: _draw(row | {"mask": mask}, labels)
+        for uri, found in groupby(rows, key=lambda place: place.uri)
+        for row, mask in read_parquet(uri, partial(_read_rows, [p.row for p in found], columns))
+    }
     images = _read_pictures({id: pictures[id] for id in shots if id in pictures})
     return [replace(shot, image=images.get(id)) for id, shot in shots.items()]
 
 
 def _read_pictures(places: dict[int, Place]) -> dict[int, bytes]:
     """JPEG files by the ids of their images."""
-    ids = defaultdict(list)
+    rows: dict[str, dict[int, int]] = defaultdict(dict)
     for id, place in places.items():
-        ids[place.uri, place.group].append(id)
+        rows[place.uri][id] = place.row
 
-    def read(group: tuple[str, int]) -> dict[int, bytes]:
-        uri, number = group
-        images = read_parquet(uri, lambda file: file.read_row_group(number, columns=["image"]))
-        return {id: images["image"][places[id].row].as_py() for id in ids[group]}
+    def read(uri: str) -> dict[int, bytes]:
+        images = read_parquet(uri, lambda file: file.read(columns=["image"]))["image"]
+        return {id: images[row].as_py() for id, row in rows[uri].items()}
 
-    with ThreadPoolExecutor(_READERS) as readers:
-        return {id: image for found in readers.map(read, ids) for id, image in found.items()}
+    return {id: image for found in map_ahead(read, rows, _READERS) for id, image in found.items()}
 
 
-def _read_rows(places: Sequence[Place], labels: Labels) -> Iterator[dict[str, Any]]:
-    columns = ["id", "uri", "width", "height"]
-    columns += [f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence")]
-    for (uri, group), found in groupby(places, key=lambda place: (place.uri, place.group)):
-        wanted = [place.row for place in found]
-        rows, masks = read_parquet(uri, partial(_read_group, group, wanted, columns))
-        for row, mask in zip(rows, masks, strict=True):
-            yield row | {"mask": mask}
+def _read_rows(
+    rows: Sequence[int], columns: list[str], file: pq.ParquetFile
+) -> list[tuple[dict[str, Any], bytes | None]]:
+    """Some rows of a file, and the PNG file of each one's mask."""
+    found = file.read(columns=columns).take(rows).to_pylist()
+    return list(zip(found, _read_masks(file, rows), strict=True))
 
 
-def _read_group(
-    group: int, wanted: Sequence[int], columns: list[str], file: pq.ParquetFile
-) -> tuple[list[dict[str, Any]], list[bytes | None]]:
-    """Some rows of a row group, and their masks."""
-    rows = file.read_row_group(group, columns=columns).take(wanted).to_pylist()
-    return rows, list(_read_masks(file, group, wanted))
-
-
-def _read_masks(file: pq.ParquetFile, group: int, rows: Sequence[int]) -> Iterator[bytes | None]:
-    """The PNG files in these rows, in ascending order, of a row group."""
+def _read_masks(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[bytes | None]:
+    """The PNG files in these rows, in ascending order."""
     left = list(rows)
     first = 0
-    for batch in file.iter_batches(_MASKS, row_groups=[group], columns=["mask"]):
+    for batch in file.iter_batches(_MASKS, columns=["mask"]):
         while left and left[0] < first + len(batch):
             mask = batch["mask"][left.pop(0) - first].as_py()
             yield mask and mask["bytes"]
@@ -168,7 +130,7 @@ def _draw(row: dict[str, Any], labels: Labels) -> Shot:
     try:
         mask = encode_mask(scale_mask(decode_mask(row["mask"]), *size), labels.palette)
     except (OSError, SyntaxError, TypeError, ValueError, IndexError):
-        # What Pillow raises on a damaged PNG, or the lack of one.
+        # Pillow raises these on a damaged PNG, or the lack of one.
         mask = None
     return Shot(
         uri=row["uri"],

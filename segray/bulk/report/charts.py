@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segray.bulk.markup import Content, Element, count_images, format_count, tag
+from segray.bulk.report.markup import Content, Element, count_images, format_count, tag
 
 Colour = tuple[int, int, int]
 
@@ -49,14 +49,14 @@ def histogram(
     in_words: Callable[[float], str],
     axis: Sequence[str],
 ) -> Element:
-    """How many images lie in each of equally wide parts of 0 to 1.
+    """A histogram of images over equally wide bins, from 0 to 1.
 
     Args:
         counts: int64 [bins].
-        colour: of the bars.
-        of: what is from 0 to 1, for the bars' tooltips and for who cannot see them.
-        in_words: writes a value of it.
-        axis: what to write below, from left to right.
+        colour: colour of the bars.
+        of: the quantity on the axis, for tooltips and screen readers.
+        in_words: formats a value of it.
+        axis: labels below, from left to right.
     """
     bins, top = len(counts), _round_up(int(counts.max(initial=1)))
     bars = []
@@ -83,9 +83,9 @@ def curve(values: npt.NDArray[np.float64], unit: str, spans: Sequence[str], labe
 
     Args:
         values: float64 [spans], none negative.
-        unit: of the values.
-        spans: when each began; and last, when the last one ended.
-        label: what is shown, for who cannot see it.
+        unit: unit of the values.
+        spans: the beginning of each span, and the end of the last one.
+        label: description for screen readers.
     """
     top = _round_up(float(values.max(initial=0)) or 1.0)
     heights = [f"{_HEIGHT - _HEIGHT * value / top:.2f}" for value in values.tolist()]

@@ -19,7 +19,7 @@ def tag(name: str, *content: Content, **attributes: object) -> Element:
     """An element with its attributes and what is in it.
 
     Args:
-        name: of the element.
+        name: tag name of the element.
         content: elements and text in their order; None is left out.
         attributes: underscores stand for hyphens, and a last one for none, as in ``class_``. None
             leaves an attribute out.

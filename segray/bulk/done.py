@@ -1,0 +1,55 @@
+"""The images of an output that have a row already, in results or in errors."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from segray.errors import InputError
+from segray.storage.files import remove
+from segray.storage.ids import Ids
+from segray.storage.parallel import map_ahead
+from segray.storage.tables import read_table, table_uris
+from segray.storage.uri import join_uri
+
+_READERS = 16  # files that are fetched at once
+
+
+def read_done(output: str, tell: Callable[[str], None]) -> Ids:
+    """Read the ids of the images that have a row: int64, ascending.
+
+    A file that is no Parquet file is deleted: its images have no row then, and are done again.
+
+    Args:
+        output: absolute URI of the output.
+        tell: is called with a line for each file that is deleted.
+
+    Raises:
+        InputError: a file cannot be read or deleted, or has no such ids.
+    """
+    uris = [uri for name in ("results", "errors") for uri in table_uris(join_uri(output, name))]
+    found = map_ahead(_read_ids, uris, _READERS)
+    columns = [np.empty(0, dtype=np.int64)]
+    for uri, ids in zip(uris, found, strict=True):
+        if ids is None:
+            tell(f"deleted {uri}: it is damaged, and its images are done again")
+        else:
+            columns.append(ids)
+    done = np.concatenate(columns)
+    del columns
+    done.sort()  # in place: there may be a hundred million
+    return done
+
+
+def _read_ids(uri: str) -> Ids | None:
+    """The ids in a file; None if it was damaged and is deleted."""
+    try:
+        ids = read_table(uri, ["id"])["id"]
+    except InputError as error:
+        if not isinstance(error.__cause__, pa.ArrowInvalid):
+            raise
+        remove(uri)
+        return None
+    if ids.type != pa.int64() or ids.null_count:
+        raise InputError(f"{uri} has other values in its column id: is it of another program?")
+    return ids.to_numpy()

@@ -1,0 +1,202 @@
+"""The pipeline: images are fetched, decoded, predicted, masked and written.
+
+A process runs it for some chunks of some hundred images at once, so that its network never waits
+for the last and slowest image of one chunk. This file has the five stages in their order:
+
+    stage    thread                         limit                          waits for
+    -------  -----------------------------  -----------------------------  ------------------------
+    fetch    24 for requests,               64 images of a chunk between   the store; room in these
+             shared by all chunks           fetch and predict; 128 MiB     128 MiB; its turn: chunks
+                                            of files not decoded yet       ask one after the other
+    decode   that of the request            `threads` images at once       a free CPU
+    predict  that of the chunk              a batch                        a full batch (the last
+                                                                           may be short), network
+    mask     a pool of `threads`,           a batch of each chunk          the logits
+             shared by all chunks
+    write    that of the chunk              64 MB of rows, or 20 seconds   the masks of the batch
+                                                                           before
+
+While the network predicts a batch of a chunk, the next one is fetched and decoded, and the masks of
+the last one are made. An image that fails at a stage becomes a row of errors and leaves the others.
+"""
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from threading import Event, Lock, Semaphore
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.bulk.config import MaskSize
+from segray.bulk.plan import Plan
+from segray.bulk.rows import DecodedImage, Failure, Result, make_result
+from segray.bulk.tally import Reporter
+from segray.bulk.writer import ChunkWriter
+from segray.model.bundle import Bundle
+from segray.model.predictor import Predictor
+from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.limits import Memory
+from segray.storage.failures import FetchError
+from segray.storage.listing import Entry
+from segray.storage.objects import fetch
+
+# The limits of the table. A request waits far more than it computes.
+_REQUESTS = 24
+_AHEAD = 64
+_FETCHED_BYTES = 1 << 27
+
+#: Chunks that a process has in hand at once: while one waits for its slowest images, the next one
+#: keeps the network busy. All of them are lost with the process, so there are no more.
+CHUNKS_AT_ONCE = 3
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """The settings of every pipeline of a run.
+
+    Attributes:
+        bundle: the model; none of its files is needed.
+        output: absolute URI of the output.
+        mask_size: size of the masks.
+        batch_size: images that the network takes at a time.
+        threads: for decoding, and as many for masks.
+    """
+
+    bundle: Bundle
+    output: str
+    mask_size: MaskSize
+    batch_size: int
+    threads: int
+
+    @classmethod
+    def of(cls, plan: Plan, threads: int) -> "PipelineConfig":
+        """The settings of a run's pipelines, each with so many threads."""
+        config = plan.config
+        bundle = replace(plan.bundle, files={})
+        return cls(bundle, plan.output, config.mask_size, config.batch_size, threads)
+
+
+class Pipeline:
+    """Segments chunks with one network; any number of threads may call it, each with a chunk.
+
+    Args:
+        config: settings of the run.
+        predictor: the network, in this process or another one.
+        reporter: receives the counts of each chunk.
+    """
+
+    def __init__(self, config: PipelineConfig, predictor: Predictor, reporter: Reporter) -> None:
+        self._config, self._predictor, self._reporter = config, predictor, reporter
+        self._requests = ThreadPoolExecutor(_REQUESTS)
+        self._turn = Lock()
+        self._fetched = Memory(_FETCHED_BYTES)
+        self._decoders = Semaphore(config.threads)
+        self._maskers = ThreadPoolExecutor(config.threads)
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        """Give up the chunks that are under way; the next run does what is not written yet.
+
+        It takes as long as requests that wait for an answer, ten seconds at most.
+        """
+        self._stopped.set()
+        self._requests.shutdown(wait=False, cancel_futures=True)
+
+    def segment(self, entries: list[Entry]) -> None:
+        """Write a row of results or of errors for each image of a chunk.
+
+        Args:
+            entries: the chunk; of an id that is there twice the first counts.
+
+        Raises:
+            InputError: a file cannot be written, or there is no network to be had.
+        """
+        config = self._config
+        writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter)
+        masks: list[Future[Result | Failure]] = []
+        for batch in _batched(self._read_ahead(writer), config.batch_size):
+            logits = self._predict(batch)
+            self._write(masks, writer)
+            masks = self._mask(batch, logits)
+        self._write(masks, writer)
+        if not self._stopped.is_set():
+            writer.finish()
+
+    def _read_ahead(self, writer: ChunkWriter) -> Iterator[DecodedImage]:
+        """Fetch and decode the images of a chunk, and yield them as they come."""
+        under_way: set[Future[DecodedImage | Failure]] = set()
+        done: SimpleQueue[Future[DecodedImage | Failure]] = SimpleQueue()
+        waiting = deque(writer.missing)
+        with contextlib.ExitStack() as turn:
+            turn.enter_context(self._turn)
+            while (waiting or under_way) and not self._stopped.is_set():
+                while waiting and len(under_way) < _AHEAD:
+                    future = self._requests.submit(self._read, waiting.popleft(), writer)
+                    under_way.add(future)
+                    future.add_done_callback(done.put)
+                if not waiting:
+                    turn.close()  # the next chunk may ask
+                # Not in order: no image waits for one whose request is tried again and again.
+                future = done.get()
+                if self._stopped.is_set():
+                    return
+                under_way.remove(future)
+                image = future.result()
+                if isinstance(image, Failure):
+                    writer.add(image)
+                else:
+                    yield image
+
+    def _read(self, entry: Entry, writer: ChunkWriter) -> DecodedImage | Failure:
+        """The first two stages for one image; its file takes room until it is decoded."""
+        with contextlib.ExitStack() as room:
+            try:
+                return self._decode(entry, self._fetch(entry, room, writer))
+            except FetchError as error:
+                return Failure(entry, "fetch", error.kind, error.message)
+            except DecodeError as error:
+                return Failure(entry, "decode", error.kind, str(error))
+
+    def _fetch(self, entry: Entry, room: contextlib.ExitStack, writer: ChunkWriter) -> bytes:
+        def make_room(length: int) -> None:
+            room.enter_context(self._fetched.reserved(length))
+
+        def note_retry(_: str) -> None:
+            room.close()  # until the next attempt
+            writer.count_retry()
+
+        return fetch(entry.uri, entry.size, entry.etag, note_retry, make_room, self._stopped)
+
+    def _decode(self, entry: Entry, content: bytes) -> DecodedImage:
+        bundle = self._config.bundle
+        # One large image takes hundreds of megabytes: no more of them at once than CPUs.
+        with self._decoders:
+            picture = read_picture(content, bundle.image_size, bundle.value_range)
+        return DecodedImage(entry, picture)
+
+    def _predict(self, batch: list[DecodedImage]) -> npt.NDArray[np.float32]:
+        return self._predictor.predict(np.stack([image.picture.pixels for image in batch]))
+
+    def _mask(
+        self, batch: list[DecodedImage], logits: npt.NDArray[np.float32]
+    ) -> list[Future[Result | Failure]]:
+        bundle, size = self._config.bundle, self._config.mask_size
+        return [
+            self._maskers.submit(make_result, image, values, bundle, size)
+            for image, values in zip(batch, logits, strict=True)
+        ]
+
+    def _write(self, masks: list[Future[Result | Failure]], writer: ChunkWriter) -> None:
+        for mask in masks:
+            writer.add(mask.result())
+        writer.write_if_due()
+
+
+def _batched(images: Iterator[DecodedImage], size: int) -> Iterator[list[DecodedImage]]:
+    while batch := list(itertools.islice(images, size)):
+        yield batch

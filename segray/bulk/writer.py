@@ -1,0 +1,120 @@
+"""The writer of a chunk: rows on their way into files.
+
+The files have names made of the ids of the chunk's images. A chunk that is done once more, because
+its process died, finds the files of the first attempt, and only the rest of it is done.
+"""
+
+import hashlib
+import os
+import socket
+import time
+
+import numpy as np
+
+from segray.bulk.candidates import SIDE, Candidates
+from segray.bulk.rows import Failure, Result
+from segray.bulk.tally import Reporter
+from segray.pixels.labels import Labels
+from segray.pixels.thumbnails import encode_thumbnail
+from segray.storage.listing import Entry
+from segray.storage.tables import ERRORS_SCHEMA, GALLERY_SCHEMA, PartWriter, results_schema
+from segray.storage.uri import join_uri
+
+# Rows are written before their chunk is done when they hold so many bytes, or after so long.
+_FILE_BYTES = 1 << 26
+_FILE_SECONDS = 20.0
+
+
+class ChunkWriter:
+    """Writes the rows of a chunk, and reports how far it is.
+
+    Args:
+        entries: the images of the chunk; of an id that is there twice the first counts.
+        output: absolute URI of the output.
+        labels: the classes.
+        reporter: receives the counts.
+
+    Attributes:
+        missing: the images that have no row of an earlier attempt.
+    """
+
+    def __init__(
+        self, entries: list[Entry], output: str, labels: Labels, reporter: Reporter
+    ) -> None:
+        entry_of = {entry.id: entry for entry in reversed(entries)}
+        ids = sorted(entry_of)
+        self._name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
+        self._reporter = reporter
+        self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._classes = labels.names
+        self._candidates = Candidates(len(ids))
+        self._results = PartWriter(join_uri(output, "results"), self._name, results_schema(labels))
+        self._errors = PartWriter(join_uri(output, "errors"), self._name, ERRORS_SCHEMA)
+        self._gallery = PartWriter(join_uri(output, "gallery"), self._name, GALLERY_SCHEMA)
+        segmented, failed = self._results.found_ids(), self._errors.found_ids()
+        self.missing = [
+            entry
+            for id, entry in reversed(entry_of.items())
+            if id not in segmented and id not in failed
+        ]
+        self._size_of = {entry.id: entry.size or 0 for entry in entries}
+        self._counts = {"segmented": len(segmented), "failed": len(failed)}
+        self._counts |= {"bytes": 0, "retries": 0}
+        self._bytes = 0
+        self._written = time.monotonic()
+        self._report()  # that it has been begun
+
+    def count_retry(self) -> None:
+        """Count a request that is about to be tried again."""
+        self._counts["retries"] += 1
+
+    def add(self, item: Result | Failure) -> None:
+        """Take a row; the next `write_if_due` or `finish` writes it."""
+        row = item.row
+        if isinstance(item, Failure):
+            self._errors.rows.append(row)
+            self._count("failed", row["id"], len(item.message))
+            return
+        self._results.rows.append(row)
+        shares = [row[f"fraction_{name}"] for name in self._classes]
+        confidences = [row[f"confidence_{name}"] for name in self._classes]
+        self._candidates.add(row["id"], shares, confidences, item.picture)
+        self._count("segmented", row["id"], len(row["mask"]["bytes"]))
+
+    def write_if_due(self) -> None:
+        """Write the rows if they are many or old, and report.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        now = time.monotonic()
+        if self._bytes > _FILE_BYTES or now - self._written > _FILE_SECONDS:
+            self._results.flush()
+            self._errors.flush()
+            self._bytes, self._written = 0, now
+        self._report()
+
+    def finish(self) -> None:
+        """Write the rest, and the pictures of the gallery.
+
+        Those of images that an earlier attempt has segmented are lost.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        self._results.flush()
+        self._errors.flush()
+        self._gallery.rows = [
+            {"id": id, "image": encode_thumbnail(picture, SIDE)}
+            for id, picture in self._candidates.pictures.items()
+        ]
+        self._gallery.flush()
+        self._report(last=True)
+
+    def _count(self, kind: str, id: int, bytes: int) -> None:
+        self._counts[kind] += 1
+        self._counts["bytes"] += self._size_of[id]
+        self._bytes += bytes
+
+    def _report(self, last: bool = False) -> None:
+        self._reporter.done(self._name, self._process, self._counts, last=last)
