@@ -1,7 +1,8 @@
-"""The fixtures that tests share: an S3 server on loopback, and one Ray for all."""
+"""The order of the tests, and the fixtures that they share: S3 on loopback, and one Ray for all."""
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,30 @@ os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
 os.environ.setdefault("RAY_worker_niceness", "0")
 # TensorFlow's own notes would drown a failing test's output.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# The files that take longest, the longest first: one that is begun last keeps a processor waiting.
+LONGEST = (
+    *("training/test_run.py", "training/test_run_data.py", "training/test_elastic.py"),
+    *("nodes/test_jobs.py", "training/test_run_reading.py", "training/test_network.py"),
+    *("jobs/test_other_labels.py", "test_job.py", "jobs/test_chaos.py", "bulk/test_gpus.py"),
+    *("training/test_fit.py", "bulk/test_run.py", "bulk/report/test_browser.py", "test_cluster_yaml.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_networks() -> Iterator[None]:
+    """Gives back the memory of the networks that a file of tests has built."""
+    yield
+    if "keras" in sys.modules:
+        import keras
+
+        keras.utils.clear_session()
 
 
 @pytest.fixture(scope="session")

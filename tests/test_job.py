@@ -173,8 +173,13 @@ run_job({name})
 """
 
 
-@pytest.mark.parametrize("in_background", [False, True])
-@pytest.mark.parametrize("name", ["main", "main_on_ray"])
+@pytest.mark.parametrize(
+    ("name", "in_background"),
+    [
+        *(("main", False), ("main", True), ("main_on_ray", False)),
+        pytest.param("main_on_ray", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_job_that_is_told_to_end_says_how_to_go_on(
     name: str, in_background: bool, ray_folder: Path
 ) -> None:

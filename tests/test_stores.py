@@ -115,6 +115,7 @@ def test_no_verb_goes_on_without_a_lock_unless_it_is_told_to(
             assert LOCK not in child_names(output)
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_and_scored_where_all_is_demanded_at_once(
     bucket: str, s3_endpoint: str
 ) -> None:

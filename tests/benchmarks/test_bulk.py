@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_side(tmp_path: Path, bundle_uri: str) -> None:
     sides = ["segray", "tfdata", "onnx"]
     result = subprocess.run(

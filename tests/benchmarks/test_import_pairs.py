@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_tables_have_a_line_for_each_mode_and_process(tmp_path: Path) -> None:
     flags = ["--pairs", "200", "--image-size", "32"]
     result = subprocess.run(

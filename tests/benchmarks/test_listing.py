@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_a_search_finds_all_keys_and_a_resume_what_is_missing(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/listing.py", "--keys", "20000"]
     result = subprocess.run(

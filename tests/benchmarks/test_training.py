@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_side(tmp_path: Path) -> None:
     flags = ["--image-size", "32", "--images", "16", "--batch-size", "8", "--epochs", "2"]
     result = subprocess.run(

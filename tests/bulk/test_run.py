@@ -3,7 +3,10 @@
 import dataclasses
 import io
 import json
+import os
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,14 @@ import pytest
 from PIL import Image
 
 import segray
+from segray.bulk.cluster import segment_on_ray
 from segray.bulk.config import SegmentConfig
 from segray.bulk.manifest import read_manifest
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.tally import Tally
 from segray.errors import InputError
+from segray.model.predictor import Predictor
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
 from segray.storage.files import read_bytes, remove, write_bytes
@@ -467,6 +472,36 @@ def test_no_partial_file_is_left(finished) -> None:
     config, *_ = finished
     found = file_system(config.output).find(config.output)
     assert all(name.endswith((".parquet", ".json", "report.html")) for name in found)
+
+
+def test_a_predictor_that_is_killed_loses_nothing(
+    ray_session: None, images: Path, config: SegmentConfig, tmp_path: Path
+) -> None:
+    """It is started again, and each image has one row."""
+    for number in range(4, 60):
+        (images / f"{number}.jpg").write_bytes(encode(draw(30, 40, number), "JPEG"))
+    mark = tmp_path / "killed"
+
+    class KilledOnce:
+        """A predictor whose process is killed in its second batch."""
+
+        def __init__(self, load: Callable[[], Predictor]) -> None:
+            self._predictor, self._batches = load(), 0
+
+        def predict(self, pictures: np.ndarray) -> np.ndarray:
+            self._batches += 1
+            if self._batches == 2 and not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self._predictor.predict(pictures)
+
+    config = dataclasses.replace(config, batch_size=4, workers=1)
+    with make_plan(config, print) as plan:
+        segment_on_ray(plan, print, partial(KilledOnce, plan.predictor_loader(1)))
+    assert mark.exists()
+    uris = [row["uri"] for row in rows(config.output, "results")]
+    assert sorted(uris) == sorted(str(path) for path in images.iterdir())
+    assert rows(config.output, "errors") == []
 
 
 def test_every_predictor_of_a_cluster_is_at_work(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from tests.support import encode, free_port, write_shapes
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSES = ["--classes", "box=10", "ground=20"]
+
+CallJob = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run_job(job: str, *flags: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
@@ -61,16 +64,22 @@ TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encode
         ([*TRAIN, "--workers", "9"], ["--batch-size 8", "--workers 9"]),
         ([*TRAIN, "--encoder-weights", "lost.h5"], ["--encoder-weights: ", "lost.h5: no such"]),
         ([*TRAIN, "--output", "data/note"], ["data/note", "it is a file", "another path"]),
-        ([*TRAIN, "--output", "data/note/run"], ["data/note", "it is a file", "another path"]),
         (["--images", "gs://bucket/i", "--masks", "m"], ["gs://", "s3://bucket/key"]),
     ],
 )
-def test_train(data: Path, flags: list[str], parts: list[str]) -> None:
+def test_train(data: Path, call_job: CallJob, flags: list[str], parts: list[str]) -> None:
     (data / "empty").mkdir()
     (data / "other").mkdir()
     (data / "other" / "different.png").write_bytes(b"x")
     (data / "data" / "note").write_bytes(b"x")
-    check_refused(run_job("train", *flags, cwd=data), *parts)
+    check_refused(call_job("train", *flags, cwd=data), *parts)
+
+
+def test_an_output_below_a_file(data: Path) -> None:
+    """Which is noticed when Ray has been started."""
+    (data / "data" / "note").write_bytes(b"x")
+    result = run_job("train", *TRAIN, "--output", "data/note/run", cwd=data)
+    check_refused(result, "data/note", "it is a file", "another path")
 
 
 def test_imagenet_weights_that_cannot_be_fetched(data: Path) -> None:
@@ -125,14 +134,16 @@ def test_a_mask_value_that_no_class_claims(data: Path) -> None:
         (["--max-error-rate", "7"], ["--max-error-rate"]),
     ],
 )
-def test_segment(data: Path, bundle_uri: str, flags: list[str], parts: list[str]) -> None:
+def test_segment(
+    data: Path, bundle_uri: str, call_job: CallJob, flags: list[str], parts: list[str]
+) -> None:
     (data / "empty").mkdir()
     (data / "bundle").symlink_to(bundle_uri)
     (data / "damaged").mkdir()
     document = json.loads(Path(bundle_uri, "model.json").read_text())
     (data / "damaged" / "model.json").write_text(json.dumps(document))
     (data / "damaged" / "model.onnx").write_bytes(b"something else")
-    check_refused(run_job("segment", *flags, cwd=data), *parts)
+    check_refused(call_job("segment", *flags, cwd=data), *parts)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +155,13 @@ def test_segment(data: Path, bundle_uri: str, flags: list[str], parts: list[str]
         ("another network", "1 convolutions and not 56"),
     ],
 )
-def test_a_graph_from_somebody_else(data: Path, bundle_uri: str, kind: str, part: str) -> None:
+def test_a_graph_from_somebody_else(
+    data: Path, bundle_uri: str, call_job: CallJob, kind: str, part: str
+) -> None:
     forge_graph(bundle_uri, data / "foreign", kind)
     (data / SECRET).write_bytes(bytes(64))
     flags = ["--model", "foreign", "--images", "data/images", "--engine", "onnx"]
-    check_refused(run_job("segment", *flags, cwd=data), "foreign/model.onnx", part)
+    check_refused(call_job("segment", *flags, cwd=data), "foreign/model.onnx", part)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +174,13 @@ def test_a_graph_from_somebody_else(data: Path, bundle_uri: str, kind: str, part
 )
 @pytest.mark.parametrize("job", ["segment", "evaluate"])
 def test_weights_from_somebody_else(
-    job: str, data: Path, bundle_uri: str, kind: str, part: str
+    job: str, data: Path, bundle_uri: str, call_job: CallJob, kind: str, part: str
 ) -> None:
     forge_weights(bundle_uri, data / "foreign", kind)
     flags = ["--model", "foreign", "--images", "data/images", "--engine", "tensorflow"]
     if job == "evaluate":
         flags += ["--masks", "data/masks"]
-    check_refused(run_job(job, *flags, cwd=data), "foreign/model.weights.h5", part)
+    check_refused(call_job(job, *flags, cwd=data), "foreign/model.weights.h5", part)
 
 
 def test_a_gpu_that_is_not_there_is_refused(data: Path, bundle_uri: str) -> None:
@@ -181,8 +194,8 @@ def test_a_gpu_that_is_not_there_is_refused(data: Path, bundle_uri: str) -> None
     assert "Traceback" not in result.stderr
 
 
-def test_a_flag_that_does_not_exist_is_explained(tmp_path: Path) -> None:
-    result = run_job("train", "--epoch", "3", cwd=tmp_path)
+def test_a_flag_that_does_not_exist_is_explained(tmp_path: Path, call_job: CallJob) -> None:
+    result = call_job("train", "--epoch", "3", cwd=tmp_path)
     assert result.returncode == 2
     assert "--epochs" in result.stderr
     assert "Traceback" not in result.stderr

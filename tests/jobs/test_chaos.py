@@ -1,16 +1,16 @@
 """Kill -9 at random moments: the job that trains, and one of its workers.
 
-Reduced here to one run of two workers in which both are killed; in full, five runs for each, of two
-workers and of one by turns: `SEGRAY_CHAOS=5 pytest tests/jobs/test_chaos.py`.
+Reduced here to one run without workers whose process is killed. `pytest -m slow` has one of two
+workers in which both are killed; in full, five runs for each, of two workers and of one by turns:
+`SEGRAY_CHAOS=5 pytest -m slow tests/jobs/test_chaos.py`.
 """
 
-import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 
 from segray.storage.files import PARTIAL
+from tests.processes import descendants, kill
 from tests.support import write_shapes
+from tests.training.runs import run, settings
 
 ROOT = Path(__file__).parent.parent.parent
 ROUNDS = int(os.environ.get("SEGRAY_CHAOS", "1"))
@@ -98,28 +100,6 @@ def weights(output: Path) -> str:
     return digest.hexdigest()
 
 
-def descendants(pid: int) -> dict[int, str]:
-    """The command lines of all processes below one, by their ids."""
-    parents, commands = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # The name in brackets may hold anything; what follows is numbers.
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = int(fields[1])
-            commands[int(folder.name)] = (folder / "cmdline").read_text()
-        except OSError:
-            continue  # it has just ended
-    below = {pid}
-    while more := {child for child, parent in parents.items() if parent in below} - below:
-        below |= more
-    return {child: commands[child] for child in below - {pid} if child in commands}
-
-
-def kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def kill_driver(process: subprocess.Popen[bytes]) -> None:
     """And with it everything that it started, as when the machine goes down."""
     children = descendants(process.pid)
@@ -144,6 +124,30 @@ def wait_for_epochs(process: subprocess.Popen[bytes], output: Path, epochs: int)
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_whose_process_is_killed_ends_where_an_uninterrupted_one_does(
+    data: Path, tmp_path: Path, encoder_file: str
+) -> None:
+    """It goes on in another process, and is compared with one that ran in that."""
+    output = tmp_path / "out"
+    process = start(data, output, encoder_file, 0)
+    wait_for_epochs(process, output, 1)
+    assert process.poll() is None, (tmp_path / "out.log").read_text()[-3000:]
+    kill_driver(process)
+    straight = settings(
+        *(str(data), str(tmp_path / "straight"), encoder_file),
+        **{"epochs": EPOCHS, "frozen_epochs": 1, "workers": 0, "validation_fraction": 0.1},
+    )
+    _, lines = run(dataclasses.replace(straight, output=str(output)))
+    assert [line for line in lines if line.startswith("going on after epoch")]
+    run(straight)
+    assert scores(output) == scores(tmp_path / "straight")
+    assert [record["epoch"] for record in scores(output)] == list(range(1, EPOCHS + 1))
+    assert weights(output) == weights(tmp_path / "straight")
+    check_files(output)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("victims", VICTIMS, ids=" and ".join)
 @pytest.mark.parametrize("turn", range(ROUNDS))
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(
@@ -179,6 +183,11 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(
     assert scores(output) == expected
     assert [record["epoch"] for record in scores(output)] == list(range(1, EPOCHS + 1))
     assert weights(output) == expected_weights
+    check_files(output)
+
+
+def check_files(output: Path) -> None:
+    """A model is there, and nothing half-written."""
     assert (output / "model" / "model.json").exists()
     # Nothing half-written is left, neither under a checkpoint's name nor under another.
     names = {path.name for path in (output / "checkpoints").iterdir() if path.is_file()}

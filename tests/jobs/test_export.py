@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from tests.export.segmentations import Made, make_segmentation
 from tests.support import draw_picture, encode
 
 ROOT = Path(__file__).parent.parent.parent
+
+CallJob = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def start(*flags: str, cwd: Path) -> subprocess.Popen[str]:
@@ -204,15 +207,15 @@ def segmented(tmp_path: Path) -> Path:
         (["--results", "gs://b/x"], ["gs://", "s3://bucket/key"]),
     ],
 )
-def test_bad_input(segmented: Path, flags: list[str], parts: list[str]) -> None:
+def test_bad_input(segmented: Path, call_job: CallJob, flags: list[str], parts: list[str]) -> None:
     before = sorted(path.name for path in segmented.iterdir())
     given = {"--results": "segmented", "--output": "out"} | dict([tuple(flags)])
     words = [word for name, value in given.items() for word in (name, value)]
-    check_refused(run_job(*words, cwd=segmented), *parts)
+    check_refused(call_job("export", *words, cwd=segmented), *parts)
     assert {path.name for path in segmented.iterdir()} <= {*before, "out"}
 
 
-def test_help_has_every_flag(tmp_path: Path) -> None:
-    text = run_job("--help", cwd=tmp_path).stdout
+def test_help_has_every_flag(tmp_path: Path, call_job: CallJob) -> None:
+    text = call_job("export", "--help", cwd=tmp_path).stdout
     for flag in ("results", "output", "format", "max-side", "max-error-rate", "workers"):
         assert re.search(rf"--{flag}\b", text)

@@ -1,7 +1,7 @@
 """Segmenting while things break: kill -9 at random moments, and a store that fails.
 
-Reduced here; in full: `SEGRAY_CHAOS=10 pytest -s tests/jobs/test_segment_chaos.py`, with 2,000
-images.
+Reduced here to one kill of a job without workers. `pytest -m slow` has some of each; in full, with
+2,000 images: `SEGRAY_CHAOS=10 pytest -s -m slow tests/jobs/test_segment_chaos.py`.
 """
 
 import os
@@ -14,8 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import segray
+from segray.pixels.masks import decode_mask
 from segray.storage.files import write_bytes
 from segray.storage.tables import read_tables, table_uris
 from segray.storage.uri import join_uri
@@ -128,6 +131,26 @@ def report(what: str, proxy: CountingProxy, kills: int) -> None:
     print(f"\n{what}: {kills} kills, {fetched - IMAGES} of {IMAGES} images were fetched once more")
 
 
+def test_a_job_that_is_killed_once_and_started_again(
+    bucket: str, bundle_uri: str, s3_endpoint: str, tmp_path: Path
+) -> None:
+    """Its output is in S3, where a lock outlives its holder."""
+    run = Run(bucket, bundle_uri, f"{bucket}/once", tmp_path / "log")
+    process = run.start(s3_endpoint, "--workers", "0")
+    run.await_rows(process)
+    assert process.poll() is None, run.log.read_text()[-3000:]
+    kill(process.pid)
+    process.wait()
+    before = len(table_uris(f"{run.output}/results"))
+    run.finish(run.start(s3_endpoint, "--workers", "0"))
+    assert len(table_uris(f"{run.output}/results")) > before > 0
+    segmenter = segray.load(bundle_uri)
+    masks = run.masks()
+    for uri in sorted(masks)[::20]:
+        np.testing.assert_array_equal(decode_mask(masks[uri]), segmenter.segment(uri))
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_driver_that_is_killed_and_started_again(
     bucket: str, bundle_uri: str, undisturbed, counted: CountingProxy, tmp_path: Path
@@ -156,6 +179,7 @@ def test_a_driver_that_is_killed_and_started_again(
     report("driver", counted, kills)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_predictors_that_are_killed(
     bucket: str, bundle_uri: str, undisturbed, counted: CountingProxy, tmp_path: Path
@@ -179,6 +203,7 @@ def test_predictors_that_are_killed(
     report("predictors", counted, kills)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_store_that_fails_for_one_request_in_ten(
     bucket: str, bundle_uri: str, undisturbed, s3_endpoint: str, tmp_path: Path
@@ -200,6 +225,7 @@ def test_a_store_that_fails_for_one_request_in_ten(
     print(f"\nfaults: {faults}; {seconds[1]:.0f} s against {seconds[0]:.0f} s without")
 
 
+@pytest.mark.slow
 def test_a_third_run_fetches_what_is_new_or_changed_and_nothing_else(
     s3: Callable[[str], str], bundle_uri: str, counted: CountingProxy, tmp_path: Path
 ) -> None:

@@ -96,6 +96,7 @@ def submit(cluster: Cluster, *words: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_train_then_segment(cluster: Cluster, s3: Callable[[str], str], encoder_file: str) -> None:
     bucket = s3("submitted")
     write_shapes(f"{bucket}/data", 20)

@@ -1,62 +1,34 @@
 """Training on several machines, with workers that come and go."""
 
-import json
 import time
-from pathlib import Path
 
 import pytest
 
-import segray
-from segray.storage.files import read_bytes, write_bytes
-from tests.nodes import Client, Cluster
-from tests.support import write_shapes
+from tests.nodes import Cluster
+from tests.nodes.jobs import (
+    await_lines,
+    finished_epochs,
+    make_bucket,
+    submit_training,
+    write_data,
+)
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def bucket(aws_environment: None, encoder_file: str) -> str:
     """A bucket that holds labelled images and an encoder's weights."""
-    import boto3
-
-    boto3.client("s3").create_bucket(Bucket="training")
-    write_shapes("s3://training/data", 20)
-    write_bytes("s3://training/encoder.h5", Path(encoder_file).read_bytes())
-    return "s3://training"
-
-
-def start(cluster: Cluster, bucket: str, name: str, workers: str, epochs: int) -> Client:
-    """Submit a training whose output is called so."""
-    return cluster.submit(
-        *("python", "jobs/train.py", "--workers", workers, "--epochs", str(epochs)),
-        *("--images", f"{bucket}/data/images", "--masks", f"{bucket}/data/masks"),
-        *("--classes", "box=10", "ground=20", "--encoder-weights", f"{bucket}/encoder.h5"),
-        *("--image-size", "32", "--output", f"{bucket}/{name}"),
-    )
-
-
-def await_lines(job: Client, *starts: str, seconds: float = 400) -> None:
-    """Wait until the job has printed lines that start so, one after another."""
-    deadline = time.monotonic() + seconds
-    while True:
-        lines = iter(job.output.splitlines())
-        if all(any(line.startswith(start) for line in lines) for start in starts):
-            return
-        assert job.is_running, job.output[-3000:]
-        assert time.monotonic() < deadline, job.output[-3000:]
-        time.sleep(0.2)
-
-
-def finished_epochs(output: str) -> list[int]:
-    """The epochs of a run that ended with a model of two classes."""
-    assert segray.load(f"{output}/model").labels.names == ("box", "ground")
-    records = read_bytes(f"{output}/metrics.jsonl").splitlines()
-    return [json.loads(record)["epoch"] for record in records]
+    bucket = make_bucket("training")
+    write_data(bucket, encoder_file)
+    return bucket
 
 
 def test_a_run_takes_in_a_node_that_joins_and_goes_on_without_one_that_is_killed(
     cluster: Cluster, bucket: str
 ) -> None:
     """It is submitted before any worker is there; what it decodes then is kept in memory."""
-    job = start(cluster, bucket, "elastic", "1..2", epochs=30)
+    job = submit_training(cluster, bucket, "elastic", "1..2", epochs=30)
     await_lines(job, "starting Ray")
     cluster.start_node("stays")
     await_lines(job, "epoch   1/")
@@ -84,7 +56,7 @@ def test_a_run_takes_in_a_node_that_joins_and_goes_on_without_one_that_is_killed
 def test_a_run_whose_only_node_is_replaced_decodes_its_examples_again(
     cluster: Cluster, bucket: str
 ) -> None:
-    job = start(cluster, bucket, "replaced", "1", epochs=12)
+    job = submit_training(cluster, bucket, "replaced", "1", epochs=12)
     await_lines(job, "starting Ray")
     cluster.start_node("first")
     await_lines(job, "epoch   1/")

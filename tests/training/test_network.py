@@ -19,6 +19,9 @@ from tests.support import draw_picture, encode, free_port
 # How many images the validation sets have.
 VALIDATION = {"few": 7, "many": 103}
 
+# Two workers have unequal shares already.
+THREE = pytest.param(3, marks=pytest.mark.slow)
+
 # One process of a run: it learns from its share of the same global batches, frozen and fine-tuned.
 PROGRAM = """
 import json, sys
@@ -229,14 +232,23 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, settled_encoder: str, validation: Path):
-    """What 1, 2 and 3 workers made of the same 20 steps on unequal shares of 23 images."""
+    """What 1, 2 and 3 workers made of the same 20 steps on unequal shares of 23 images.
+
+    Those of a number of workers are started when a test first asks for them.
+    """
     folder = tmp_path_factory.mktemp("workers")
     files = (settled_encoder, str(validation))
-    return {workers: run_workers(folder, workers, *files) for workers in (1, 2, 3)}
+
+    class Runs(dict):
+        def __missing__(self, workers: int):
+            self[workers] = run_workers(folder, workers, *files)
+            return self[workers]
+
+    return Runs()
 
 
 @pytest.mark.parametrize("loss", ["ce", "focal", "ce+dice", "ce+lovasz"])
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, THREE])
 def test_the_parts_of_a_loss_add_up(runs, workers: int, loss: str) -> None:
     expected = runs[1][0][0]["sums"][loss]
     assert expected > 0.1
@@ -244,7 +256,7 @@ def test_the_parts_of_a_loss_add_up(runs, workers: int, loss: str) -> None:
         assert worker["sums"][loss] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, THREE])
 def test_batch_norm_is_that_of_the_global_batch(runs, workers: int) -> None:
     """What comes out, the gradient, and the running statistics, which all workers have alike."""
     alone = [np.array(value) for value in runs[1][0][0]["normalisation"]]
@@ -259,7 +271,7 @@ def test_batch_norm_is_that_of_the_global_batch(runs, workers: int) -> None:
 
 
 @pytest.mark.parametrize("name", VALIDATION)
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2, THREE])
 def test_validation_totals_do_not_depend_on_the_number_of_workers(
     runs, validation: Path, workers: int, name: str
 ) -> None:
@@ -281,7 +293,7 @@ def test_validation_totals_do_not_depend_on_the_number_of_workers(
     assert min(shares) > 0 or name == "few"  # which is less than a block
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, THREE])
 def test_all_workers_hold_equal_weights(runs, workers: int) -> None:
     first, *others = runs[workers][1]
     for part, values in first.items():
@@ -290,7 +302,7 @@ def test_all_workers_hold_equal_weights(runs, workers: int) -> None:
                 np.testing.assert_array_equal(one, another)
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, THREE])
 def test_weights_do_not_depend_on_the_number_of_workers(runs, workers: int) -> None:
     """After 20 steps of SGD on batches of 23, which 2 and 3 do not divide, statistics included."""
     alone, several = runs[1][1][0]["end"], runs[workers][1][0]["end"]
@@ -308,7 +320,7 @@ def test_weights_do_not_depend_on_the_number_of_workers(runs, workers: int) -> N
 # Some arrays go so short a way under SGD that float32 can hardly hold it; and where a gradient is
 # all but 0, AdamW and Muon make as much of it as of the others.
 @pytest.mark.parametrize(("part", "bound"), [("end", 0.3), ("other", 0.05)])
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, THREE])
 def test_changes_do_not_depend_on_the_number_of_workers(
     runs, workers: int, part: str, bound: float
 ) -> None:
@@ -329,7 +341,7 @@ def test_changes_do_not_depend_on_the_number_of_workers(
     assert max(differences.values()) < bound
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("workers", [2, THREE])
 def test_losses_do_not_depend_on_the_number_of_workers(runs, workers: int) -> None:
     """The same summed loss and number of labelled pixels, step after step."""
     [alone] = runs[1][0]
@@ -338,7 +350,7 @@ def test_losses_do_not_depend_on_the_number_of_workers(runs, workers: int) -> No
     assert alone["losses"][-1] < alone["losses"][0]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2, THREE])
 def test_counts_are_summed_over_the_workers(runs, workers: int) -> None:
     """Exactly, also where a float32 would have lost the last digits."""
     cell = workers * 2**40 + sum(range(workers))

@@ -22,9 +22,10 @@ from segray.storage.lock import LOCK, hold_lock
 from segray.storage.manifest import read_manifest
 from segray.storage.pairs import find_pairs
 from segray.training.config import RECIPES
+from segray.training.loop import Assignment
 from segray.training.prepare import prepare_training
 from tests.support import free_port, write_shapes
-from tests.training.runs import run, scores, settings, weights
+from tests.training.runs import fit_as, run, scores, settings, weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -67,6 +68,18 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encoder
     )
     summary, _ = run(config)
     return folder, config, summary
+
+
+@pytest.fixture
+def fitted(stopped, monkeypatch: pytest.MonkeyPatch) -> list[Assignment]:
+    """Runs are not fitted, but end with what came of the one that stopped: for tests of what is
+    around the fitting. What would have been learned from.
+    """
+    from segray.training import run as run_module
+
+    assignments: list[Assignment] = []
+    monkeypatch.setattr(run_module, "fit", fit_as(stopped[0] / "out", assignments))
+    return assignments
 
 
 def test_training_stops_where_nothing_gets_better(stopped) -> None:
@@ -210,7 +223,7 @@ def test_the_pairs_of_a_run_are_a_manifest(stopped) -> None:
 
 
 def test_unreadable_and_lone_files_are_listed_and_left_out(
-    tmp_path: Path, encoder_file: str
+    tmp_path: Path, encoder_file: str, fitted: list[Assignment]
 ) -> None:
     write_shapes(str(tmp_path), 12)
     (tmp_path / "images" / "shape_3.jpg").write_bytes(b"no image")
@@ -223,9 +236,15 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
         "shape_3.jpg",
         "shape_4.jpg",
     ]
+    assert not fitted
     summary, lines = run(dataclasses.replace(config, max_error_rate=0.2))
-    assert summary.epochs == 1
     assert "decoded 11 pairs" in "\n".join(lines)
+    [assignment] = fitted
+    pairs = [*assignment.train.pairs, *assignment.validation.pairs]
+    left = {f"shape_{number}.jpg" for number in range(12) if number not in (3, 4)}
+    assert len(pairs) == 10
+    assert summary.evaluation["counts"]["evaluated"] == len(assignment.validation.pairs)
+    assert {Path(pair.image).name for pair in pairs} == left
 
 
 def test_a_wrong_class_value_is_told_with_what_to_do(tmp_path: Path) -> None:
@@ -239,7 +258,7 @@ def test_a_wrong_class_value_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert message.endswith("lists them all: repair them or correct the flags")
 
 
-def test_fewer_images_than_a_batch_are_told(tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_are_told(tmp_path: Path, fitted: list[Assignment]) -> None:
     write_shapes(str(tmp_path), 6)
     _, lines = run(settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0, epochs=1))
     assert (
@@ -282,24 +301,15 @@ def test_a_class_that_is_nowhere_is_named(tmp_path: Path) -> None:
         assert f"no pixel of the {part} part is of the class sky or sea" in lines
 
 
-@pytest.mark.parametrize(
-    ("workers", "epochs", "moment"),
-    [(0, 500, "epoch   2/"), (1, 500, "epoch   2/"), (1, 1, "scoring 2 pairs")],
-)
-def test_a_run_whose_lock_is_taken_ends_at_once(
-    tmp_path: Path,
-    s3: Callable[[str], str],
-    monkeypatch: pytest.MonkeyPatch,
-    workers: int,
-    epochs: int,
-    moment: str,
-) -> None:
+def check_that_it_ends(
+    folder: Path, s3: Callable[[str], str], workers: int, epochs: int, moment: str
+) -> str:
+    """Take a run's lock at a line that it tells, and see that it ends; its output."""
     from segray.training.run import train
 
-    monkeypatch.setattr(lock, "BEAT", 0.1)
-    write_shapes(str(tmp_path), 12)
+    write_shapes(str(folder), 12)
     output = s3(f"taken-run-{workers}-{epochs}") + "/out"
-    config = settings(str(tmp_path), output, "none", workers=workers, epochs=epochs)
+    config = settings(str(folder), output, "none", workers=workers, epochs=epochs)
     lines: list[str] = []
 
     def tell(line: str) -> None:
@@ -320,12 +330,31 @@ def test_a_run_whose_lock_is_taken_ends_at_once(
     assert not [line for line in lines if line.startswith("epoch 100/") or line == "slept"]
     assert child_names(output).count(LOCK) == 1
     assert "evaluation" not in child_names(output)
-    assert epochs == 1 or "model" not in child_names(output)
+    return output
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_whose_lock_is_taken_ends_at_once(
+    tmp_path: Path, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    output = check_that_it_ends(tmp_path, s3, workers, 500, "epoch   2/")
+    assert "model" not in child_names(output)
+
+
+def test_a_run_whose_lock_is_taken_as_it_scores_ends_at_once(
+    tmp_path: Path,
+    s3: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    fitted: list[Assignment],
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    check_that_it_ends(tmp_path, s3, 1, 1, "scoring 2 pairs")
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
-    tmp_path: Path, place: str, s3: Callable[[str], str]
+    tmp_path: Path, place: str, s3: Callable[[str], str], fitted: list[Assignment]
 ) -> None:
     write_shapes(str(tmp_path), 6)
     output = s3("locked-run") if place == "s3" else str(tmp_path / "out")
@@ -367,7 +396,9 @@ def test_a_validation_set_that_is_learned_from_is_refused(tmp_path: Path) -> Non
         prepare_training(config, print)
 
 
-def test_copies_of_what_is_learned_from_are_told(tmp_path: Path, encoder_file: str) -> None:
+def test_copies_of_what_is_learned_from_are_told(
+    tmp_path: Path, encoder_file: str, fitted: list[Assignment]
+) -> None:
     write_shapes(str(tmp_path / "data"), 5)
     write_shapes(str(tmp_path / "copies"), 3)
     config = settings(
@@ -474,7 +505,7 @@ def test_a_run_that_goes_on_with_other_versions_says_so(stopped, tmp_path: Path)
 
 
 def test_a_validation_part_that_is_gone_in_the_end_is_scored_when_it_is_back(
-    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, encoder_file: str, fitted: list[Assignment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from segray.training import run as run_module
 

@@ -194,7 +194,7 @@ def upright_run(upright: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return output
 
 
-@pytest.mark.parametrize("name", ["stored", "drawn_upright"])
+@pytest.mark.parametrize("name", ["stored", pytest.param("drawn_upright", marks=pytest.mark.slow)])
 def test_a_run_ends_as_that_on_the_upright_set_and_goes_on_alike(
     name: str, upright_run: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
