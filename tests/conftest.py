@@ -30,7 +30,8 @@ LONGEST = (
     *("training/test_run.py", "training/test_run_data.py", "training/test_elastic.py"),
     *("nodes/test_jobs.py", "training/test_run_reading.py", "training/test_network.py"),
     *("jobs/test_other_labels.py", "test_job.py", "jobs/test_chaos.py", "bulk/test_gpus.py"),
-    *("training/test_fit.py", "bulk/test_run.py", "bulk/report/test_browser.py", "test_cluster_yaml.py"),
+    *("training/test_fit.py", "bulk/test_run.py", "bulk/report/test_browser.py"),
+    "test_cluster_yaml.py",
 )
 
 

@@ -136,7 +136,10 @@ class Pipeline:
             turn.enter_context(self._turn)
             while (waiting or under_way) and not self._stopped.is_set():
                 while waiting and len(under_way) < _AHEAD:
-                    future = self._requests.submit(self._read, waiting.popleft(), writer)
+                    try:
+                        future = self._requests.submit(self._read, waiting.popleft(), writer)
+                    except RuntimeError:
+                        return  # it was stopped between the look and the call
                     under_way.add(future)
                     future.add_done_callback(done.put)
                 if not waiting:
