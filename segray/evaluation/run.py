@@ -154,7 +154,7 @@ def evaluate_pairs(
             tell("masks were drawn on upright images, as their shapes say: scoring once more")
             gathered = score(reading)
     if gathered.turned:
-        tell(f"turned {gathered.turned} masks with their photographs, as EXIF says")
+        tell(f"turned {gathered.turned} mask(s) with their photographs, as EXIF says")
     if model.labels.others_ignored:
         tell(f"{gathered.ignored:.1%} of the pixels are ignored")
     if gathered.reasons:

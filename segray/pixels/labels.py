@@ -193,14 +193,24 @@ class Labels:
         found = ids[places]
         if unclaimed.any():
             if not self.others_ignored:
-                raise InputError(self._describe_unclaimed(values[unclaimed], lengths[unclaimed]))
+                raise InputError(
+                    self._describe_unclaimed(
+                        values[unclaimed], lengths[unclaimed], alone=bool(unclaimed.all())
+                    )
+                )
             found[unclaimed] = IGNORED
         return np.repeat(found, lengths).reshape(mask.shape)
 
     def _describe_unclaimed(
-        self, values: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64]
+        self, values: npt.NDArray[np.uint32], lengths: npt.NDArray[np.int64], alone: bool
     ) -> str:
-        """Explain why runs of unclaimed values, with lengths in pixels, cannot be used."""
+        """Explain why runs of unclaimed values, with lengths in pixels, cannot be used.
+
+        Args:
+            values: the value of each run.
+            lengths: the pixels of each run.
+            alone: True if the mask has no other value.
+        """
         found, run_of = np.unique(values, return_inverse=True)
         counts = np.bincount(run_of, weights=lengths).astype(np.int64)
         most = np.argsort(-counts, kind="stable")[:_NAMED_VALUES]
@@ -223,11 +233,13 @@ class Labels:
         ignored = [*map(self._spell, self.ignored), *words]
         flag = " ".join(f"'{word}'" if self.coloured else word for word in ignored)
         flag = f"--ignore-values {flag}"
+        advice = f"train with a class for {'each' if first else 'it'}"
         if more or len(flag) > _FLAG_LENGTH:
-            flag = "--ignore-others, if they are smoothed edges or nothing to learn"
+            advice += ", or with --ignore-others, if they are smoothed edges or nothing to learn"
+        elif not alone:  # a mask of which all is ignored would teach nothing
+            advice += f", or with {flag}"
         return (
-            f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: train "
-            f"with a class for {'each' if first else 'it'}, or with {flag}"
+            f"has the {kind}{listed}, which none of --classes {_shorten(claims)} claims: {advice}"
         )
 
     def _spell(self, value: int) -> str:

@@ -57,7 +57,7 @@ def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
         else:
             data = data.with_reading(settled)
     if data.turned:
-        tell(f"turned {data.turned} masks with their photographs, as EXIF says")
+        tell(f"turned {data.turned} mask(s) with their photographs, as EXIF says")
     return data
 
 
@@ -71,9 +71,9 @@ def _find_range(preparation: Preparation, tell: Callable[[str], None]) -> ValueR
     if value_range is not None:
         usual = reaches[len(reaches) // 2]
         tell(
-            f"images are wider than 8 bits, with values to {reaches[-1]}, half of them to {usual} "
-            f"at most: {value_range[0]} to {value_range[1]} is taken for black to white "
-            "(--value-range)"
+            f"images are wider than 8 bits: nearly all values are at most {reaches[-1]}, and in "
+            f"half of the images {usual}; {value_range[0]} to {value_range[1]} is taken for black to "
+            "white (--value-range)"
         )
     return value_range
 

@@ -147,7 +147,10 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
             f"{config.epochs}"
         )
     if skipped and not resumed:
-        tell(f"{len(skipped)} file(s) have no partner and are left out: see {SKIPPED}")
+        tell(
+            f"{len(skipped)} file(s) have no partner and are left out: see "
+            f"{join_uri(output, SKIPPED)}"
+        )
     # The encoder's weights are not read again if a checkpoint or the model contains them: the file
     # may no longer exist.
     known = config.encoder_weights != "none" and _has_learned(output)

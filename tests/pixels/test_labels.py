@@ -190,6 +190,13 @@ def test_of_many_unclaimed_values_the_most_frequent_are_named() -> None:
     assert "class for each, or with --ignore-others" in str(many.value)
 
 
+def test_a_mask_that_has_no_other_value_is_not_to_be_ignored() -> None:
+    labels = Labels.parse(["pet=1", "background=2"])
+    with pytest.raises(InputError) as error:
+        labels.to_class_ids(np.array([[0, 255, 0]], dtype=np.uint8))
+    assert str(error.value).endswith("train with a class for each")
+
+
 @pytest.mark.parametrize("coloured", [False, True])
 def test_other_values_are_ignored_where_that_is_asked_for(coloured: bool) -> None:
     words = ["pet=#000001", "background=#000002"] if coloured else ["pet=1", "background=2"]

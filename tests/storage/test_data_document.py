@@ -19,9 +19,13 @@ SECTION = TEXT.partition("## 2.")[2].partition("## 3.")[0]
 LAYOUTS = re.findall(r"^\| (`[^|]*/.*) \| (.*) \|$", SECTION, re.MULTILINE)
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
-    return str(found)
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+[TABLE] = blocks("csv")
+[LOOK, SPLIT] = blocks("python")
+[DRAW] = blocks("py")
 
 
 def make(folder: Path, *names: str) -> None:
@@ -61,7 +65,7 @@ def test_each_layout_is_paired_with_the_flags_beside_it(
 
 
 def test_the_table_is_one_of_pairs(tmp_path: Path) -> None:
-    (tmp_path / "pairs.csv").write_text(block("csv"))
+    (tmp_path / "pairs.csv").write_text(TABLE)
     parts = read_manifest(str(tmp_path / "pairs.csv"))
     assert {split: len(pairs) for split, pairs in parts.items() if pairs} == {"train": 1, "test": 1}
 
@@ -78,7 +82,7 @@ def test_annotations_become_masks(
     }
     (tmp_path / "instances.json").write_text(json.dumps(document))
     monkeypatch.chdir(tmp_path)
-    exec(block("py"), {})
+    exec(DRAW, {})
     words = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
     assert words[0] == "--classes"
     labels = Labels.parse(words[1:])
@@ -89,12 +93,37 @@ def test_annotations_become_masks(
     np.testing.assert_array_equal(ids, expected)
 
 
+def test_the_names_of_a_split_become_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_1\n2007_2\n")
+    (lists / "val.txt").write_text("2007_3\n")
+    monkeypatch.chdir(tmp_path)
+    exec(SPLIT, {})
+    parts = read_manifest("pairs.csv")
+    assert [Path(pair.image).name for pair in parts["train"]] == ["2007_1.jpg", "2007_2.jpg"]
+    assert [Path(pair.mask).name for pair in parts["validation"]] == ["2007_3.png"]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "printed"),
+    [
+        (np.array([[1, 2, 2]], np.uint8), "L (3, 1)\n{1: 1, 2: 2}\n"),
+        (np.array([[[128, 64, 128]] * 2], np.uint8), "RGB (2, 1)\n{'#804080': 2}\n"),
+    ],
+)
 def test_the_look_at_a_mask_prints_its_values(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pixels: np.ndarray,
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "output" / "sample" / "masks" / "animal_0000.png"
     path.parent.mkdir(parents=True)
-    Image.fromarray(np.array([[1, 2, 2]], np.uint8)).save(path)
+    Image.fromarray(pixels).save(path)
     monkeypatch.chdir(tmp_path)
-    exec(block("python"), {})
-    assert capsys.readouterr().out == "L (3, 1) {1: 1, 2: 2}\n"
+    exec(LOOK, {})
+    assert capsys.readouterr().out == printed

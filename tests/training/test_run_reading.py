@@ -133,7 +133,7 @@ def test_examples_are_those_of_the_upright_set_to_the_bit(
     for one, other in zip(arrays(data), expected, strict=True):
         assert np.array_equal(one, other)
     count = len(A_THIRD)
-    told = [f"turned {count} masks with their photographs, as EXIF says"]
+    told = [f"turned {count} mask(s) with their photographs, as EXIF says"]
     assert turned_told(lines) == (told if name == "stored" else [])
     asked = "stored" if name == "stored" else "upright"
     assert data.reading == Reading(asked)
@@ -173,7 +173,7 @@ def test_shapes_that_contradict_each_other_decide_for_themselves_alone(tmp_path:
     for one, other in zip(arrays(data), expected, strict=True):
         assert np.array_equal(one, other)
     assert data.reading == Reading("auto")
-    assert turned_told(lines) == ["turned 1 masks with their photographs, as EXIF says"]
+    assert turned_told(lines) == ["turned 1 mask(s) with their photographs, as EXIF says"]
     image = np.ascontiguousarray(draw(4)[0][::-1])
     write_bytes(f"{folder}/images/p04.png", encode(image, "PNG", exif=oriented(4)))
     with pytest.raises(InputError, match=r"^1 image.*EXIF.* 1 others .* 1 of .*--mask-orientation"):
@@ -231,7 +231,7 @@ def test_evaluations_of_all_three_sets_are_alike(
     found, lines = evaluate(bundle_uri, stored, tmp_path / "stored")
     assert found == expected
     assert turned_told(lines) == [
-        f"turned {len(A_THIRD)} masks with their photographs, as EXIF says"
+        f"turned {len(A_THIRD)} mask(s) with their photographs, as EXIF says"
     ]
     found, lines = evaluate(bundle_uri, drawn_upright, tmp_path / "drawn_upright")
     assert found == expected
