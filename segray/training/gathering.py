@@ -72,8 +72,8 @@ def _find_range(preparation: Preparation, tell: Callable[[str], None]) -> ValueR
         usual = reaches[len(reaches) // 2]
         tell(
             f"images are wider than 8 bits: nearly all values are at most {reaches[-1]}, and in "
-            f"half of the images {usual}; {value_range[0]} to {value_range[1]} is taken for black to "
-            "white (--value-range)"
+            f"half of the images {usual}; {value_range[0]} to {value_range[1]} is taken for black "
+            "to white (--value-range)"
         )
     return value_range
 
