@@ -1,7 +1,6 @@
 """Download: fetch a file with a known checksum over HTTP, and resume interrupted downloads.
 
-Among the libraries that fetch data sets, pooch verifies but does not resume; hence this module on
-top of urllib.
+The checksum alone decides whether a file is right, also one whose parts came in several attempts.
 """
 
 import contextlib
@@ -9,7 +8,6 @@ import fcntl
 import hashlib
 import http.client
 import io
-import json
 import re
 import ssl
 import time
@@ -17,7 +15,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from segray.errors import InputError
@@ -61,10 +58,10 @@ def check_url(url: str, flag: str) -> str:
 def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> None:
     """Fetch a file, unless it already exists.
 
-    An incomplete file is kept beside it as ``NAME.partial``, and ``NAME.partial.json`` records the
-    version of the server's file. A later attempt requests the rest of the same version only; it
-    starts over if the server has another version or supports whole files only. The file gets its
-    name once its checksum is verified. An existing file is verified again.
+    An incomplete file is kept beside it as ``NAME.partial``, and a later attempt requests the rest.
+    The file gets its name once its checksum is verified; if the parts of several attempts are not
+    those of one file, it is fetched once more from its beginning. An existing file is verified
+    again.
 
     Args:
         url: the address of the file, checked by `check_url`.
@@ -84,176 +81,124 @@ def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> Non
                 return
             tell(f"{path} is damaged: fetching it again")
             path.unlink()
-    with _Partial.opened(path) as partial:
-        _receive(url, partial, tell)
-        with explain_errors(str(path), "write"):
-            found = _file_sha256(partial.path)
-            if found == sha256:
-                partial.finish(path)
-                tell(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB fetched, the checksum fits")
-                return
-            partial.discard()
+    with _open_partial(path) as file:
+        while True:
+            resumed = _receive(url, file, path.name, tell)
+            with explain_errors(str(path), "write"):
+                partial = Path(file.name)
+                found = _file_sha256(partial)
+                if found == sha256:
+                    partial.replace(path)
+                    size = path.stat().st_size / 1e6
+                    tell(f"{path.name}: {size:.1f} MB fetched, the checksum fits")
+                    return
+                if not resumed:
+                    partial.unlink()
+                    break
+                file.truncate(0)
+            tell(f"{path.name}: its parts are not of one file; fetching it from its beginning")
     raise InputError(
         f"{url} is not the file it should be: its SHA-256 is {found} instead of {sha256}; it was "
         "thrown away, run the same command again to fetch it anew"
     )
 
 
-@dataclass(frozen=True)
-class _Version:
-    """The version of a server's file, as far as the server states it.
-
-    Attributes:
-        size: the size of the whole file in bytes.
-        etag: the header ``ETag``.
-        modified: the header ``Last-Modified``.
-    """
-
-    size: int | None = None
-    etag: str | None = None
-    modified: str | None = None
-
-    @property
-    def condition(self) -> str | None:
-        """The value of ``If-Range``, which must not be a weak ETag (RFC 9110, 13.1.5)."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.modified
-
-    def contradicts(self, other: "_Version") -> bool:
-        return any(
-            None not in (mine, others) and mine != others
-            for mine, others in zip(vars(self).values(), vars(other).values(), strict=True)
-        )
-
-
 class _Interrupted(Exception):
     """An attempt failed in a way that the next one may not."""
 
 
-class _Partial:
-    """An incomplete file, open for appending, and the version of the file that it is a part of."""
-
-    def __init__(self, path: Path, file: io.FileIO) -> None:
-        self.path, self._file = path, file
-        self._note = path.with_name(path.name + ".json")
-        self.version = self._read_note()
-        if self.version == _Version():
-            self.restart()  # the version of the content is unknown
-
-    @classmethod
-    @contextlib.contextmanager
-    def opened(cls, path: Path) -> "Iterator[_Partial]":
-        path = path.with_name(path.name + ".partial")
-        with contextlib.ExitStack() as stack:
-            with explain_errors(str(path), "write"):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # Unbuffered, so that closing the file does not repeat a write that failed on a full
-                # disk.
-                file = stack.enter_context(path.open("ab", buffering=0))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise InputError(f"another run is writing {path}: wait for its end") from error
-                except OSError:
-                    pass  # a file system without locks
-                partial = cls(path, file)
-            yield partial
-
-    @property
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    def append(self, chunk: bytes) -> None:
-        with explain_errors(str(self.path), "write"):
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-
-    def restart(self, version: _Version | None = None) -> None:
-        """Discard the content, to fetch a version from its beginning."""
-        self.version = version or _Version()
-        with explain_errors(str(self.path), "write"):
-            self._file.truncate(0)
-            self._note.write_text(json.dumps(vars(self.version)))
-
-    def finish(self, path: Path) -> None:
-        """Rename the file to its final name."""
-        self.path.replace(path)
-        self._note.unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        self.path.unlink()
-        self._note.unlink(missing_ok=True)
-
-    def _read_note(self) -> _Version:
-        try:
-            return _Version(**json.loads(self._note.read_text()))
-        except (FileNotFoundError, ValueError, TypeError):
-            return _Version()
+@contextlib.contextmanager
+def _open_partial(path: Path) -> Iterator[io.FileIO]:
+    """The incomplete file, open for appending, and locked against another run."""
+    partial = path.with_name(path.name + ".partial")
+    with contextlib.ExitStack() as stack:
+        with explain_errors(str(partial), "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered, so that closing the file does not repeat a write that failed on a full
+            # disk.
+            file = stack.enter_context(partial.open("ab", buffering=0))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"another run is writing {partial}: wait for its end") from error
+            except OSError:
+                pass  # a file system without locks
+        yield file
 
 
-def _receive(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
-    failures, furthest = 0, partial.size
+def _size(file: io.FileIO) -> int:
+    return Path(file.name).stat().st_size
+
+
+def _receive(url: str, file: io.FileIO, name: str, tell: Callable[[str], None]) -> bool:
+    """Fetch what is missing of a file; return True if some of it came in an earlier attempt."""
+    failures, furthest = 0, _size(file)
+    resumed = False
     while True:
         try:
-            _receive_rest(url, partial, tell)
-            return
+            return _receive_rest(url, file, name, tell) or resumed
         except _Interrupted as interruption:
+            resumed = True
             # Progress is measured from the furthest point: a server that only sends whole files,
             # and always fails at the same place, makes none.
-            if partial.size >= furthest + _HEADWAY:
+            if _size(file) >= furthest + _HEADWAY:
                 failures = 0
-            furthest = max(furthest, partial.size)
+            furthest = max(furthest, _size(file))
             if failures == len(PAUSES):
                 raise InputError(
-                    f"cannot fetch {url} ({interruption}): {partial.size / 1e6:.1f} MB have "
-                    "arrived and are kept, run the same command again to go on"
+                    f"cannot fetch {url} ({interruption}): {_size(file) / 1e6:.1f} MB have arrived "
+                    "and are kept, run the same command again to go on"
                 ) from interruption
-            tell(f"{partial.path.stem}: {interruption}; again in {PAUSES[failures]:.0f} s")
+            tell(f"{name}: {interruption}; again in {PAUSES[failures]:.0f} s")
             time.sleep(PAUSES[failures])
             failures += 1
 
 
-def _receive_rest(url: str, partial: _Partial, tell: Callable[[str], None]) -> None:
-    """Make one attempt to fetch the missing part."""
-    name, offset = partial.path.stem, partial.size
-    if offset and offset == partial.version.size:
-        return  # an earlier run ended between the last byte and the checksum
-    with _open(url, partial) as response:
-        version = _version(response)
-        if response.status == 206:
-            if version.contradicts(partial.version) or _range_start(response) != offset:
-                partial.restart()
-                raise _Interrupted("the file on the server has changed")
-        else:
-            if offset:
-                tell(f"{name}: the server sends the file from its beginning")
+def _receive_rest(url: str, file: io.FileIO, name: str, tell: Callable[[str], None]) -> bool:
+    """Make one attempt to fetch the missing part; return True if another part was there."""
+    offset = _size(file)
+    response = _open(url, offset)
+    if response is None:
+        return True
+    with response:
+        if offset and response.status != 206:
+            tell(f"{name}: the server sends the file from its beginning")
             offset = 0
-            partial.restart(version)
-        progress = ProgressLine(name, "MB", version.size, tell, scale=1e6, done=offset)
+            file.truncate(0)
+        resumed = offset > 0
+        length = response.getheader("Content-Length") or ""
+        total = offset + int(length) if length.isdecimal() else None
+        progress = ProgressLine(name, "MB", total, tell, scale=1e6, done=offset)
         for chunk in _chunks(response):
             offset += len(chunk)
             if offset > _MAX_BYTES:
                 raise InputError(f"{url} has more than {_MAX_BYTES >> 30} GiB: check --url")
-            partial.append(chunk)
+            _append(file, chunk)
             progress.add(len(chunk))
-    if version.size is not None and offset < version.size:
+    if total is not None and offset < total:
         raise _Interrupted("the connection was closed early")
+    return resumed
 
 
-def _open(url: str, partial: _Partial) -> http.client.HTTPResponse:
+def _append(file: io.FileIO, chunk: bytes) -> None:
+    with explain_errors(str(file.name), "write"):
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
+def _open(url: str, offset: int) -> http.client.HTTPResponse | None:
+    """Request a file from an offset on; None if the server has no byte there."""
     request = urllib.request.Request(url, headers={"User-Agent": "segray"})
-    if partial.size:
-        request.add_header("Range", f"bytes={partial.size}-")
-        if partial.version.condition:
-            request.add_header("If-Range", partial.version.condition)
+    if offset:
+        request.add_header("Range", f"bytes={offset}-")
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
             reason = f"HTTP {error.code} {_plain(error.reason)}"
-        if error.code == 416:  # the file is now shorter than the part received
-            partial.restart()
-            raise _Interrupted("the file on the server has changed") from error
+        if error.code == 416 and offset:
+            return None  # all is there, or the file is shorter now, as the checksum will tell
         if error.code in _PASSING:
             raise _Interrupted(reason) from error
         raise InputError(f"cannot fetch {url} ({reason}): check --url") from error
@@ -277,23 +222,6 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
-
-
-def _version(response: http.client.HTTPResponse) -> _Version:
-    if response.status == 206:
-        size = (response.getheader("Content-Range") or "").rpartition("/")[2]
-    else:
-        size = response.getheader("Content-Length") or ""
-    return _Version(
-        int(size) if size.isdecimal() else None,
-        response.getheader("ETag"),
-        response.getheader("Last-Modified"),
-    )
-
-
-def _range_start(response: http.client.HTTPResponse) -> int | None:
-    start = re.match(r"bytes (\d+)-", response.getheader("Content-Range") or "")
-    return int(start[1]) if start else None
 
 
 def _plain(reason: object) -> str:

@@ -1,6 +1,5 @@
 """A web server on loopback that behaves as well, or as badly, as a test wants."""
 
-import hashlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,14 +17,12 @@ class Request:
     Attributes:
         path: as in the request.
         range: the header ``Range``, None without.
-        condition: the header ``If-Range``, None without.
         status: of the answer.
         sent: bytes of the answer's body.
     """
 
     path: str
     range: str | None
-    condition: str | None
     status: int = 0
     sent: int = 0
 
@@ -40,8 +37,6 @@ class Mirror:
         statuses: HTTP statuses to refuse with, one for each request; None to answer it.
         cuts: after how many bytes of the body to break off, one for each request.
         ranges: whether the header ``Range`` is heeded.
-        conditional: whether ``If-Range`` is heeded.
-        tagged: None for no ETag, or what is put before it: "" or "W/" for a weak one.
         sized: whether the answer says its length.
         redirect: an address to refer to, for each request of a path below /moved/.
         requests: all of them.
@@ -52,14 +47,9 @@ class Mirror:
     statuses: list[int | None] = field(default_factory=list)
     cuts: list[int | None] = field(default_factory=list)
     ranges: bool = True
-    conditional: bool = True
-    tagged: str | None = ""
     sized: bool = True
     redirect: str = ""
     requests: list[Request] = field(default_factory=list)
-
-    def tag(self, content: bytes) -> str:
-        return f'{self.tagged}"{hashlib.md5(content).hexdigest()}"'
 
     def sent(self, name: str) -> int:
         """Bytes of a file that have left the server."""
@@ -72,8 +62,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            headers = self.headers
-            request = Request(self.path, headers["Range"], headers["If-Range"])
+            request = Request(self.path, self.headers["Range"])
             mirror.requests.append(request)
             name = self.path.rpartition("/")[2]
             if self.path.startswith("/moved/"):
@@ -92,9 +81,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
 
         def answer(self, request: Request, content: bytes) -> None:
             start = 0
-            known = mirror.tagged is not None and request.condition == mirror.tag(content)
-            fresh = request.condition is None or not mirror.conditional or known
-            request.status = 206 if request.range and mirror.ranges and fresh else 200
+            request.status = 206 if request.range and mirror.ranges else 200
             if request.status == 206:
                 start = int(request.range.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(content):
@@ -105,8 +92,6 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
             if request.status == 206:
                 span = f"bytes {start}-{len(content) - 1}/{len(content)}"
                 self.send_header("Content-Range", span)
-            if mirror.tagged is not None:
-                self.send_header("ETag", mirror.tag(content))
             if mirror.sized:
                 self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
