@@ -79,6 +79,8 @@ def final_weights(output: Path) -> dict[str, np.ndarray]:
         return {name: arrays[name] for name in arrays.files if name.startswith("model/")}
 
 
+# Four times workers start, which takes minutes on a busy machine.
+@pytest.mark.timeout(1200)
 def test_a_run_grows_and_shrinks_and_ends_as_one_of_a_fixed_number(
     data: Path, tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
