@@ -24,6 +24,7 @@ HEAD = "10.77.0.10"
 _RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 _S3_PORT, _GCS_PORT, _JOBS_PORT = 5000, 6379, 8265
 _STORE_BYTES = 300_000_000
+_STARTS = 3  # of a node, before it is given up
 
 #: What S3 takes, on the nodes and here.
 CREDENTIALS = {
@@ -155,9 +156,17 @@ class Cluster:
             seconds: to wait for it; 0 for not at all.
         """
         flags = [f"--address={HEAD}:{_GCS_PORT}", f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
-        self._start(name, *flags)
-        if seconds:
-            self._await(name, lambda: self._is_alive(name), seconds)
+        for attempt in range(1, _STARTS + 1):
+            self._start(name, *flags)
+            if not seconds:
+                return
+            try:
+                return self._await(name, lambda: self._is_alive(name), seconds)
+            except AssertionError:
+                # Ray ends a node whose processes are not up within 15 s, as on a busy machine.
+                if self._nodes[name].is_up or attempt == _STARTS:
+                    raise
+                self.kill_node(name)
 
     def kill_node(self, name: str) -> None:
         """SIGKILL to a node with all that runs on it, as when a machine loses its power.
