@@ -13,6 +13,10 @@ from typing import Any
 
 from segray.errors import InputError
 
+# How often Ray is started here before the job gives up, and what it says if it was too slow.
+_STARTS = 3
+_TIMED_OUT = "timed out during startup"
+
 _told_to_end = False
 
 
@@ -117,14 +121,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
         # Otherwise Ray refuses the variables that `ray job submit` has set, even if they are equal.
         os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
     try:
-        with quiet_native_logs():
-            ray.init(
-                address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False,
-                runtime_env={"env_vars": given} if is_given else None,
-            )
+        _init_ray(address, {"env_vars": given} if is_given else None)
         # Ray's core has installed its own handler, which prints a native stack trace.
         _heed_the_signal_to_end()
     except ConnectionError as error:
@@ -136,10 +133,11 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
     # Ray raises errors of many kinds if it does not start, even a bare Exception.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        if "timed out during startup" in reason:
+        if _TIMED_OUT in reason:
             raise InputError(
-                "Ray did not start within 30 s, as happens on a busy machine: run again when other "
-                "work on it has ended; if there is none, see session_latest/logs/raylet.err in "
+                f"Ray did not start within 30 s, {_STARTS} times, as happens on a busy machine: "
+                "run again when other work on it has ended; if there is none, see "
+                "session_latest/logs/raylet.err in "
                 f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray"
             ) from error
         raise InputError(
@@ -166,6 +164,32 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
             )
     elif not gpus:
         tell("no node has a GPU yet: waiting until the cluster brings one")
+
+
+def _init_ray(address: str, runtime_env: dict[str, Any] | None) -> None:
+    """Connect to Ray, or start it here, again if it takes too long.
+
+    Raises:
+        Exception: as Ray raises them, of many kinds.
+    """
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            with quiet_native_logs():
+                ray.init(
+                    address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False,
+                    runtime_env=runtime_env,
+                )
+            return
+        except Exception as error:
+            # Ray's node ends itself if one of its processes is not up within 15 s.
+            if _TIMED_OUT not in str(error) or attempt == _STARTS:
+                raise
+            tell("Ray did not start within 30 s, as happens on a busy machine: trying again")
 
 
 def _quiet_nodes() -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import write_shapes
 
 # Ray counts a GPU on a machine that has none.
@@ -57,3 +59,41 @@ def test_a_gpu_that_tensorflow_does_not_find_is_refused_at_the_first_start(tmp_p
     assert "Traceback" not in result.stderr
     assert "compiling" not in result.stdout
     assert not (tmp_path / "out" / "model").exists()
+
+
+SLOW_AT_FIRST = """
+import time
+import ray._private.services as services
+from segray.job import start_ray
+
+get_node, asked = services.get_node, []
+
+def find_none_at_first(*args):
+    asked.append(time.monotonic())
+    if asked[-1] - asked[0] < 32:
+        time.sleep(0.5)
+        raise RuntimeError("not there yet")
+    return get_node(*args)
+
+services.get_node = find_none_at_first
+start_ray(use_gpu=False)
+
+import ray
+
+print("nodes:", sum(node["Alive"] for node in ray.nodes()))
+"""
+
+
+@pytest.mark.slow
+def test_ray_is_started_again_if_it_takes_too_long() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    result = subprocess.run(
+        [sys.executable, "-c", SLOW_AT_FIRST],
+        env={**clean, "RAY_ADDRESS": "local"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Ray did not start within 30 s" in result.stdout
+    assert "nodes: 1" in result.stdout
