@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from segray.progress import ProgressLine
 from segray.storage.access import ORDINARY, S3Access
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.listing import list_entries, relative_key
+from segray.storage.parallel import map_ahead
 from segray.storage.uri import absolute_uri, exists, is_local, join_uri
 
 #: The classes of the trimaps, in the form of --classes of jobs/train.py.
@@ -199,27 +199,17 @@ def _unpack(
     there = _sizes(output, {Path(target).parent.name for target in targets.values()})
     progress = ProgressLine(f"unpacking {archive.name}", "files", len(targets), tell)
     found: set[str] = set()
-    written = 0
 
-    def collect(done: set[Future[bool]]) -> None:
-        nonlocal written
-        written += sum(future.result() for future in done)
-
-    pending: set[Future[bool]] = set()
-    with ThreadPoolExecutor(_THREADS) as pool:
+    def read_wanted() -> Iterator[tuple[str, bytes, bool]]:
         for member in read_members(archive):
             target = targets.get(member.name)
             if target is None or target in found:  # the first of two members with one name
                 continue
             found.add(target)
             progress.add(1)
-            if len(pending) > _THREADS:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                collect(done)
-            content = member.read()
-            same_size = there.get(target) == member.size
-            pending.add(pool.submit(_write, join_uri(output, target), content, same_size))
-        collect(pending)
+            yield join_uri(output, target), member.read(), there.get(target) == member.size
+
+    written = sum(map_ahead(lambda file: _write(*file), read_wanted(), _THREADS))
     tell(f"{archive.name}: {len(found)} files, {len(found) - written} of them there before")
     return found
 
