@@ -32,12 +32,12 @@ import ray
 import tyro
 from PIL import Image
 
+from segray.data.pairs import find_pairs
 from segray.job import start_ray
 from segray.pixels.labels import Labels
-from segray.storage.pairs import find_pairs
-from segray.training.augmentation import Augmentation
-from segray.training.batches import draw_epoch
-from segray.training.examples import Decoded, Examples, decode_pairs
+from segray.training.data.augmentation import Augmentation
+from segray.training.data.batches import draw_epoch
+from segray.training.data.examples import Decoded, Examples, decode_pairs
 
 LABELS = Labels.parse(["first=1", "second=2"])
 EPOCHS = 3

@@ -41,11 +41,11 @@ import numpy.typing as npt
 import tyro
 from PIL import Image
 
+from segray.data.labelled import read_pair
+from segray.data.pairs_table import read_manifest
 from segray.job import quiet_native_logs
 from segray.pixels.labels import Labels
 from segray.pixels.sample import draw_sample
-from segray.storage.labelled import read_pair
-from segray.storage.manifest import read_manifest
 
 Side = Literal["1", "same", "2", "0", "bare", "halves"]
 

@@ -8,11 +8,11 @@
 
 import tyro
 
+from segray.data.skipped import check_error_rate
 from segray.evaluation.config import EvaluateConfig
-from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.plan import prepare_evaluation
 from segray.evaluation.write import Evaluation
 from segray.job import run_job, start_ray, tell
-from segray.storage.skipped import check_error_rate
 
 
 def main() -> int:

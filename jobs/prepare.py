@@ -9,7 +9,7 @@ import shlex
 
 from tyro.extras import subcommand_cli_from_dict
 
-from segray.datasets.oxford_pets import CLASSES, OxfordPetsConfig, prepare_oxford_pets
+from segray.data.oxford_pets import CLASSES, OxfordPetsConfig, prepare_oxford_pets
 from segray.job import run_job, tell
 
 

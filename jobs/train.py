@@ -10,7 +10,7 @@ import tyro
 
 from segray.job import quiet_native_logs, run_job, start_ray, tell
 from segray.training.config import RECIPES, SAMPLE_SETTINGS, TrainConfig
-from segray.training.prepare import prepare_training
+from segray.training.plan import prepare_training
 
 
 def main() -> int:

@@ -28,9 +28,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The files that take longest, the longest first: one that is begun last keeps a processor waiting.
 LONGEST = (
     *("training/test_run.py", "training/test_run_data.py", "training/test_elastic.py"),
-    *("nodes/test_jobs.py", "training/test_run_reading.py", "training/test_network.py"),
+    *("nodes/test_jobs.py", "training/test_run_reading.py", "training/step/test_network.py"),
     *("jobs/test_other_labels.py", "test_job.py", "jobs/test_chaos.py", "bulk/test_gpus.py"),
-    *("training/test_fit.py", "bulk/test_run.py", "bulk/report/test_browser.py"),
+    *("training/control/test_fit.py", "bulk/test_run.py", "bulk/report/test_browser.py"),
     "test_cluster_yaml.py",
 )
 

@@ -1,6 +1,6 @@
-"""The direction of the imports: jobs -> training | bulk | export -> model -> storage -> pixels.
+"""The direction of the imports.
 
-Beside bulk stands evaluation, which training ends with: training -> evaluation -> model.
+jobs -> training -> evaluation | bulk | export -> model -> data -> storage -> pixels.
 """
 
 import ast
@@ -21,10 +21,11 @@ ALLOWED_PARTS = {
     "version": set(),
     "packages": {"version"},
     "nodes": {"errors", "ticker"},
-    "datasets": {"errors", "storage", "progress"},
+    "data": {"errors", "pixels", "progress", "storage"},
     "model": {"errors", "packages", "pixels", "storage"},
-    "evaluation": {"errors", "nodes", "packages", "pixels", "storage", "model", "progress"},
+    "evaluation": {"data", "errors", "nodes", "packages", "pixels", "storage", "model", "progress"},
     "training": {
+        "data",
         "errors",
         "nodes",
         "packages",
@@ -35,8 +36,18 @@ ALLOWED_PARTS = {
         "progress",
         "ticker",
     },
-    "bulk": {"errors", "nodes", "packages", "pixels", "storage", "model", "progress", "ticker"},
-    "export": {"errors", "nodes", "pixels", "storage", "progress", "version"},
+    "bulk": {
+        "data",
+        "errors",
+        "nodes",
+        "packages",
+        "pixels",
+        "storage",
+        "model",
+        "progress",
+        "ticker",
+    },
+    "export": {"data", "errors", "nodes", "pixels", "storage", "progress", "version"},
     "job": {"errors"},
     "__init__": {"errors", "model", "version"},
 }
@@ -48,10 +59,10 @@ HEAVY = {
     "fsspec": {"storage"},
     "s3fs": {"storage"},
     "botocore": {"storage"},
-    "pyarrow": {"storage", "evaluation", "training", "bulk", "export"},
+    "pyarrow": {"data", "storage", "evaluation", "training", "bulk", "export"},
     "pandas": set(),
     "matplotlib": {"evaluation", "training"},
-    "PIL": {"pixels", "storage", "model", "evaluation", "training", "export"},
+    "PIL": {"data", "pixels", "model", "evaluation", "training", "export"},
     "pycocotools": {"export"},
 }
 

@@ -14,13 +14,13 @@ from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
-from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.plan import prepare_evaluation
 from segray.evaluation.run import evaluate
 from segray.export.config import ExportConfig
 from segray.export.run import export
 from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.lock import LOCK
-from segray.training.prepare import prepare_training
+from segray.training.plan import prepare_training
 from segray.training.run import train
 from tests.endpoints import PeculiarStore
 from tests.endpoints.stores import asking

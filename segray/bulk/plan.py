@@ -24,6 +24,8 @@ from segray.bulk.settings import (
     make_settings,
     read_settings,
 )
+from segray.data.sample import SAMPLE_FOLDER, write_sample
+from segray.data.values import tell_of_values
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import (
@@ -38,10 +40,8 @@ from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
 from segray.storage.lock import hold_lock
-from segray.storage.sample import SAMPLE_FOLDER, write_sample
 from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
-from segray.storage.values import tell_of_values
 
 # Images that are counted before anything starts; of a larger bucket the search goes on meanwhile.
 _COUNTED_FIRST = 5000

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from segray.data.pairs_table import SPLITS
 from segray.errors import InputError
 from segray.model.predictor import Engine
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
 from segray.storage.access import ORDINARY, S3Access
-from segray.storage.manifest import SPLITS
 
 
 @dataclass(frozen=True)

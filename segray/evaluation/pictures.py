@@ -12,14 +12,14 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
+from segray.data.labelled import DEFAULT_READING, Reading, read_pair
+from segray.data.pairs import Pair
 from segray.errors import InputError
 from segray.evaluation.stages import scale_truth, unpack
 from segray.model.bundle import Bundle
 from segray.pixels.labels import Labels
 from segray.pixels.metrics import Confusion
 from segray.pixels.pictures import colour_mask, draw_sheet
-from segray.storage.labelled import DEFAULT_READING, Reading, read_pair
-from segray.storage.pairs import Pair
 
 # The side of a cell, by the greatest number of classes for which it is used. With more classes the
 # cells are smaller and have no numbers; the picture would become too large.

@@ -13,9 +13,13 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 
+from segray.data.labelled import Reading
+from segray.data.pairs import Pair
+from segray.data.skipped import Skipped
+from segray.data.values import tell_of_values
 from segray.errors import InputError
 from segray.evaluation.pictures import Worst
-from segray.evaluation.prepare import Preparation
+from segray.evaluation.plan import Preparation
 from segray.evaluation.scores import Scores
 from segray.evaluation.stages import MODEL, OWN, PAIRS_SCHEMA, Predict, count, figures_schema, read
 from segray.evaluation.write import Evaluation, write_evaluation
@@ -26,12 +30,8 @@ from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation, Says, settle_orientation
 from segray.pixels.wide import ValueRange
 from segray.progress import ProgressLine
-from segray.storage.labelled import Reading
 from segray.storage.lock import LOCK, hold_lock
-from segray.storage.pairs import Pair
-from segray.storage.skipped import Skipped
 from segray.storage.uri import absolute_uri, join_uri
-from segray.storage.values import tell_of_values
 
 # Shares of a CPU: below 1, so that every CPU has room for the tasks beside its predictor, and
 # different from each other, so that Ray does not fuse the stages.
@@ -47,7 +47,7 @@ def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluatio
     """Run the evaluation that the flags ask for. Ray must have been started.
 
     Args:
-        preparation: the result of `segray.evaluation.prepare.prepare_evaluation`.
+        preparation: the result of `segray.evaluation.plan.prepare_evaluation`.
         tell: called with lines for the user's terminal.
 
     Raises:

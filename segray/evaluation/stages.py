@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from segray.data.labelled import DEFAULT_READING, Reading, read_pair
+from segray.data.pairs import Pair
 from segray.errors import InputError
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
@@ -18,8 +20,6 @@ from segray.model.predictor import load_gpu_predictor, load_predictor
 from segray.pixels.labels import Labels
 from segray.pixels.masks import segment_logits
 from segray.pixels.metrics import summed_cross_entropy
-from segray.storage.labelled import DEFAULT_READING, Reading, read_pair
-from segray.storage.pairs import Pair
 from segray.storage.uri import describe_error
 
 #: The input of the first stage; ``number`` is the position of a pair in the final order.

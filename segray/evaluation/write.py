@@ -8,13 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from segray.data.labelled import Reading
+from segray.data.skipped import Skipped, write_skipped
 from segray.evaluation.pictures import Worst, draw_confusion, draw_worst
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
 from segray.packages import package_versions
 from segray.storage.files import child_names, remove, write_bytes
-from segray.storage.labelled import Reading
-from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.tables import write_table
 from segray.storage.uri import join_uri
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from segray.data.skipped import Skipped, write_skipped
 from segray.errors import InputError
 from segray.export.coco import ANNOTATIONS, join_parts, read_part_ids
 from segray.export.config import ExportConfig
@@ -14,7 +15,6 @@ from segray.export.work import Task, do_work
 from segray.progress import ProgressLine
 from segray.storage.ids import are_in
 from segray.storage.lock import LOCK, hold_lock
-from segray.storage.skipped import Skipped, write_skipped
 from segray.storage.uri import exists, is_local, join_uri
 from segray.version import __version__
 
@@ -103,7 +103,7 @@ def _work(plan: Plan, tell: Callable[[str], None]) -> Iterator[pa.Table]:
         return (account for piece in plan.work for account in do_work(piece, task))
     if not plan.work:
         return iter(())
-    from segray.export.parallel import spread_work
+    from segray.export.cluster import spread_work
     from segray.nodes import SharedFiles
 
     files = {

@@ -7,7 +7,7 @@ to the [-1, 1] that ImageNet encoders expect. The output of each up-sampling is 
 default (`_even_out`). And the decoder's batch normalisation is synchronised over the replicas of a
 training run.
 
-`segray.training.parts` relies on the order of the layers: scaling, encoder, decoder.
+`segray.training.step.parts` relies on the order of the layers: scaling, encoder, decoder.
 """
 
 import io

@@ -14,9 +14,9 @@ from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
 from segray.storage.access import ORDINARY, S3Access
-from segray.training.augmentation import Augmentation
-from segray.training.schedule import Schedule
-from segray.training.workers import WORKERS_FLAG, Workers, name_workers
+from segray.training.control.workers import WORKERS_FLAG, Workers, name_workers
+from segray.training.data.augmentation import Augmentation
+from segray.training.step.schedule import Schedule
 
 Recipe = Literal["segray", "tutorial"]
 Loss = Literal["ce", "ce+dice", "ce+lovasz", "focal"]
@@ -27,7 +27,7 @@ Cache = Literal["auto", "memory", "none"]
 # The fewest images in a part: smaller parts leave a core under-used.
 _IMAGES_OF_A_PART = 4
 #: The greatest number of parts that a worker's share of a batch is divided into
-#: (`segray.training.parts`); each part delays the first step by a second.
+#: (`segray.training.step.parts`); each part delays the first step by a second.
 MOST_PARTS = 8
 
 
@@ -282,7 +282,7 @@ class TrainConfig:
 
     def count_parts(self, cores: int, workers: int) -> int:
         """The number of parts of a worker's share of a batch that pass through the network in
-        parallel, each on a core of its own (`segray.training.parts`).
+        parallel, each on a core of its own (`segray.training.step.parts`).
 
         Args:
             cores: the cores of a worker; 0 leaves the choice to TensorFlow.

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from segray.data.skipped import check_error_rate, write_skipped
 from segray.errors import InputError
 from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
@@ -22,15 +23,15 @@ from segray.nodes import (
 )
 from segray.storage.files import read_bytes, remove, remove_partial
 from segray.storage.lock import hold_lock
-from segray.storage.skipped import check_error_rate, write_skipped
 from segray.storage.uri import exists, join_uri
 from segray.ticker import ticking
-from segray.training.checkpoint import Checkpoints
-from segray.training.dataset import DataSet
-from segray.training.fit import fit
-from segray.training.gathering import gather_data
-from segray.training.loop import Assignment
-from segray.training.prepare import (
+from segray.training.control.checkpoint import Checkpoints
+from segray.training.control.fit import fit
+from segray.training.control.loop import Assignment
+from segray.training.data.dataset import DataSet
+from segray.training.data.gathering import gather_data
+from segray.training.outputs.tracking import History, tracking
+from segray.training.plan import (
     EVALUATION,
     MARKER,
     SKIPPED,
@@ -39,7 +40,6 @@ from segray.training.prepare import (
     read_marker,
     write_marker,
 )
-from segray.training.tracking import History, tracking
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -68,7 +68,7 @@ def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary
     An interrupted run resumes after its last finished epoch.
 
     Args:
-        preparation: the result of `segray.training.prepare.prepare_training`.
+        preparation: the result of `segray.training.plan.prepare_training`.
         tell: called with lines for the user's terminal.
 
     Raises:

@@ -17,12 +17,12 @@ import segray
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
+from segray.data.values import tell_of_values
 from segray.errors import InputError
 from segray.export.overlay import draw_overlay
 from segray.model.bundle import open_bundle, write_bundle
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
-from segray.storage.values import tell_of_values
 from tests.support import RECORD, draw_picture, encode
 
 if TYPE_CHECKING:

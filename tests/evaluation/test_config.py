@@ -6,7 +6,7 @@ import pytest
 
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
-from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.plan import prepare_evaluation
 from tests.support import write_shapes
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segray.data.pairs import Pair
 from segray.evaluation.pictures import Worst, _short, draw_confusion, draw_worst
 from segray.evaluation.stages import pack
 from segray.model.bundle import open_bundle
 from segray.pixels.labels import Labels
-from segray.storage.pairs import Pair
 from tests.support import draw_picture, encode
 
 LABELS = Labels.parse(["pet=1", "background=2", "border=3"])

@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 
 import segray
+from segray.data.pairs import Pair
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
-from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.plan import prepare_evaluation
 from segray.evaluation.stages import figures_schema
 from segray.model.bundle import ONNX, open_bundle
 from segray.pixels.labels import IGNORED, Labels
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.lock import hold_lock
-from segray.storage.pairs import Pair
 from segray.storage.uri import join_uri
 from tests.support import IMAGE_SIZE, draw_picture, encode
 

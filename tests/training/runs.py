@@ -8,15 +8,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from segray.data.pairs import find_pairs
 from segray.nodes import SharedFiles
 from segray.storage.files import write_bytes
-from segray.storage.pairs import find_pairs
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
-from segray.training.examples import Examples, decode_pairs
-from segray.training.loop import Assignment
-from segray.training.prepare import MARKER, prepare_training
-from segray.training.tracking import History
+from segray.training.control.loop import Assignment
+from segray.training.data.examples import Examples, decode_pairs
+from segray.training.outputs.tracking import History
+from segray.training.plan import MARKER, prepare_training
 
 
 def settings(data: str, output: str, encoder: str, **others: object) -> TrainConfig:
@@ -96,7 +96,7 @@ def run(config: TrainConfig, lines: list[str] | None = None):
 def fit_as(
     finished: Path, assignments: list[Assignment] | None = None
 ) -> Callable[[Assignment, Callable[[str], None], Callable[[History], None]], None]:
-    """In the place of `segray.training.fit.fit`, where the fitting is not what a test is about.
+    """Stand in for `fit` where the fitting is not what a test is about.
 
     Args:
         finished: the output of a real run with settings that `settings` gives, which is what comes

@@ -8,7 +8,7 @@ import tyro
 
 from segray.errors import InputError
 from segray.training.config import RECIPES, SAMPLE_SETTINGS, TrainConfig
-from segray.training.workers import Workers
+from segray.training.control.workers import Workers
 
 PIXELS = np.array([600, 300, 100])
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segray.training import fit as fit_module
-from segray.training.fit import fit
-from segray.training.loop import Assignment
+from segray.training.control import fit as fit_module
+from segray.training.control.fit import fit
+from segray.training.control.loop import Assignment
 from tests.support import write_shapes
 from tests.training.runs import assign, hold
 
@@ -52,9 +52,9 @@ def train_by_sgd(settings: dict) -> None:
     import keras
     import ray.train
 
-    from segray.training import loop as loop_module
-    from segray.training.network import TrainableNetwork
-    from segray.training.worker import train_worker
+    from segray.training.control import loop as loop_module
+    from segray.training.control.worker import train_worker
+    from segray.training.step.network import TrainableNetwork
 
     def make(*args: object, **others: object) -> TrainableNetwork:
         return TrainableNetwork(

@@ -37,7 +37,7 @@ OUTPUT = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encoder_file: str):
     """A run with two workers; each writes down the weights that it ends with."""
-    from segray.training import fit as fit_module
+    from segray.training.control import fit as fit_module
 
     folder = tmp_path_factory.mktemp("run")
     write_shapes(str(folder), 30)
@@ -45,8 +45,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encode
     def train_and_tell(loop_settings: dict) -> None:
         import ray.train
 
-        from segray.training.loop import TrainingLoop
-        from segray.training.worker import train_worker
+        from segray.training.control.loop import TrainingLoop
+        from segray.training.control.worker import train_worker
 
         run = TrainingLoop.run
 
@@ -233,7 +233,7 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(
     finished, alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And ends where one that was never interrupted ends, and that kept its examples in memory."""
-    from segray.training.loop import TrainingLoop
+    from segray.training.control.loop import TrainingLoop
 
     others = {"output": str(tmp_path / "out"), "workers": 0, "cache": "none"}
     config = dataclasses.replace(finished[1], **others)
@@ -272,15 +272,15 @@ def test_workers_that_die_or_hang_are_replaced_without_a_person(
     the others only until --stall-timeout. The run ends as if nothing had been, on the tracking
     server as well.
     """
-    from segray.training import fit as fit_module
+    from segray.training.control import fit as fit_module
 
     folder, config, *_ = finished
 
     def train_and_fail(loop_settings: dict) -> None:
         import ray.train
 
-        from segray.training.loop import TrainingLoop
-        from segray.training.worker import train_worker
+        from segray.training.control.loop import TrainingLoop
+        from segray.training.control.worker import train_worker
 
         score = TrainingLoop._score
 

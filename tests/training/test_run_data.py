@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 
 import segray
+from segray.data.pairs import find_pairs
+from segray.data.pairs_table import read_manifest
 from segray.errors import InputError
 from segray.model.bundle import ONNX, open_bundle
 from segray.storage import lock
 from segray.storage.files import PARTIAL, child_names, write_bytes
 from segray.storage.lock import LOCK, hold_lock
-from segray.storage.manifest import read_manifest
-from segray.storage.pairs import find_pairs
 from segray.training.config import RECIPES
-from segray.training.loop import Assignment
-from segray.training.prepare import prepare_training
+from segray.training.control.loop import Assignment
+from segray.training.plan import prepare_training
 from tests.support import free_port, write_shapes
 from tests.training.runs import fit_as, run, scores, settings, weights
 
@@ -165,7 +165,7 @@ def test_a_file_that_was_skipped_and_repaired_stays_left_out(
 
     It goes on without the encoder's file as well: the checkpoint has those weights.
     """
-    from segray.training.loop import TrainingLoop
+    from segray.training.control.loop import TrainingLoop
 
     folder = tmp_path / "data"
     write_shapes(str(folder), 30)

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 import segray
+from segray.data.labelled import Reading
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
-from segray.evaluation.prepare import prepare_evaluation
+from segray.evaluation.plan import prepare_evaluation
 from segray.model.bundle import open_bundle
 from segray.storage.files import write_bytes
-from segray.storage.labelled import Reading
 from segray.training.config import TrainConfig
-from segray.training.dataset import DataSet
-from segray.training.prepare import prepare_training
+from segray.training.data.dataset import DataSet
+from segray.training.plan import prepare_training
 from tests.corpus import STORED, oriented
 from tests.support import draw_picture, encode
 from tests.training.runs import run, scores, settings, weights
@@ -66,7 +66,7 @@ def write_set(
 
 def gather(config: TrainConfig) -> tuple[DataSet, list[str]]:
     """The examples of a run, and the lines told about them."""
-    from segray.training.gathering import gather_data
+    from segray.training.data.gathering import gather_data
 
     lines: list[str] = []
     return gather_data(prepare_training(config, lines.append), lines.append), lines

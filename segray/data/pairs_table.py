@@ -1,0 +1,194 @@
+"""A user's table of pairs of images and masks, with an optional split, as --pairs takes it."""
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from segray.data.pairs import Pair
+from segray.errors import InputError
+from segray.storage.delimiter import pick_delimiter
+from segray.storage.files import read_bytes
+from segray.storage.listing import relative_key
+from segray.storage.s3 import split_uri
+from segray.storage.tables import check_text, table_uris
+from segray.storage.uri import absolute_uri, explain_errors, file_system, is_local
+
+#: The values of the column ``split``, case-insensitive, and the splits that they mean.
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+_COLUMNS = ("image", "mask", "split")
+
+# A row as it was written: its location, for messages, and its cells in the order of `_COLUMNS`, the
+# last of which may be missing.
+_Row = tuple[str, list[str | None]]
+
+
+def read_manifest(uri: str) -> dict[str, list[Pair]]:
+    """Read the pairs that a table lists.
+
+    The table is a CSV file, a Parquet file or a folder of Parquet files, with the columns
+    ``image``, ``mask`` and, optionally, ``split`` (see `SPLITS`; default: train). A path is
+    relative to the folder of the table, unless it is absolute or an s3:// URI.
+
+    Args:
+        uri: the URI of the table, as given by --pairs.
+
+    Returns:
+        The pairs of ``train``, ``validation`` and ``test``, each in the order of their keys. A key
+        is the path of the image in the table's folder, or else its URI; without suffix, if all keys
+        remain distinct.
+
+    Raises:
+        InputError: there is no such table, it has another format, lacks a column or has no rows; or
+            a row cannot be used, and the message has its location.
+    """
+    uri = absolute_uri(uri)
+    with explain_errors(uri):
+        is_folder = file_system(uri).isdir(uri)
+    folder = uri if is_folder else uri.rpartition("/")[0]
+    place_of: dict[str, str] = {}
+    place_of_mask: dict[str, str] = {}
+    rows = []
+    for file in table_uris(uri) if is_folder else [uri]:
+        for place, cells in _read_rows(file):
+            image, mask, split = _parse_row(place, cells, folder)
+            if image in place_of:
+                raise InputError(
+                    f"{place}: the image {image} is listed before, in {place_of[image]}: remove "
+                    "one of these rows"
+                )
+            place_of[image] = place
+            place_of_mask[mask] = place
+            rows.append((image, mask, split))
+    for both in sorted(place_of.keys() & place_of_mask.keys()):
+        raise InputError(
+            f"{both} is an image in {place_of[both]} and a mask in {place_of_mask[both]}: name "
+            "another file in one of these columns"
+        )
+    if not rows:
+        raise InputError(
+            f"{uri} lists no pairs: give --pairs a CSV or Parquet file, or a folder of *.parquet, "
+            "with a row for each pair"
+        )
+    parts: dict[str, list[Pair]] = {split: [] for split in SPLITS.values()}
+    for key, (image, mask, split) in sorted(zip(_keys(list(place_of), folder), rows, strict=True)):
+        parts[split].append(Pair(key, image, mask))
+    return parts
+
+
+def _read_rows(uri: str) -> Iterator[_Row]:
+    content = read_bytes(uri)
+    if content.startswith(b"PAR1") or uri.endswith(".parquet"):
+        return _read_parquet(uri, content)
+    return _read_csv(uri, content)
+
+
+def _read_parquet(uri: str, content: bytes) -> Iterator[_Row]:
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        names = _check_columns(uri, file.schema_arrow.names)
+        for name in names:
+            check_text(uri, name, file.schema_arrow.field(name).type)
+        table = file.read(columns=names)
+        columns = [table[name].to_pylist() for name in names]
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{uri} is no readable Parquet file ({reason}): write it again") from error
+    for number, cells in enumerate(zip(*columns, strict=True), start=1):
+        yield f"{uri}, row {number}", list(cells)
+
+
+def _read_csv(uri: str, content: bytes) -> Iterator[_Row]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{uri} is neither a Parquet file nor a CSV file in UTF-8: save it as one of these"
+        ) from error
+    delimiter = pick_delimiter(text)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        positions = [header.index(name) for name in _check_columns(uri, header)]
+        for cells in reader:
+            place = f"{uri}, line {reader.line_num}"
+            if cells and len(cells) != len(header):
+                raise InputError(
+                    f"{place}: has {len(cells)} cells under {len(header)} column names: put a name "
+                    f"with a {delimiter!r} in it between double quotes"
+                )
+            if cells:
+                yield place, [cells[position] for position in positions]
+    except csv.Error as error:
+        raise InputError(
+            f"{uri}, line {reader.line_num}: {error}: check the quotes up to there"
+        ) from error
+
+
+def _check_columns(uri: str, names: list[str]) -> list[str]:
+    """Return those columns of `_COLUMNS` that exist."""
+    wanted = [name for name in _COLUMNS if name in names or name != "split"]
+    for name in wanted:
+        count = names.count(name)
+        if count != 1:
+            has = ", ".join(repr(other) for other in names[:10]) or "none"
+            raise InputError(
+                f"{uri} has {f'{count} columns' if count else 'no column'} called {name}: name the "
+                f"columns image, mask and, if you like, split; what is there: {has[:200]}"
+            )
+    return wanted
+
+
+def _parse_row(place: str, cells: list[str | None], folder: str) -> tuple[str, str, str]:
+    """Return the URI of the image, the URI of the mask, and the split."""
+    texts = [_check_text(place, name, cell) for name, cell in zip(_COLUMNS, cells, strict=False)]
+    split = SPLITS.get(texts[2].strip().lower()) if len(texts) > 2 else "train"
+    if split is None:
+        raise InputError(
+            f"{place}: the split {texts[2]!r} is not known: write train, validation or test"
+        )
+    try:
+        return _resolve(folder, texts[0]), _resolve(folder, texts[1]), split
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def _check_text(place: str, name: str, cell: str | None) -> str:
+    if cell is None or not cell.strip():
+        raise InputError(f"{place}: the cell {name} is empty: fill it in, or remove the row")
+    if cell.splitlines() != [cell]:
+        raise InputError(f"{place}: the cell {name} has several lines: check the quotes there")
+    return cell
+
+
+def _resolve(folder: str, path: str) -> str:
+    """Return the absolute URI of a path, relative to the folder of a manifest."""
+    if path.startswith("/"):
+        return posixpath.normpath(path)
+    if not is_local(path):
+        return absolute_uri(path)
+    if is_local(folder):
+        return posixpath.normpath(f"{folder}/{path}")
+    bucket, prefix = split_uri(folder)
+    key = f"{prefix}/{path}".lstrip("/")
+    return f"s3://{bucket}{posixpath.normpath('/' + key)}"
+
+
+def _keys(images: list[str], folder: str) -> list[str]:
+    paths = [relative_key(folder, image) for image in images]
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    return stems if len(set(stems)) == len(stems) else paths

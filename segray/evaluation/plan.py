@@ -1,0 +1,118 @@
+"""The preparation of an evaluation: everything that is checked before Ray starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from segray.data.pairs import Pair, Pairing, find_pairs
+from segray.data.pairs_csv import DATASET, read_dataset
+from segray.data.pairs_table import SPLITS, read_manifest
+from segray.data.sample import SAMPLE_FOLDER, write_sample
+from segray.data.skipped import check_error_rate, write_skipped
+from segray.errors import InputError
+from segray.evaluation.config import EvaluateConfig
+from segray.evaluation.write import METRICS, NAMES, SKIPPED
+from segray.model.bundle import Bundle, open_bundle
+from segray.model.predictor import choose_engine, engine_file
+from segray.storage.files import child_names, remove
+from segray.storage.lock import LOCK, hold_lock
+from segray.storage.uri import absolute_uri, join_uri
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The starting point of an evaluation.
+
+    Attributes:
+        config: the flags, with the split of --pairs that is scored.
+        output: the absolute URI of the output folder.
+        bundle: the model, with the file that the engine reads.
+        pairing: the pairs to score, and the files that belong to no pair.
+    """
+
+    config: EvaluateConfig
+    output: str
+    bundle: Bundle
+    pairing: Pairing
+
+
+def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> Preparation:
+    """Open the model, check the output, and find the pairs.
+
+    Args:
+        config: the flags of jobs/evaluate.py.
+        tell: called with lines for the user's terminal.
+
+    Raises:
+        InputError: something that the user gave cannot be used.
+    """
+    output = absolute_uri(config.output)
+    engine = choose_engine(config.engine, config.use_gpu)
+    bundle = open_bundle(config.model, [engine_file(engine)])
+    _check_output(output)
+    config, pairing = _find_pairs(config, tell)
+    _tell_what_was_learned(bundle, pairing.pairs, tell)
+    if pairing.skipped:
+        uri = join_uri(output, SKIPPED)
+        with hold_lock(output, tell, config.lock):
+            remove(join_uri(output, METRICS))  # it marks the files beside it as complete
+            write_skipped(uri, pairing.skipped)
+        tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
+        total = len(pairing.pairs) + len(pairing.skipped)
+        check_error_rate(pairing.skipped, total, config.max_error_rate, uri)
+    return Preparation(config, output, bundle, pairing)
+
+
+def _find_pairs(
+    config: EvaluateConfig, tell: Callable[[str], None]
+) -> tuple[EvaluateConfig, Pairing]:
+    if config.pairs is not None:
+        split, pairs = _read_split(config.pairs, config.split, tell)
+        return replace(config, split=split), Pairing(pairs, [])
+    if config.images is not None and config.masks is not None:
+        suffixes = config.image_suffix, config.mask_suffix
+        return config, find_pairs(config.images, config.masks, *suffixes)
+    write_sample(SAMPLE_FOLDER, tell)
+    tell("scoring the labelled sample images")
+    folder = absolute_uri(SAMPLE_FOLDER)
+    return config, find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
+
+
+def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tuple[str, list[Pair]]:
+    """Read a split of a table of pairs: by default test, or the only split that there is."""
+    parts = {name: pairs for name, pairs in read_manifest(uri).items() if pairs}
+    if split is None and len(parts) == 1:
+        split = next(iter(parts))
+        if split != "test":
+            tell(f"{uri} has nothing set apart to test on: scoring all of it")
+    chosen = SPLITS[(split or "test").lower()]
+    if chosen not in parts:
+        filled = " or ".join(f"--split {name}" for name in parts)
+        raise InputError(f"{uri} has no pair in the split {chosen}: give {filled}")
+    return chosen, parts[chosen]
+
+
+def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
+    """Report how many images the model was trained on, if its run's folder still exists."""
+    output = bundle.uri.rpartition("/")[0]
+    try:
+        rows = read_dataset(output)
+    except InputError:
+        return  # the folder may not be readable
+    for part, what in (
+        ("train", "that the model has learned from"),
+        ("validation", "by which the model's epoch was chosen"),
+    ):
+        known = {image for image, _, split, *_ in rows if split == part}
+        count = sum(pair.image in known for pair in pairs)
+        if count:
+            uri = join_uri(output, DATASET)
+            tell(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
+
+
+def _check_output(output: str) -> None:
+    foreign = [name for name in child_names(output) if name not in (*NAMES, LOCK)]
+    if foreign:
+        raise InputError(
+            f"{output} holds something that is no evaluation ({', '.join(foreign[:3])}): "
+            "give another --output, or empty the folder"
+        )

@@ -1,0 +1,95 @@
+"""Random augmentation: the geometry and the colours of an example change each time it is used.
+
+The parameters are drawn with numpy from the run's seed, for a whole global batch at a time. The
+data of a step therefore depend neither on the number of workers nor on where a run was interrupted.
+`segray.training.data.transforms` applies them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# ITU-R BT.601: the weights of red, green and blue in a pixel's luma.
+_LUMA = (0.299, 0.587, 0.114)
+_MID_GREY = 127.5
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The ranges of the random augmentation.
+
+    Attributes:
+        flip: True if half of the examples are mirrored left to right.
+        zoom: the least and the greatest share of the image's side that fills the frame, such as
+            (0.7, 1.1). Above 1, the frame is filled with a mirror image of the borders.
+        stretch: the maximum change of the aspect ratio; 0.1 is a tenth.
+        rotation: the maximum angle, in degrees.
+        colour: the maximum relative change of brightness, contrast and saturation. The colour
+            channels change relative to each other by up to a third of it.
+    """
+
+    flip: bool = True
+    zoom: tuple[float, float] = (1.0, 1.0)
+    stretch: float = 0.0
+    rotation: float = 0.0
+    colour: float = 0.0
+
+    @property
+    def warps(self) -> bool:
+        """True if the augmentation moves pixels at all."""
+        return self.flip or self.zoom != (1.0, 1.0) or self.stretch > 0 or self.rotation > 0
+
+    def draw_warps(
+        self, rng: np.random.Generator, count: int, size: int, source_size: int
+    ) -> npt.NDArray[np.float32]:
+        """Draw random affine transforms that map pixels of the augmented images to source pixels.
+
+        Args:
+            rng: source of randomness.
+            count: N, the number of examples.
+            size: S, the side of the augmented images, in pixels.
+            source_size: M, the side of the source images, in pixels.
+
+        Returns:
+            float32 [N, 8], as `tf.raw_ops.ImageProjectiveTransformV3` takes them: the pixel (x, y)
+            is read at (a0 x + a1 y + a2, a3 x + a4 y + a5).
+        """
+        low, high = np.log(self.zoom)
+        zoom = np.exp(rng.uniform(low, high, count))
+        stretch = np.exp(rng.uniform(-0.5, 0.5, count) * np.log1p(self.stretch))
+        angle = np.deg2rad(rng.uniform(-self.rotation, self.rotation, count))
+        mirror = np.where(self.flip & (rng.random(count) < 0.5), -1.0, 1.0)
+        scale_x, scale_y = mirror * zoom * stretch, zoom / stretch
+        # A frame smaller than the image is shifted within it only (before its rotation).
+        room = size * np.maximum(1 - np.abs([scale_x, scale_y]), 0) / 2
+        shift_x, shift_y = rng.uniform(-1, 1, (2, count)) * room
+        cos, sin = np.cos(angle), np.sin(angle)
+        warps = np.zeros((count, 8))
+        warps[:, 0], warps[:, 1] = cos * scale_x, -sin * scale_y
+        warps[:, 3], warps[:, 4] = sin * scale_x, cos * scale_y
+        centre = (size - 1) / 2
+        warps[:, 2] = centre + shift_x - centre * (warps[:, 0] + warps[:, 1])
+        warps[:, 5] = centre + shift_y - centre * (warps[:, 3] + warps[:, 4])
+        # Convert from coordinates of an image of side S to those of one of side M. Pixel centres
+        # lie half a pixel in, hence the offset.
+        warps *= source_size / size
+        warps[:, (2, 5)] += (source_size / size - 1) / 2
+        return warps.astype(np.float32)
+
+    def draw_colours(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
+        """Draw random colour transforms, one affine matrix per example.
+
+        Args:
+            rng: source of randomness.
+            count: N, the number of examples.
+
+        Returns:
+            float32 [N, 3, 4], which maps (red, green, blue, 1) to the new red, green and blue.
+        """
+        contrast, saturation, brightness = 1 + rng.uniform(-self.colour, self.colour, (3, count, 1))
+        gains = brightness * (1 + rng.uniform(-self.colour, self.colour, (count, 3)) / 3)
+        mix = saturation[:, :, None] * np.eye(3) + (1 - saturation[:, :, None]) * np.array(_LUMA)
+        matrix = (gains * contrast)[:, :, None] * mix
+        offset = gains * (1 - contrast) * _MID_GREY
+        return np.concatenate([matrix, offset[:, :, None]], axis=2).astype(np.float32)

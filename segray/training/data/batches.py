@@ -1,0 +1,86 @@
+"""Batches: the random composition of each training step, and each worker's share of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.training.data.augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One worker's share of a step, as drawn, before its examples are read.
+
+    Attributes:
+        indices: int64 [b], the indices of the examples.
+        warps: float32 [b, 8], see `segray.training.data.augmentation.Augmentation.draw_warps`.
+        colours: float32 [b, 3, 4], see `Augmentation.draw_colours`.
+    """
+
+    indices: npt.NDArray[np.int64]
+    warps: npt.NDArray[np.float32]
+    colours: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of a step, with its examples.
+
+    Attributes:
+        images: uint8 [b, M, M, 3] RGB.
+        masks: uint8 [b, M, M] of class ids or `segray.pixels.labels.IGNORED`.
+        warps: float32 [b, 8].
+        colours: float32 [b, 3, 4].
+    """
+
+    images: npt.NDArray[np.uint8]
+    masks: npt.NDArray[np.uint8]
+    warps: npt.NDArray[np.float32]
+    colours: npt.NDArray[np.float32]
+
+
+def steps_per_epoch(count: int, batch_size: int) -> int:
+    """Return the number of full batches in `count` examples, at least 1."""
+    return max(1, count // batch_size)
+
+
+def draw_epoch(
+    count: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    rank: int,
+    workers: int,
+    augmentation: Augmentation,
+    size: int,
+    source_size: int,
+) -> Iterator[Draw]:
+    """Shuffle the examples of an epoch and deal each global batch out to the workers.
+
+    Every worker draws the same global batches and takes its own share of each. The data of a step
+    therefore do not depend on the number of workers, and all workers take the same number of steps.
+    Shares differ by at most one image.
+    Examples left over after the last full batch are dropped for this epoch; if there are fewer
+    examples than a batch, they are repeated to fill it.
+
+    Args:
+        count: the number of all examples.
+        batch_size: examples in a global batch, at least as many as `workers`.
+        seed: the seed of the run.
+        epoch: the epoch, from 1.
+        rank: the rank of this worker, from 0.
+        workers: the number of workers.
+        augmentation: the ranges of the random augmentation.
+        size: S, the input resolution of the network, in pixels.
+        source_size: M, the resolution of the cached training images, in pixels.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    steps = steps_per_epoch(count, batch_size)
+    order = np.resize(rng.permutation(count), steps * batch_size)
+    mine = slice(rank * batch_size // workers, (rank + 1) * batch_size // workers)
+    for start in range(0, len(order), batch_size):
+        warps = augmentation.draw_warps(rng, batch_size, size, source_size)
+        colours = augmentation.draw_colours(rng, batch_size)
+        yield Draw(order[start : start + batch_size][mine], warps[mine], colours[mine])

@@ -1,0 +1,324 @@
+"""Examples: pairs of image and mask at the network's resolution, cached or decoded on the fly."""
+
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Semaphore
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from segray.data.labelled import DEFAULT_READING, Reading
+from segray.data.pairs import Pair
+from segray.data.skipped import Skipped
+from segray.errors import InputError
+from segray.nodes import FreeCpus, SharedFiles
+from segray.pixels.labels import Labels
+from segray.pixels.orientation import Says
+from segray.training.data.decoding import Arrays, Finding, decode_batch
+
+Indices = npt.NDArray[np.int64]
+
+_PAIRS_PER_TASK = 32
+_NO_FILES = SharedFiles()
+
+# Settings of streamed examples: the number of batches decoded ahead of use, at least and at most,
+# and their size in bytes; the number of batches that this process decodes concurrently; and the
+# timeout in seconds after which it decodes a batch itself that it had submitted to a task.
+_LEAST_AHEAD, _MOST_AHEAD = 4, 64
+_AHEAD_BYTES = 1 << 29
+_DECODING_HERE = 2
+_PATIENCE = 10.0
+# Timeout in seconds for blocks that another node holds.
+_SECONDS_TO_GET = 600.0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples that can be read in any order.
+
+    Attributes:
+        pairs: the files of each example.
+        labels: the mapping from mask values to classes.
+        image_size: S, the side of images and masks, in pixels.
+        shared: local files that must be visible to each process that reads the examples.
+        blocks: references to decoded `Arrays` in Ray's object store; empty if each batch is decoded
+            on the fly.
+        positions: int64 [N, 2], the block and the row of each example; empty without blocks.
+        rows: the number of examples in each block.
+        reading: the settings with which the files are read.
+    """
+
+    pairs: Sequence[Pair]
+    labels: Labels
+    image_size: int
+    shared: SharedFiles
+    blocks: Sequence["ray.ObjectRef[Any]"]
+    positions: npt.NDArray[np.int64]
+    rows: Sequence[int]
+    reading: Reading = DEFAULT_READING
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def holders(self) -> set[str]:
+        """Return the Ray ids of the nodes that hold blocks."""
+        return {node for found in self._locations().values() for node in found["node_ids"]}
+
+    def lost(self) -> "list[ray.ObjectRef[Any]]":
+        """Return the blocks that no node holds any more; `ray.get` has them decoded again."""
+        return [block for block, found in self._locations().items() if not found["node_ids"]]
+
+    def _locations(self) -> "dict[ray.ObjectRef[Any], dict[str, Any]]":
+        if not self.blocks:
+            return {}
+        locations: dict[ray.ObjectRef[Any], dict[str, Any]]
+        locations = ray.experimental.get_object_locations(list(self.blocks))
+        return locations
+
+    def open(self, workers: int = 1) -> "DecodedExamples | StreamedExamples":
+        """Open the examples for reading in this process, which is one of `workers` processes."""
+        return DecodedExamples(self) if self.blocks else StreamedExamples(self, workers)
+
+
+class DecodedExamples:
+    """Examples in Ray's object store, read without a copy on a node that holds them.
+
+    Raises:
+        InputError: a lost block was decoded again, and not the same files could be read as before.
+        GetTimeoutError: blocks are lost, and no CPU is free to decode them again.
+    """
+
+    def __init__(self, examples: Examples) -> None:
+        self._positions = examples.positions
+        self._blocks: list[Arrays] = ray.get(list(examples.blocks), timeout=_SECONDS_TO_GET)
+        for (images, _), rows in zip(self._blocks, examples.rows, strict=True):
+            if len(images) != rows:
+                raise InputError(
+                    "a lost part of the examples was decoded anew, and not the same pairs can be "
+                    "read as when the run was started: put the data back as it was, and run again"
+                )
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
+        """Yield the images and masks of each batch of indices."""
+        for indices in batches:
+            places = self._positions[indices].tolist()
+            images = np.stack([self._blocks[block][0][row] for block, row in places])
+            masks = np.stack([self._blocks[block][1][row] for block, row in places])
+            yield images, masks
+
+
+class StreamedExamples:
+    """Examples that are decoded each time they are read, some batches ahead of use.
+
+    They are decoded by Ray tasks on idle CPUs of the cluster and by threads of this process. The
+    threads suffice where training occupies all CPUs.
+
+    Args:
+        examples: examples without blocks.
+        workers: the number of processes that share the idle CPUs.
+    """
+
+    def __init__(self, examples: Examples, workers: int) -> None:
+        self._examples = examples
+        self._cpus = FreeCpus(workers)
+        self._here = Semaphore(_DECODING_HERE)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
+        """Yield the images and masks of each batch of indices.
+
+        Raises:
+            InputError: a file that was readable at the start of the run no longer is.
+        """
+        pairs, example_bytes = self._examples.pairs, 4 * self._examples.image_size**2
+        coming: deque[Future[Arrays]] = deque()
+        pool = ThreadPoolExecutor(_MOST_AHEAD)
+        try:
+            for indices in batches:
+                most = max(_LEAST_AHEAD, _AHEAD_BYTES // (example_bytes * len(indices)))
+                ahead = min(_LEAST_AHEAD + self._cpus.count(), most, _MOST_AHEAD)
+                coming.append(pool.submit(self._read_batch, [pairs[i] for i in indices]))
+                while len(coming) > ahead:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _read_batch(self, pairs: Sequence[Pair]) -> Arrays:
+        arrays, findings = self._decode_elsewhere(pairs) or self._decode_here(pairs)
+        for finding in findings:
+            if finding.error:
+                raise InputError(f"{finding.error} (it could be read when the run was started)")
+        return arrays
+
+    def _decode_here(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]]:
+        examples = self._examples
+        with self._here:
+            return decode_batch(pairs, examples.labels, examples.image_size, examples.reading)
+
+    def _decode_elsewhere(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]] | None:
+        """Decode on an idle CPU of the cluster; return None if there is none or the task fails."""
+        with self._cpus.one() as found:
+            if not found:
+                return None
+            examples = self._examples
+            task = _decode_task.remote(
+                *(pairs, examples.labels, examples.image_size, examples.shared, examples.reading)
+            )
+            # The CPU may have been taken by another job, or the node be lost or not see the files.
+            with contextlib.suppress(RayError):
+                if ray.wait([task], timeout=_PATIENCE)[0]:
+                    arrays, findings = ray.get(task)
+                    return arrays, findings
+            ray.cancel(task)
+        return None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The result of decoding all pairs once.
+
+    Attributes:
+        examples: the pairs that could be decoded, in their order.
+        skipped: the other pairs, with the reason.
+        digests: the digest of the content of both files of each example.
+        class_pixels: int64 [N, C], the number of pixels of each class in the mask of each example,
+            at the resolution at which it is kept.
+        says: each example's evidence on the orientation in which the masks of its set were drawn.
+        turned: the number of masks that were rotated with their images.
+    """
+
+    examples: Examples
+    skipped: list[Skipped]
+    digests: list[str]
+    class_pixels: npt.NDArray[np.int64]
+    says: list[Says]
+    turned: int
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the names and the content of all decoded files, 16 hexadecimal digits."""
+        keys = (pair.key for pair in self.examples.pairs)
+        named = "".join(key + digest for key, digest in zip(keys, self.digests, strict=True))
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def decode_pairs(
+    pairs: Sequence[Pair],
+    labels: Labels,
+    image_size: int,
+    keep: bool,
+    progress: Callable[[int], None],
+    shared: SharedFiles = _NO_FILES,
+    reading: Reading = DEFAULT_READING,
+) -> Decoded:
+    """Read and decode each pair once, on the whole cluster.
+
+    Args:
+        pairs: the pairs to read.
+        labels: the mapping from mask values to classes.
+        image_size: S, the side of the square that images and masks are scaled to, in pixels.
+        keep: True to cache the decoded examples in Ray's object store. Otherwise the pairs are only
+            checked here, and decoded again whenever they are read.
+        progress: called with the number of pairs in each chunk that is done, and with 0 once a
+            second while none is.
+        shared: local files that must be visible to each process that reads the pairs.
+        reading: the settings with which the files are read.
+
+    Raises:
+        InputError: the files are not visible on a node.
+    """
+    chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
+    results = _decode_chunks(chunks, (labels, image_size, shared, reading), keep, progress)
+    findings = [finding for _, found in results for finding in found]
+    rows = [sum(not finding.error for finding in found) for _, found in results]
+    positions = [(block, row) for block, count in enumerate(rows) for row in range(count)]
+    kept = [i for i, finding in enumerate(findings) if not finding.error]
+    good = [pairs[i] for i in kept]
+    return Decoded(
+        examples=Examples(
+            good,
+            labels,
+            image_size,
+            shared,
+            [reference for reference, _ in results] if keep else [],
+            np.array(positions if keep else [], dtype=np.int64).reshape(-1, 2),
+            rows if keep else [],
+            reading,
+        ),
+        skipped=[
+            Skipped(pair.image, pair.mask, finding.error)
+            for pair, finding in zip(pairs, findings, strict=True)
+            if finding.error
+        ],
+        digests=[findings[i].digest for i in kept],
+        class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
+            -1, len(labels)
+        ),
+        says=[findings[i].says for i in kept],
+        turned=sum(findings[i].turned for i in kept),
+    )
+
+
+def _decode_chunks(
+    chunks: Sequence[Sequence[Pair]],
+    settings: tuple[Labels, int, SharedFiles, Reading],
+    keep: bool,
+    progress: Callable[[int], None],
+) -> "list[tuple[ray.ObjectRef[Any] | None, list[Finding]]]":
+    """Return a reference to each chunk's arrays, and its findings, without fetching pixels."""
+    results: dict[int, tuple[ray.ObjectRef[Any] | None, list[Finding]]] = {}
+    running: dict[ray.ObjectRef[Any], tuple[int, ray.ObjectRef[Any] | None]] = {}
+    left = deque(enumerate(chunks))
+    while left or running:
+        # Enough tasks to keep all CPUs busy, including those of nodes that join later, and as many
+        # again, which make an autoscaling cluster start nodes.
+        most = max(4, 2 * int(ray.cluster_resources().get("CPU", 0)))
+        while left and len(running) < most:
+            number, chunk = left.popleft()
+            if keep:
+                arrays, found = _decode_task.options(num_returns=2).remote(chunk, *settings)
+            else:
+                arrays, found = None, _check_task.remote(chunk, *settings)
+            running[found] = (number, arrays)
+        done = ray.wait(list(running), timeout=1.0)[0]
+        for reference in done:
+            number, arrays = running.pop(reference)
+            try:
+                results[number] = (arrays, ray.get(reference))
+            except RayTaskError as error:
+                raise error.cause from None
+            progress(len(chunks[number]))
+        if not done:
+            progress(0)
+    return [results[number] for number in range(len(chunks))]
+
+
+# No limit on retries: each lost node takes some blocks with it.
+@ray.remote(max_retries=-1)
+def _decode_task(
+    pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading
+) -> tuple[Arrays, list[Finding]]:
+    shared.check()
+    return decode_batch(pairs, labels, image_size, reading)
+
+
+@ray.remote
+def _check_task(
+    pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading
+) -> list[Finding]:
+    shared.check()
+    return decode_batch(pairs, labels, image_size, reading)[1]

@@ -1,0 +1,315 @@
+"""The preparation of a training run: everything that is checked and read before Ray starts."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from segray.data.labelled import Reading, digest_pair
+from segray.data.pairs import Pair, find_pairs, split_pairs
+from segray.data.pairs_csv import DATASET, read_dataset, select_pairs
+from segray.data.pairs_table import read_manifest
+from segray.data.sample import SAMPLE_FOLDER, write_sample
+from segray.data.skipped import Skipped
+from segray.errors import InputError
+from segray.evaluation.write import METRICS
+from segray.model.bundle import has_bundle
+from segray.model.encoder import check_image_size, read_encoder_weights
+from segray.packages import package_versions
+from segray.storage.files import child_names, read_bytes, write_bytes
+from segray.storage.lock import LOCK
+from segray.storage.uri import absolute_uri, exists, join_uri
+from segray.training.config import TrainConfig
+from segray.training.outputs.tracking import check_tracking
+
+#: The file that marks a folder as a run's; it records what the run was started with.
+MARKER = "config.json"
+#: The folder, in a run's folder, of the best model's scores on the validation set.
+EVALUATION = "evaluation"
+#: The list of the files that are not used, with the reasons.
+SKIPPED = "skipped.jsonl"
+
+# Packages whose versions can affect the result of a run.
+_PACKAGES = ("keras", "numpy", "pillow", "tensorflow")
+
+# The number of pairs of a finished run whose content is compared if the data were moved.
+_COMPARED = 8
+
+# Fewer validation images than this are reported.
+_FEW = 10
+
+# Settings that locate the data.
+_DATA_SETTINGS = (
+    "images",
+    "masks",
+    "image_suffix",
+    "mask_suffix",
+    "pairs",
+    "validation_images",
+    "validation_masks",
+)
+
+# Settings that may differ when a run resumes: the location of the data (whose content is compared)
+# and what affects the speed of the run but, up to rounding, not its result.
+_FREE_SETTINGS = (
+    *_DATA_SETTINGS,
+    "output",
+    "workers",
+    "use_gpu",
+    "cache",
+    "max_error_rate",
+    "max_restarts",
+    "mlflow",
+    "lock",
+    "stall_timeout",
+)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The starting point of a run.
+
+    Attributes:
+        config: the configuration; if no data were given, those of the sample data set are filled
+            in.
+        output: the absolute URI of the run's folder.
+        resumed: True if that folder already holds this run.
+        finished: True if nothing is left to do, even if the data have been changed or deleted
+            since.
+        train: the training set; for a resumed run, the pairs of its training set that still exist.
+        validation: the validation set; likewise.
+        skipped: the files that belong to no pair.
+        encoder_weights: the content of the weights file, or None for random weights; empty if the
+            run already has checkpoints.
+        reading: the settings with which the files of a resumed run are read; None for a new run,
+            which has yet to infer them.
+    """
+
+    config: TrainConfig
+    output: str
+    resumed: bool
+    finished: bool
+    train: list[Pair]
+    validation: list[Pair]
+    skipped: list[Skipped]
+    encoder_weights: bytes | None
+    reading: Reading | None = None
+
+
+def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Preparation:
+    """Find the data, check the output, and read the encoder's weights.
+
+    Args:
+        config: the flags of jobs/train.py.
+        tell: called with lines for the user's terminal.
+
+    Raises:
+        InputError: something that the user gave cannot be used.
+    """
+    config.check_shares()
+    check_image_size(config.image_size)
+    if config.mlflow is not None:
+        check_tracking(config.mlflow)
+    output = absolute_uri(config.output)
+    marker = read_marker(output) if exists(join_uri(output, MARKER)) else None
+    resumed = marker is not None
+    _check_output(output, marker, config)
+    config = _with_data(config, tell)
+    if marker and is_finished(output):
+        _check_moved_data(output, marker["configuration"], config)
+        return Preparation(config, output, True, True, [], [], [], b"")
+    train, validation, skipped = _find_pairs(config)
+    if marker:
+        _compare_versions(marker.get("versions", {}), tell)
+    rows = read_dataset(output) if resumed else []
+    if rows:
+        found = len(train) + len(validation)
+        train, validation = select_pairs(rows, train, validation)
+        left_out = found - len(train) - len(validation)
+        if left_out > 0:
+            tell(
+                f"{left_out} pair(s) are left out: the run in {output} was started without them, "
+                f"see {DATASET}"
+            )
+    elif not validation:
+        train, validation = split_pairs(train, config.validation_fraction, config.seed)
+    tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
+    if len(validation) < _FEW:
+        tell("so few images to validate on say little about which epoch is the best")
+    if len(train) < config.batch_size:
+        tell(
+            f"{len(train)} pairs do not fill a batch of --batch-size {config.batch_size}: some are "
+            "learned more than once in a step"
+        )
+    fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
+    if fine_tunes and config.epochs <= config.frozen_epochs:
+        tell(
+            f"the encoder stays as it is: --frozen-epochs {config.frozen_epochs} of --epochs "
+            f"{config.epochs}"
+        )
+    if skipped and not resumed:
+        tell(
+            f"{len(skipped)} file(s) have no partner and are left out: see "
+            f"{join_uri(output, SKIPPED)}"
+        )
+    # The encoder's weights are not read again if a checkpoint or the model contains them: the file
+    # may no longer exist.
+    known = config.encoder_weights != "none" and _has_learned(output)
+    weights = b"" if known else read_encoder_weights(config.encoder_weights)
+    reading = Reading.from_json(marker["reading"]) if marker else None
+    return Preparation(config, output, resumed, False, train, validation, skipped, weights, reading)
+
+
+def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to pass a finished run off as one on other data, if the location of the data changed.
+
+    A finished run does not need its data any more, so they are looked at in this case only.
+    """
+    if all(getattr(config, name) == before.get(name) for name in _DATA_SETTINGS):
+        return
+    rows = read_dataset(output)
+    digests = {row[-1] for row in rows}
+    train, validation, _ = _find_pairs(config)
+    train, validation = select_pairs(rows, train, validation)
+    found = train + validation
+    compared = found[:: max(1, len(found) // _COMPARED)]
+    if rows and not (found and all(digest_pair(pair) in digests for pair in compared)):
+        raise InputError(
+            f"{output} holds a finished run on other data, see {DATASET}: give another --output to "
+            "train on this data"
+        )
+
+
+def is_finished(output: str) -> bool:
+    """Return True if a run's folder has its model and the model's scores.
+
+    Raises:
+        InputError: the store cannot be asked.
+    """
+    return has_bundle(join_uri(output, "model")) and exists(join_uri(output, EVALUATION, METRICS))
+
+
+def _has_learned(output: str) -> bool:
+    checkpoints = child_names(join_uri(output, "checkpoints"))
+    return any(name.endswith(".npz") for name in checkpoints) or has_bundle(
+        join_uri(output, "model")
+    )
+
+
+def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
+    """Fill in the sample data set if no data were given."""
+    if config.images is not None or config.pairs is not None:
+        return config
+    folder = absolute_uri(SAMPLE_FOLDER)
+    write_sample(folder, tell)
+    return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
+
+
+def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipped]]:
+    """Return the training pairs, the validation pairs if they are given, and unpaired files."""
+    skipped: list[Skipped] = []
+    suffixes = config.image_suffix, config.mask_suffix
+    if config.pairs:
+        parts = read_manifest(config.pairs)
+        pairs, validation = parts.get("train", []), parts.get("validation", [])
+        if not pairs:
+            raise InputError(f"{config.pairs} has no row to train on: give some the split train")
+    else:
+        assert config.images
+        assert config.masks
+        found = find_pairs(config.images, config.masks, *suffixes)
+        pairs, validation, skipped = found.pairs, [], found.skipped
+    if config.validation_images and config.validation_masks:
+        other = find_pairs(config.validation_images, config.validation_masks, *suffixes)
+        skipped = skipped + other.skipped
+        validation = other.pairs
+        learned = {pair.image for pair in pairs}
+        if both := [pair.image for pair in validation if pair.image in learned]:
+            raise InputError(
+                f"{len(both)} image(s) are in both --images and --validation-images, such as "
+                f"{both[0]}: scores on what was learned say nothing; give folders apart"
+            )
+    return pairs, validation, skipped
+
+
+def write_marker(output: str, config: TrainConfig, data_fingerprint: str, reading: Reading) -> None:
+    """Record what a run is started with. From then on the folder belongs to this run.
+
+    Args:
+        output: the URI of the folder.
+        config: the configuration of the run.
+        data_fingerprint: the fingerprint of its data.
+        reading: the settings with which the files of its pairs are read.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    document = {
+        "configuration": config.to_json(),
+        "data_fingerprint": data_fingerprint,
+        "reading": reading.to_json(),
+        "versions": package_versions(*_PACKAGES),
+    }
+    write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())
+
+
+def read_marker(output: str) -> dict[str, Any]:
+    """Read the record that `write_marker` wrote.
+
+    Raises:
+        InputError: the file is not a record of segray.
+    """
+    uri = join_uri(output, MARKER)
+    try:
+        document: dict[str, Any] = json.loads(read_bytes(uri))
+        if isinstance(document["configuration"], dict) and document["data_fingerprint"]:
+            return document
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{uri} is no record of a training run: give another --output")
+
+
+def _compare_versions(before: dict[str, str], tell: Callable[[str], None]) -> None:
+    """Report the packages whose versions changed since the run started."""
+    now = package_versions(*_PACKAGES)
+    changes = [
+        f"{name} {before[name]}, now {now[name]}"
+        for name in now
+        if before.get(name, now[name]) != now[name]
+    ]
+    if changes:
+        tell(
+            f"this run was started with {'; '.join(changes)}: it may end elsewhere than it would "
+            "have"
+        )
+
+
+def _check_output(output: str, marker: dict[str, Any] | None, config: TrainConfig) -> None:
+    """Refuse a folder that holds something else, or a run with other settings."""
+    if marker is None:
+        # A run that stopped because of too many unreadable files has left the list of them.
+        own = (SKIPPED, DATASET, LOCK)
+        foreign = [name for name in child_names(output) if name not in own]
+        if foreign:
+            raise InputError(
+                f"{output} holds something that is no training run ({', '.join(foreign[:3])}): "
+                "give another --output, or empty the folder"
+            )
+        return
+    before = marker["configuration"]
+    now = json.loads(json.dumps(config.to_json()))
+    names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
+    # A recipe changes many settings, so it is the difference to report.
+    for name in sorted(names, key=lambda name: (name != "recipe", name)):
+        flag = f"--{name.replace('_', '-')}"
+        if name in now and name in before:
+            difference = f"with {flag} {before[name]}, and this one has {now[name]}"
+            if before[name] == now[name]:
+                continue
+        elif name in now:
+            difference = f"of another version of segray, which knew no {flag}"
+        else:
+            difference = f"of another version of segray, with {flag}, which this one does not know"
+        raise InputError(
+            f"{output} holds a run {difference}: give another --output, or delete that folder"
+        )

@@ -1,0 +1,100 @@
+"""Calibration: make the network's confidence match the share of pixels that it gets right.
+
+Training losses reward overconfidence, most of all on small training sets. Temperature scaling
+(https://arxiv.org/abs/1706.04599) divides all logits by one number that is fitted on the validation
+set. Masks do not change; the probabilities become calibrated.
+"""
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from segray.pixels.labels import IGNORED
+from segray.training.config import TrainConfig
+from segray.training.data.examples import DecodedExamples, StreamedExamples
+from segray.training.data.prefetch import Prefetched
+from segray.training.step.blocks import block_length, fill_block
+from segray.training.step.parts import predict_block
+
+# The range of the temperature.
+_LEAST, _MOST = 0.25, 4.0
+_HALVINGS = 30
+# Enough samples to fit one number. Below _TOO_FEW a fit is not reliable, because the pixels of an
+# image are strongly correlated.
+_IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
+
+
+def calibrate(
+    model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
+) -> float:
+    """Divide a network's logits by the temperature that minimises their cross-entropy.
+
+    Args:
+        model: a network of `segray.model.unet.build_unet`; the weights of its last layer are
+            changed.
+        examples: the validation set. A large one is sampled, both its images and their pixels.
+        config: the configuration of the run, whose seed also seeds the sampling.
+
+    Returns:
+        The temperature, 0.25 to 4; 1 if fewer than 4,096 pixels are labelled.
+    """
+    logits, truth = _draw_pixels(model, examples, config)
+    if len(truth) < _TOO_FEW:
+        return 1.0
+    temperature = fit_temperature(logits, truth)
+    last = model.get_layer("logits")
+    last.set_weights([weights / temperature for weights in last.get_weights()])
+    return temperature
+
+
+def fit_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) -> float:
+    """Return the temperature that minimises the mean cross-entropy of logits / temperature.
+
+    Args:
+        logits: float32 [N, C].
+        truth: the ground truth, uint8 [N] of class ids.
+
+    Returns:
+        0.25 to 4; 1 if every pixel is classified correctly, as no confidence is then too high.
+    """
+    if (logits.argmax(axis=1) == truth).all():
+        return 1.0
+    # The mean is convex in 1 / temperature, so bisection on its derivative finds the minimum.
+    low, high = np.log(1 / _MOST), np.log(1 / _LEAST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if _slope(logits, truth, np.exp(middle)) < 0:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp(-(low + high) / 2))
+
+
+def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor: float) -> float:
+    """Return the derivative of the mean cross-entropy of factor * logits by the factor."""
+    powers = np.exp(factor * (logits - logits.max(axis=1, keepdims=True)))
+    expected = (powers * logits).sum(axis=1) / powers.sum(axis=1)
+    return float((expected - logits[np.arange(len(truth)), truth]).mean(dtype=np.float64))
+
+
+def _draw_pixels(
+    model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """Sample equally many labelled pixels per image: logits float32 [N, C], class ids uint8 [N]."""
+    rng = np.random.default_rng(config.seed)
+    images = np.sort(rng.permutation(len(examples))[:_IMAGES])
+    quota = -(-_PIXELS // len(images))
+    block = block_length(config.image_size)
+    chunks = (images[i : i + block] for i in range(0, len(images), block))
+    predict = tf.function(lambda pictures: predict_block(model, pictures, config.use_gpu))
+    logits, truth = [], []
+    for pictures, masks in Prefetched(examples.read(chunks)):
+        # All blocks have the same length, so that the network is compiled once.
+        predicted = predict(fill_block(pictures, block, 0)).numpy()
+        for pixels, mask in zip(predicted, masks, strict=False):
+            labelled = np.flatnonzero(mask != IGNORED)
+            chosen = rng.permutation(labelled)[:quota]
+            logits.append(pixels.reshape(-1, pixels.shape[-1])[chosen])
+            truth.append(mask.ravel()[chosen])
+    return np.concatenate(logits), np.concatenate(truth)

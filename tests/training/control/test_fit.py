@@ -1,0 +1,153 @@
+"""Fitting: what goes wrong around the loop, on runs of one step."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import pytest
+
+from segray import nodes as nodes_module
+from segray.errors import InputError
+from segray.model.bundle import DESCRIPTION
+from segray.training.control import fit as fit_module
+from segray.training.control import loop as loop_module
+from segray.training.control.checkpoint import Checkpoints
+from segray.training.control.fit import fit
+from tests.support import free_port, write_shapes
+from tests.training.runs import assign, hold
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_shapes(str(folder), 2)
+    return folder
+
+
+def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock runs ten thousand times as fast: the rate is rounded to 0.00 images/s.
+
+    And what comes afterwards in this process computes as before, whatever the precision was.
+    """
+    clock = SimpleNamespace(monotonic=lambda: 10_000 * time.monotonic())
+    monkeypatch.setattr(loop_module, "time", clock)
+    policy = keras.config.dtype_policy().name
+    lines: list[str] = []
+    assignment = assign(data, tmp_path / "out", workers=0, precision="mixed_bfloat16")
+    fit(assignment, lines.append, lambda history: None)
+    assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
+    assert any("0.0 images/s" in line for line in lines)
+    assert keras.config.dtype_policy().name == policy
+
+
+def test_what_a_restart_does_not_mend_is_tried_twice(data: Path, tmp_path: Path) -> None:
+    """On the CPU that somebody else has left."""
+    import ray
+
+    assignment = assign(data, tmp_path / "out", max_restarts=5)
+    (tmp_path / "out" / "previews").write_text("a file where the run wants a folder")
+    lines: list[str] = []
+    other = hold(cpus=1)
+    try:
+        with pytest.raises(InputError, match=r"^cannot write .*/previews/epoch_0001\.png: "):
+            fit(assignment, lines.append, lambda history: None)
+    finally:
+        ray.kill(other)
+    assert lines[0] == "starting 1 worker(s) with 1 CPU each; it may take a minute"
+    assert lines.count("going on after epoch 1, the last one saved") == 1
+
+
+def test_without_restarts_a_run_ends_with_its_first_loss(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with one after a finished epoch, whose checkpoint is there."""
+
+    def die_in_the_second_epoch(settings: dict) -> None:
+        from segray.training.control.loop import TrainingLoop
+        from segray.training.control.worker import train_worker
+
+        learn = TrainingLoop._learn
+
+        def learn_once(loop: TrainingLoop, epoch: int) -> tuple[dict, float]:
+            if epoch == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return learn(loop, epoch)
+
+        TrainingLoop._learn = learn_once  # type: ignore[method-assign]
+        train_worker(settings)
+
+    assignment = assign(data, tmp_path / "out", epochs=2, max_restarts=0)
+    lines: list[str] = []
+    monkeypatch.setattr(fit_module, "train_worker", die_in_the_second_epoch)
+    with pytest.raises(InputError, match=r"^a worker was lost$"):
+        fit(assignment, lines.append, lambda history: None)
+    assert len([line for line in lines if line.startswith("starting")]) == 1
+    assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
+
+
+def test_workers_that_wait_for_room_say_so(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And begin when there is."""
+    import ray
+
+    monkeypatch.setattr(nodes_module, "WAITING_SECONDS", 2.0)
+    assignment = assign(data, tmp_path / "out")
+    lines: list[str] = []
+    other = hold(cpus=2)
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        if line.startswith("waiting for room"):
+            ray.kill(other)
+
+    fit(assignment, tell, lambda history: None)
+    assert lines[0] == "starting 1 worker(s) with 2 CPUs each; it may take a minute"
+    assert lines[1] == (
+        f"waiting for room for 1 worker(s) with 2 CPUs each: {socket.gethostname()} has 0 of 2 "
+        "CPUs free"
+    )
+    assert (tmp_path / "out" / "model" / DESCRIPTION).exists()
+
+
+def test_workers_that_cannot_connect_are_started_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a port is closed: one of them looks for the other where nobody listens."""
+
+    def train_unreachable(settings: dict) -> None:
+        import tensorflow as tf
+
+        from segray.training.control.worker import train_worker
+
+        connect = tf.distribute.MultiWorkerMirroredStrategy
+
+        def connect_elsewhere() -> tf.distribute.Strategy:
+            task, mark = json.loads(os.environ["TF_CONFIG"]), tmp_path / "unreachable"
+            if task["task"]["index"] == 1 and not mark.exists():
+                mark.touch()
+                task["cluster"]["worker"][0] = f"127.0.0.1:{free_port()}"
+                os.environ["TF_CONFIG"] = json.dumps(task)
+            return connect()
+
+        tf.distribute.MultiWorkerMirroredStrategy = connect_elsewhere
+        train_worker(settings)
+
+    monkeypatch.setattr(fit_module, "train_worker", train_unreachable)
+    assignment = assign(data, tmp_path / "out", workers=2, stall_timeout=60.0)
+    lines: list[str] = []
+    fit(assignment, lines.append, lambda history: None)
+    assert (tmp_path / "unreachable").exists()
+    [line] = [line for line in lines if "did not" in line]
+    assert line.startswith("the workers did not connect to each other (")
+    assert line.endswith("every node has to reach the others at all ports")
+    assert (tmp_path / "out" / "model" / DESCRIPTION).exists()
