@@ -191,7 +191,7 @@ def _with_plan(task: dict[str, Any], use: Callable[[Plan], Any]) -> Any:
         engine="onnx",
         batch_size=_BATCH,
     )
-    with make_plan(config, lambda line: None) as plan:
+    with make_plan(config) as plan:
         return use(replace(plan, bundle=replace(plan.bundle, image_size=task["size"])))
 
 
@@ -239,7 +239,7 @@ def _ray(task: dict[str, Any]) -> None:
     from segray.job import start_ray
 
     def use(plan: Plan) -> None:
-        segment_on_ray(plan, lambda line: None, _loader(plan, task["rate"]))
+        segment_on_ray(plan, _loader(plan, task["rate"]))
         print(json.dumps({"rate": _rate(plan), **_spent(_files(plan), moments)}))
 
     os.environ["RAY_ADDRESS"] = "local"

@@ -94,7 +94,7 @@ def main() -> None:
 def search(output: str, run: str) -> dict[str, Any]:
     """Search the whole bucket for what has no row in an output."""
     begun = time.monotonic()
-    done = read_done(output, print)
+    done = read_done(output)
     parts = tuple(split_listing("s3://bucket", 32))
     plan = Search(parts, "s3://bucket", Filter((".jpg",)), output, run)
     totals = {"images": 0, "missing": 0}

@@ -6,32 +6,34 @@
         python jobs/evaluate.py --model s3://b/run/model --pairs s3://b/pairs.csv --output s3://b/e
 """
 
-import tyro
+import logging
 
 from segray.data.skipped import check_error_rate
 from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.plan import prepare_evaluation
 from segray.evaluation.write import Evaluation
-from segray.job import run_job, start_ray, tell
+from segray.flags import read_flags
+from segray.job import run_job, start_ray
+
+log = logging.getLogger("segray.jobs.evaluate")
 
 
 def main() -> int:
-    config = tyro.cli(EvaluateConfig)
-    config.s3.set_environment()
-    preparation = prepare_evaluation(config, tell)
+    config = read_flags(EvaluateConfig)
+    preparation = prepare_evaluation(config)
     start_ray(config.use_gpu)
     from segray.evaluation.run import evaluate
 
-    result = evaluate(preparation, tell)
+    result = evaluate(preparation)
     if result.evaluated:
         show(result)
-    tell(f"evaluated {result.evaluated} of {result.images} pairs in {result.seconds:.0f} s")
-    tell(f"numbers:  {result.output}/metrics.json, {result.output}/per_image.parquet")
+    log.info(f"evaluated {result.evaluated} of {result.images} pairs in {result.seconds:.0f} s")
+    log.info(f"numbers:  {result.output}/metrics.json, {result.output}/per_image.parquet")
     if result.evaluated:
-        tell(f"pictures: {result.output}/confusion.png, {result.output}/worst.png")
+        log.info(f"pictures: {result.output}/confusion.png, {result.output}/worst.png")
     skipped_uri = f"{result.output}/skipped.jsonl"
     if result.skipped:
-        tell(f"skipped:  {skipped_uri}")
+        log.info(f"skipped:  {skipped_uri}")
     check_error_rate(result.skipped, result.images, config.max_error_rate, skipped_uri)
     return 0
 
@@ -40,11 +42,13 @@ def show(result: Evaluation) -> None:
     """Print a table of the classes, and the overall metrics."""
     own, model = result.own_size, result.model_size
     figures = own.class_figures()
-    tell(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
+    log.info(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
     for row in zip(result.model.labels.names, *figures.values(), strict=True):
-        tell(f"{row[0]:<20}" + "".join(f" {word(value):>12}" for value in row[1:]))
-    tell(f"\nat the images' own size:  mIoU {word(own.mean_iou)}   accuracy {word(own.accuracy)}")
-    tell(
+        log.info(f"{row[0]:<20}" + "".join(f" {word(value):>12}" for value in row[1:]))
+    log.info(
+        f"\nat the images' own size:  mIoU {word(own.mean_iou)}   accuracy {word(own.accuracy)}"
+    )
+    log.info(
         f"at the model's size:      mIoU {word(model.mean_iou)}   accuracy {word(model.accuracy)}"
         f"   loss {word(result.loss)}"
     )

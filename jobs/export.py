@@ -6,26 +6,27 @@
         python jobs/export.py --results s3://b/masks --output s3://b/overlays --format overlay
 """
 
+import logging
 import sys
-
-import tyro
 
 from segray.export.config import ExportConfig
 from segray.export.run import SKIPPED, export
-from segray.job import run_job, start_ray, tell
+from segray.flags import read_flags
+from segray.job import run_job, start_ray
+
+log = logging.getLogger("segray.jobs.export")
 
 
 def main() -> int:
-    config = tyro.cli(ExportConfig)
-    config.s3.set_environment()
-    summary = export(config, tell, lambda: start_ray(use_gpu=False))
+    config = read_flags(ExportConfig)
+    summary = export(config, lambda: start_ray(use_gpu=False))
     there = summary.masks - summary.written - summary.skipped
-    tell(f"\nexported {summary.written} of {summary.masks} masks in {summary.seconds:.0f} s")
+    log.info(f"\nexported {summary.written} of {summary.masks} masks in {summary.seconds:.0f} s")
     if there:
-        tell(f"{there} were there from an earlier run")
-    tell(f"files: {summary.output}" + ("/annotations.json" * (config.format == "rle")))
+        log.info(f"{there} were there from an earlier run")
+    log.info(f"files: {summary.output}" + ("/annotations.json" * (config.format == "rle")))
     if summary.skipped:
-        tell(f"not exported: {summary.skipped}, see {summary.output}/{SKIPPED}")
+        log.info(f"not exported: {summary.skipped}, see {summary.output}/{SKIPPED}")
     rate = summary.skipped / summary.masks
     if rate > config.max_error_rate:
         print(

@@ -5,22 +5,23 @@ python jobs/prepare.py oxford-pets --output s3://bucket/pets
 python jobs/train.py --pairs data/pets/pairs.csv --classes pet=1 background=2 border=3
 """
 
+import logging
 import shlex
 
-from tyro.extras import subcommand_cli_from_dict
-
 from segray.data.oxford_pets import CLASSES, OxfordPetsConfig, prepare_oxford_pets
-from segray.job import run_job, tell
+from segray.flags import read_flags
+from segray.job import run_job
+
+log = logging.getLogger("segray.jobs.prepare")
 
 
 def main() -> int:
-    config: OxfordPetsConfig = subcommand_cli_from_dict(
-        {"oxford-pets": OxfordPetsConfig}, description=__doc__.partition("\n")[0]
+    config = read_flags(OxfordPetsConfig, command="oxford-pets")
+    manifest = prepare_oxford_pets(config)
+    log.info("\nto train on it:")
+    log.info(
+        f"  python jobs/train.py --pairs {shlex.quote(manifest)} --classes {' '.join(CLASSES)}"
     )
-    config.s3.set_environment()
-    manifest = prepare_oxford_pets(config, tell)
-    tell("\nto train on it:")
-    tell(f"  python jobs/train.py --pairs {shlex.quote(manifest)} --classes {' '.join(CLASSES)}")
     return 0
 
 

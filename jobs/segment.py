@@ -6,19 +6,20 @@
         python jobs/segment.py --model s3://b/run/model --images s3://b/photos --output s3://b/masks
 """
 
+import logging
 import sys
-
-import tyro
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
-from segray.job import has_cluster, run_job, start_ray, tell
+from segray.flags import read_flags
+from segray.job import has_cluster, run_job, start_ray
+
+log = logging.getLogger("segray.jobs.segment")
 
 
 def main() -> int:
-    config = tyro.cli(SegmentConfig)
-    config.s3.set_environment()
-    with make_plan(config, tell) as plan:
+    config = read_flags(SegmentConfig)
+    with make_plan(config) as plan:
         if config.workers is None:
             on_ray = has_cluster() or not plan.is_small
         else:
@@ -27,25 +28,25 @@ def main() -> int:
             start_ray(config.use_gpu)
         from segray.bulk.run import segment
 
-        summary = segment(plan, tell, on_ray)
-    tell(f"\n{'class':<20} share of pixels")
+        summary = segment(plan, on_ray)
+    log.info(f"\n{'class':<20} share of pixels")
     for name, share in summary.shares.items():
-        tell(f"{name:<20} {share:>8.2%}")
+        log.info(f"{name:<20} {share:>8.2%}")
     census = summary.census
-    tell(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
+    log.info(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
     if summary.processed:
-        tell(
+        log.info(
             f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
         )
-    tell(f"masks: {summary.output}/results/*.parquet")
-    tell(f"report: {summary.output}/report.html")
+    log.info(f"masks: {summary.output}/results/*.parquet")
+    log.info(f"report: {summary.output}/report.html")
     if census.failed:
-        tell(
+        log.info(
             f"failures: the report has the reasons, as has {summary.output}/errors/*.parquet; "
             "--retry-errors tries them again"
         )
     if census.stale:
-        tell(
+        log.info(
             f"{census.stale} rows are of images that have changed or that this run did not find; "
             "--prune removes them"
         )

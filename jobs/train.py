@@ -6,39 +6,44 @@
         python jobs/train.py --images s3://b/i --masks s3://b/m --output s3://b/run --use-gpu
 """
 
-import tyro
+import logging
 
-from segray.job import quiet_native_logs, run_job, start_ray, tell
-from segray.training.config import RECIPES, SAMPLE_SETTINGS, TrainConfig
+from segray.flags import read_flags
+from segray.job import quiet_native_logs, run_job, start_ray
+from segray.training.config import TrainConfig
 from segray.training.plan import prepare_training
+from segray.training.recipes import RECIPES, shorten_for_sample
+
+log = logging.getLogger("segray.jobs.train")
 
 
 def main() -> int:
-    config = tyro.cli(TrainConfig)
-    # Flags take precedence over the settings of a recipe, and these over those of the sample.
-    sample = SAMPLE_SETTINGS if config.images is None and config.pairs is None else {}
-    config = tyro.cli(TrainConfig, default=TrainConfig(**{**sample, **RECIPES[config.recipe]}))
-    config.s3.set_environment()
-    preparation = prepare_training(config, tell)
+    config = read_flags(TrainConfig)
+    # Flags take precedence over the settings of a recipe and of the sample.
+    recipe = RECIPES[config.recipe]()
+    if config.images is None and config.pairs is None:
+        recipe = shorten_for_sample(recipe)
+    config = read_flags(TrainConfig, recipe)
+    preparation = prepare_training(config)
     if not preparation.finished:
         # At Ray's niceness of 15, any other process on the machine would starve the training.
         start_ray(config.use_gpu, niceness=0, workers=config.least_workers)
     with quiet_native_logs():
         from segray.training.run import train
 
-    summary = train(preparation, tell)
+    summary = train(preparation)
     best = summary.best
-    tell(f"\nbest of {summary.epochs} epochs: epoch {best['epoch']}, on the validation part")
-    tell(
+    log.info(f"\nbest of {summary.epochs} epochs: epoch {best['epoch']}, on the validation part")
+    log.info(
         f"  mIoU {best['mean_iou']:.3f}   accuracy {best['accuracy']:.3f}   loss {best['loss']:.3f}"
     )
     for name in config.labels.names:
         iou = best[f"iou_{name}"]
-        tell(f"  IoU of {name:<20} {'not there' if iou is None else f'{iou:.3f}'}")
-    tell(f"model:    {summary.output}/model")
-    tell(f"scores:   {summary.output}/evaluation")
-    tell(f"pictures: {summary.output}/previews, {summary.output}/curves.png")
-    tell(f"numbers:  {summary.output}/metrics.jsonl, {summary.output}/tensorboard")
+        log.info(f"  IoU of {name:<20} {'not there' if iou is None else f'{iou:.3f}'}")
+    log.info(f"model:    {summary.output}/model")
+    log.info(f"scores:   {summary.output}/evaluation")
+    log.info(f"pictures: {summary.output}/previews, {summary.output}/curves.png")
+    log.info(f"numbers:  {summary.output}/metrics.jsonl, {summary.output}/tensorboard")
     return 0
 
 

@@ -17,6 +17,8 @@ from segray.errors import InputError
 _STARTS = 3
 _TIMED_OUT = "timed out during startup"
 
+log = logging.getLogger(__name__)
+
 _told_to_end = False
 
 
@@ -30,12 +32,16 @@ def run_job(main: Callable[[], int]) -> None:
         main: returns the exit status.
     """
     _heed_the_signal_to_end()
+    show_log()
     try:
         status = main()
     except InputError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except BrokenPipeError:  # --help
+        _discard_output()
+        status = 0
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         status = 143 if _told_to_end else 130
@@ -64,13 +70,35 @@ def _heed_the_signal_to_end() -> None:
         signal.signal(signal.SIGTERM, interrupt)
 
 
-def tell(line: str) -> None:
-    """Print a line immediately, even if standard output is a log file."""
-    try:
-        print(line, flush=True)
-    except BrokenPipeError:
-        # The reader of the output is gone (`| head`); the work continues.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class _Console(logging.Handler):
+    """Prints each line immediately, even if standard output is a log file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), flush=True)
+        except BrokenPipeError:
+            # The work continues.
+            _discard_output()
+
+
+def _discard_output() -> None:
+    """Print to nowhere from now on, because the reader of the output is gone, as with `| head`."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def show_log(verbose: bool = False) -> None:
+    """Print what segray logs to standard output.
+
+    Args:
+        verbose: True to print debugging messages as well, each line with its time, level and
+            module.
+    """
+    console = _Console()
+    if verbose:
+        console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("segray")
+    logger.handlers = [console]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 @contextlib.contextmanager
@@ -95,7 +123,8 @@ def quiet_native_logs() -> Iterator[None]:
 def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
     """Connect to the cluster at RAY_ADDRESS or on this machine, or start Ray here, quietly.
 
-    Workers' logs stay in Ray's own files; the job prints what a person needs.
+    Workers' logs stay in Ray's own files, unless debugging messages are shown; the job prints what
+    a person needs.
 
     Args:
         use_gpu: True if the job is going to request GPUs.
@@ -107,12 +136,14 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
             GPUs.
     """
     # Ray Data's own actors make Ray's core print a spurious error (ray-project/ray#53727).
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    verbose = log.isEnabledFor(logging.DEBUG)
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", str(niceness))
     import ray
     import ray.data
 
-    tell("starting Ray")
+    log.info("starting Ray")
     address = _cluster_address()
     # Processes started here inherit the variables; those of a cluster must be given them.
     given = {name: text for name, text in os.environ.items() if name.startswith("SEGRAY_S3_")}
@@ -144,10 +175,11 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
             f"Ray did not start: {reason}: mend that, or end other work on this machine, and run "
             "again"
         ) from error
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    _quiet_nodes()
+    if not verbose:
+        for name in ("ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        _quiet_nodes()
     if not use_gpu:
         return
     gpus = ray.cluster_resources().get("GPU", 0)
@@ -163,7 +195,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
                 f"{gpus:g}: give --workers {gpus:g}, or run on a cluster that has more"
             )
     elif not gpus:
-        tell("no node has a GPU yet: waiting until the cluster brings one")
+        log.info("no node has a GPU yet: waiting until the cluster brings one")
 
 
 def _init_ray(address: str, runtime_env: dict[str, Any] | None) -> None:
@@ -174,13 +206,14 @@ def _init_ray(address: str, runtime_env: dict[str, Any] | None) -> None:
     """
     import ray
 
+    verbose = log.isEnabledFor(logging.DEBUG)
     for attempt in range(1, _STARTS + 1):
         try:
             with quiet_native_logs():
                 ray.init(
                     address,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
+                    log_to_driver=verbose,
+                    logging_level=logging.INFO if verbose else logging.ERROR,
                     include_dashboard=False,
                     runtime_env=runtime_env,
                 )
@@ -189,7 +222,7 @@ def _init_ray(address: str, runtime_env: dict[str, Any] | None) -> None:
             # Ray's node ends itself if one of its processes is not up within 15 s.
             if _TIMED_OUT not in str(error) or attempt == _STARTS:
                 raise
-            tell("Ray did not start within 30 s, as happens on a busy machine: trying again")
+            log.info("Ray did not start within 30 s, as happens on a busy machine: trying again")
 
 
 def _quiet_nodes() -> None:
@@ -202,7 +235,7 @@ def _quiet_nodes() -> None:
     def tell_of_memory(message: dict[str, Any], ignore_prefix: bool) -> None:
         for line in message["lines"]:
             if "low on memory" in line:
-                tell(f"Ray: {line.partition('. ')[0]}")
+                log.info(f"Ray: {line.partition('. ')[0]}")
 
     # Ray has no setting for this, and calls the function for nothing else if log_to_driver is off.
     ray._private.worker.print_to_stdstream = tell_of_memory

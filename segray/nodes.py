@@ -1,6 +1,7 @@
 """The nodes of a Ray cluster: their resources, and whether they see a job's files."""
 
 import contextlib
+import logging
 import math
 import os
 import socket
@@ -16,6 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segray.errors import InputError
 from segray.ticker import ticking
+
+log = logging.getLogger(__name__)
 
 #: The interval of lines about what a job is waiting for.
 WAITING_SECONDS = 30.0
@@ -100,11 +103,10 @@ def waiting_line(what: str, asked: Mapping[str, float]) -> str:
 
 
 @contextlib.contextmanager
-def telling_waits(
+def reporting_waits(
     what: str,
     asked: Mapping[str, float],
     is_waiting: Callable[[], bool],
-    tell: Callable[[str], None],
 ) -> Iterator[None]:
     """Print what a job is waiting for every 30 seconds while the block runs, see `waiting_line`.
 
@@ -114,26 +116,24 @@ def telling_waits(
         what: what needs room, as in "2 workers".
         asked: the resources that each of them needs on one node.
         is_waiting: returns True while the job is waiting.
-        tell: called with lines for the user's terminal.
     """
 
     def look() -> None:
         # What cannot be printed now is printed the next time.
         with contextlib.suppress(RayError):
             if is_waiting() and not any(_fits(asked, node) for node in worker_nodes()):
-                tell(waiting_line(what, asked))
+                log.info(waiting_line(what, asked))
 
     with ticking(WAITING_SECONDS, look):
         yield
 
 
-def await_node(kind: str, what: str, tell: Callable[[str], None]) -> None:
+def await_node(kind: str, what: str) -> None:
     """Wait until a node has CPUs or GPUs; an autoscaling cluster is asked for one.
 
     Args:
         kind: ``CPU`` or ``GPU``.
         what: what is waiting, in words.
-        tell: called with lines for the user's terminal.
     """
 
     def is_missing() -> bool:
@@ -143,7 +143,7 @@ def await_node(kind: str, what: str, tell: Callable[[str], None]) -> None:
         return
     asking = do_nothing.options(num_cpus=int(kind == "CPU"), num_gpus=int(kind == "GPU")).remote()
     try:
-        with telling_waits(what, {kind: 1.0}, is_missing, tell):
+        with reporting_waits(what, {kind: 1.0}, is_missing):
             while is_missing():
                 time.sleep(_SECONDS_BETWEEN_POLLS)
     finally:

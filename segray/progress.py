@@ -1,7 +1,9 @@
 """Progress: lines about the progress of counted work, for a terminal and for a job's log."""
 
+import logging
 import time
-from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -13,7 +15,6 @@ class ProgressLine:
         what: the kind of work, the first word of each line.
         unit: the unit of the numbers, such as MB.
         total: the total number; None if unknown.
-        tell: called with each line.
         scale: the number of items of `add` in one unit.
         done: the number done before; not part of the rate.
 
@@ -27,12 +28,11 @@ class ProgressLine:
         what: str,
         unit: str,
         total: int | None,
-        tell: Callable[[str], None],
         *,
         scale: float = 1.0,
         done: int = 0,
     ) -> None:
-        self._what, self._unit, self._total, self._tell = what, unit, total, tell
+        self._what, self._unit, self._total = what, unit, total
         self._scale, self._before, self.done = scale, done, done
         self._started = self._told = time.monotonic()
         self.failed = 0
@@ -57,7 +57,7 @@ class ProgressLine:
         parts.append(f"{rate / self._scale:.1f} {self._unit}/s")
         if self._total is not None:
             parts.append(f"{format_time((self._total - self.done) / rate)} left")
-        self._tell(", ".join(parts))
+        log.info(", ".join(parts))
 
 
 def format_time(seconds: float) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from segray.pixels.labels import Labels
 from tests.endpoints import moto_server
-from tests.support import IMAGE_SIZE, RECORD, draw_batch
+from tests.support import IMAGE_SIZE, RECORD, draw_batch, logged_lines
 
 if TYPE_CHECKING:
     import keras
@@ -49,6 +49,13 @@ def forgotten_networks() -> Iterator[None]:
         import keras
 
         keras.utils.clear_session()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """The lines that a job would print, so far."""
+    with logged_lines() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")

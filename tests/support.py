@@ -1,7 +1,10 @@
 """Plain functions that the tests share."""
 
+import contextlib
 import io
+import logging
 import socket
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +12,34 @@ from PIL import Image
 
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
+
+
+class _Collector(logging.Handler):
+    def __init__(self, lines: list[str], react: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._lines, self._react = lines, react
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        self._lines.append(line)
+        self._react(line)
+
+
+@contextlib.contextmanager
+def logged_lines(react: Callable[[str], None] = lambda line: None) -> Iterator[list[str]]:
+    """Collect the lines that a job would print in the block.
+
+    Args:
+        react: called with each line, before the job goes on.
+    """
+    logger, lines = logging.getLogger("segray"), []  # type: logging.Logger, list[str]
+    collector = _Collector(lines, react)
+    logger.addHandler(collector)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(collector)
 
 
 def free_port() -> int:

@@ -49,6 +49,7 @@ ALLOWED_PARTS = {
     },
     "export": {"data", "errors", "nodes", "pixels", "storage", "progress", "version"},
     "job": {"errors"},
+    "flags": {"job", "storage"},
     "__init__": {"errors", "model", "version"},
 }
 HEAVY = {

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tyro
 import yaml
 from jsonschema import Draft202012Validator
 
 from deploy import check_gpu
 from segray import packages
+from segray.flags import read_flags
 from segray.training.config import TrainConfig
 
 Document = dict[str, Any]
@@ -263,7 +263,7 @@ def test_the_job_runs_a_script_that_is_in_the_image(job: Document) -> None:
     flags = re.findall(r"--[\w-]+", job["spec"]["entrypoint"])
     assert flags == ["--images", "--masks", "--classes", "--output", "--use-gpu", "--workers"]
     assert all(flag in shown for flag in flags)
-    config = tyro.cli(TrainConfig, args=job["spec"]["entrypoint"].split()[2:])
+    config = read_flags(TrainConfig, arguments=job["spec"]["entrypoint"].split()[2:])
     assert config.use_gpu
     assert config.most_workers > 1
 

@@ -71,10 +71,10 @@ def test_an_address_that_does_not_answer_is_named(scheme: str) -> None:
 def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path) -> None:
     """As `python jobs/segment.py … | head -1` does."""
     script = (
-        "import sys, time; from pathlib import Path; from segray.job import run_job, tell\n"
+        "import sys, time; from pathlib import Path; from segray.job import log, run_job\n"
         "def main():\n"
         "    for number in range(5):\n"
-        "        tell(f'line {number}'); time.sleep(0.2)\n"
+        "        log.info(f'line {number}'); time.sleep(0.2)\n"
         "    Path(sys.argv[1]).write_text('done')\n"
         "    return 0\n"
         "run_job(main)\n"
@@ -114,15 +114,16 @@ def test_that_ray_does_not_start_is_a_line(tmp_path: Path) -> None:
 
 
 GIVEN = """
-import os, sys, tyro
+import os, sys
 from segray.export.config import ExportConfig
+from segray.flags import read_flags
 from segray.job import run_job, start_ray
 
 def look():
     return {name: os.environ.get(name) for name in os.environ if name.startswith("SEGRAY_S3_")}
 
 def main():
-    tyro.cli(ExportConfig).s3.set_environment()
+    read_flags(ExportConfig)
     start_ray(use_gpu=False)
     import ray
     print(ray.get(ray.remote(look).remote()))
@@ -152,10 +153,10 @@ def test_how_s3_is_asked_reaches_the_processes_of_a_cluster(ray_folder: Path) ->
 
 WAITING = """
 import signal, time
-from segray.job import run_job, start_ray, tell
+from segray.job import log, run_job, start_ray
 
 def main():
-    tell("waiting")
+    log.info("waiting")
     time.sleep(100)
     return 0
 
@@ -163,7 +164,7 @@ def main_on_ray():
     start_ray(use_gpu=False)
     import ray
     waits = ray.remote(num_cpus=0)(lambda: time.sleep(100)).remote()
-    tell("waiting")
+    log.info("waiting")
     ray.get(waits)
     return 0
 

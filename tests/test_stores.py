@@ -61,13 +61,13 @@ def segment_into(output: str, bucket: str, lock: bool) -> int:
     config = SegmentConfig(
         model=f"{bucket}/model", images=f"{bucket}/pets/images", output=output, lock=lock
     )
-    with make_plan(config, print) as plan:
-        return segment(plan, print, on_ray=False).census.segmented
+    with make_plan(config) as plan:
+        return segment(plan, on_ray=False).census.segmented
 
 
 def export_into(output: str, results: str, form: str, lock: bool) -> int:
     config = ExportConfig(results=results, output=output, format=form, workers=0, lock=lock)
-    return export(config, print, lambda: None).written
+    return export(config, lambda: None).written
 
 
 @pytest.mark.parametrize(("ways", "access", "lock"), KINDS, ids=[kind[0][0] for kind in KINDS])
@@ -94,12 +94,12 @@ def test_no_verb_goes_on_without_a_lock_unless_it_is_told_to(
     segment_into(masks, bucket, lock=True)
 
     def train_into(output: str) -> None:
-        train(prepare_training(settings(f"{bucket}/shapes", output, "none"), print), print)
+        train(prepare_training(settings(f"{bucket}/shapes", output, "none")))
 
     def evaluate_into(output: str) -> None:
         images, truth = f"{bucket}/pets/images", f"{bucket}/pets/masks"
         config = EvaluateConfig(f"{bucket}/model", images, truth, output=output)
-        evaluate(prepare_evaluation(config, print), print)
+        evaluate(prepare_evaluation(config))
 
     verbs: list[Callable[[str], object]] = [
         lambda output: segment_into(output, bucket, True),

@@ -5,7 +5,8 @@ pass adds up what the report shows. It reads no masks, and its memory is nine by
 of the manifest and the numbers of some files.
 """
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +29,8 @@ from segray.storage.tables import (
     table_uris,
 )
 from segray.storage.uri import join_uri
+
+log = logging.getLogger(__name__)
 
 _READERS = 16  # files that are fetched at once
 _GALLERY_FILES = 1000  # that are read: the pictures of half a million images
@@ -80,9 +83,7 @@ class Census:
     pictures: dict[int, Place]
 
 
-def take_census(
-    output: str, manifest: Manifest, labels: Labels, prune: bool, tell: Callable[[str], None]
-) -> Census:
+def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) -> Census:
     """Read all rows once, see to it that no image has two, and count.
 
     Of two rows for one image, as two runs or a lost worker may have left them, the first one stays;
@@ -94,13 +95,12 @@ def take_census(
         manifest: the images that count.
         labels: the classes of the model.
         prune: True to remove the rows and pictures of other images.
-        tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: a file cannot be read or written, or lacks a column.
     """
     listed = manifest.ids
-    pictures = _find_pictures(output, Claims(listed, prune), prune, tell)
+    pictures = _find_pictures(output, Claims(listed, prune), prune)
     rows = Claims(listed, prune)
     histograms = ClassHistograms(len(labels))
     sample = Sample(len(labels), np.array(sorted(pictures), dtype=np.int64))
@@ -114,10 +114,10 @@ def take_census(
         sample.add(uri, places, table["id"].to_numpy(), shares, confidences)
     segmented = rows.claimed
     if rows.doubled:
-        tell(f"removed {rows.doubled} rows that were there twice")
+        log.info(f"removed {rows.doubled} rows that were there twice")
     errors = _count_errors(output, rows)
     if prune:
-        tell(f"removed {rows.stale} rows of images that are gone or have changed")
+        log.info(f"removed {rows.stale} rows of images that are gone or have changed")
     return Census(
         listed=len(listed),
         segmented=segmented,
@@ -142,9 +142,7 @@ def _matrix(table: pa.Table, prefix: str, labels: Labels) -> npt.NDArray[np.gene
     return np.column_stack([table[f"{prefix}_{name}"].to_numpy() for name in labels.names])
 
 
-def _find_pictures(
-    output: str, rows: Claims, prune: bool, tell: Callable[[str], None]
-) -> dict[int, Place]:
+def _find_pictures(output: str, rows: Claims, prune: bool) -> dict[int, Place]:
     """The rows of the gallery by the ids of their images; a damaged file is passed over.
 
     Of very many files only some are read, unless the pictures of other images are to be removed.
@@ -162,7 +160,7 @@ def _find_pictures(
     pictures: dict[int, Place] = {}
     for uri, table in map_ahead(read, uris if prune else sorted(wanted), _READERS):
         if isinstance(table, InputError):
-            tell(f"the report does without some pictures: {table}")
+            log.info(f"the report does without some pictures: {table}")
             continue
         places, table = rows.claim(uri, table)
         if uri in wanted:

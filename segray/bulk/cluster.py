@@ -20,7 +20,7 @@ from segray.bulk.tally import Tally
 from segray.bulk.tasks import TALLY_TIMEOUT, ChunkWorker, RemoteReporter, SearchTask
 from segray.errors import InputError
 from segray.model.predictor import Predictor
-from segray.nodes import SharedFiles, first_file, on_this_node, telling_waits
+from segray.nodes import SharedFiles, first_file, on_this_node, reporting_waits
 from segray.storage.lock import LOCK
 from segray.storage.uri import is_local, join_uri
 
@@ -47,14 +47,11 @@ _GROW_AT = 1 / CHUNKS_AT_ONCE
 _SHRINK_AT = _GROW_AT / 2
 
 
-def segment_on_ray(
-    plan: Plan, tell: Callable[[str], None], load: Callable[[], Predictor] | None = None
-) -> Progress:
+def segment_on_ray(plan: Plan, load: Callable[[], Predictor] | None = None) -> Progress:
     """Segment the images that have no row yet with all of a cluster.
 
     Args:
         plan: the plan of the run.
-        tell: is called with lines for the user's terminal.
         load: loads the network; default: the loader of the plan.
 
     Raises:
@@ -71,10 +68,10 @@ def segment_on_ray(
     shared.check_nodes()
     here = on_this_node()
     tally = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Tally).remote()
-    with _network(plan, load or plan.predictor_loader(threads=1), tell) as (connect, is_ready):
-        plan.claim(tell)
-        progress = Progress(lambda: _ask(tally.totals), plan.missing, tell, is_ready)
-        room = telling_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun, tell)
+    with _network(plan, load or plan.predictor_loader(threads=1)) as (connect, is_ready):
+        plan.claim()
+        progress = Progress(lambda: _ask(tally.totals), plan.missing, is_ready)
+        room = reporting_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun)
         growth = asking_for_room(_WORKER_CPUS, lambda: _lacking_cpus(plan, progress))
         with progress.running(), room, growth:
             written = _pipeline(plan, connect, RemoteReporter(tally), shared)
@@ -108,7 +105,7 @@ def _ask(method: Any) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _network(
-    plan: Plan, load: Callable[[], Predictor], tell: Callable[[str], None]
+    plan: Plan, load: Callable[[], Predictor]
 ) -> Iterator[tuple[Callable[[], Predictor], Callable[[], bool]]]:
     """While the block runs, provide workers with the network.
 
@@ -121,7 +118,7 @@ def _network(
         yield load, lambda: True
         return
     pool = GpuPool(load, plan.config.workers or sys.maxsize)
-    waits = telling_waits("a predictor", {"GPU": 1.0}, lambda: not pool.is_ready(), tell)
+    waits = reporting_waits("a predictor", {"GPU": 1.0}, lambda: not pool.is_ready())
     with pool.running(), waits:
         if plan.config.overwrite:
             # --overwrite deletes nothing before the network can run.

@@ -9,20 +9,13 @@ from segray.errors import InputError
 from segray.model.predictor import Engine
 from segray.pixels.decoding import SUFFIXES
 from segray.pixels.wide import ValueRange, check_range
-from segray.storage.access import ORDINARY, S3Access
 
 MaskSize = Literal["original", "model"]
 
 
 @dataclass(frozen=True)
-class SegmentConfig:
-    """Segment every image below a URI, and write masks and pixel statistics as Parquet.
-
-    Run again on the same output, it segments what is missing: new and changed images, and what an
-    interrupted run left. With no flags at all it segments sample images with the model that
-    jobs/train.py just wrote. A URI is a local path or s3://bucket/key; S3 is configured by the
-    standard AWS environment.
-    """
+class DataFlags:
+    """The model and the images."""
 
     model: str = "output/train/model"
     """URI of the model bundle, the folder model/ in the output of jobs/train.py."""
@@ -32,9 +25,6 @@ class SegmentConfig:
     """Instead of --images: URI of a CSV or Parquet file with a column uri (and size and etag, so
     that changes are noticed), of a folder of such Parquet files, or of the manifest.json of an S3
     Inventory."""
-    output: str = "output/segment"
-    """URI of the folder that receives manifest, results, errors and run.json."""
-
     suffixes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="SUFFIX ...")] = SUFFIXES
     """Suffixes of the images' names, in upper or lower case; '' for any name."""
     include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
@@ -43,14 +33,21 @@ class SegmentConfig:
     bucket, or the path below the table's folder."""
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Leave out images whose key matches one of these."""
-
-    mask_size: MaskSize = "original"
-    """Resolution of the masks: each image's own, or the network's input resolution."""
+    limit: int | None = None
+    """Most images to take, the first by URI; the others are not listed. Default: all."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
     default: those of the training."""
-    limit: int | None = None
-    """Most images to take, the first by URI; the others are not listed. Default: all."""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """The results, and what becomes of earlier ones."""
+
+    output: str = "output/segment"
+    """URI of the folder that receives manifest, results, errors and run.json."""
+    mask_size: MaskSize = "original"
+    """Resolution of the masks: each image's own, or the network's input resolution."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
     prune: bool = False
@@ -59,6 +56,14 @@ class SegmentConfig:
     """Delete the files of earlier runs in the output, and start over."""
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
+    lock: bool = True
+    """Lock an output in S3 against other runs. --no-lock leaves that to you, for stores without
+    conditional writes."""
+
+
+@dataclass(frozen=True)
+class ClusterFlags:
+    """Where the work is done."""
 
     engine: Engine = "auto"
     """Engine that runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
@@ -71,11 +76,16 @@ class SegmentConfig:
     batch_size: int = 32
     """Images that the network takes at a time."""
 
-    lock: bool = True
-    """Lock an output in S3 against other runs. --no-lock leaves that to you, for stores without
-    conditional writes."""
 
-    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
+@dataclass(frozen=True)
+class SegmentConfig(DataFlags, RunFlags, ClusterFlags):
+    """Segment every image below a URI, and write masks and pixel statistics as Parquet.
+
+    Run again on the same output, it segments what is missing: new and changed images, and what an
+    interrupted run left. With no flags at all it segments sample images with the model that
+    jobs/train.py just wrote. A URI is a local path or s3://bucket/key; S3 is configured by the
+    standard AWS environment.
+    """
 
     def __post_init__(self) -> None:
         for name in ("model", "images", "manifest", "output"):
@@ -99,5 +109,5 @@ class SegmentConfig:
             raise InputError("--max-error-rate must be in 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings for run.json, JSON-ready; without those for S3."""
-        return {name: value for name, value in vars(self).items() if name != "s3"}
+        """Return the settings, JSON-ready, as run.json records them."""
+        return dict(vars(self))

@@ -1,6 +1,6 @@
 """The images of an output that have a row already, in results or in errors."""
 
-from collections.abc import Callable
+import logging
 
 import numpy as np
 import pyarrow as pa
@@ -12,17 +12,18 @@ from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_table, table_uris
 from segray.storage.uri import join_uri
 
+log = logging.getLogger(__name__)
+
 _READERS = 16  # files that are fetched at once
 
 
-def read_done(output: str, tell: Callable[[str], None]) -> Ids:
+def read_done(output: str) -> Ids:
     """Read the ids of the images that have a row: int64, ascending.
 
     A file that is no Parquet file is deleted: its images have no row then, and are done again.
 
     Args:
         output: absolute URI of the output.
-        tell: is called with a line for each file that is deleted.
 
     Raises:
         InputError: a file cannot be read or deleted, or has no such ids.
@@ -32,7 +33,7 @@ def read_done(output: str, tell: Callable[[str], None]) -> Ids:
     columns = [np.empty(0, dtype=np.int64)]
     for uri, ids in zip(uris, found, strict=True):
         if ids is None:
-            tell(f"deleted {uri}: it is damaged, and its images are done again")
+            log.info(f"deleted {uri}: it is damaged, and its images are done again")
         else:
             columns.append(ids)
     done = np.concatenate(columns)

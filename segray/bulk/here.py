@@ -1,7 +1,7 @@
 """A segmentation in the job's own process, without Ray."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 
@@ -13,25 +13,24 @@ from segray.bulk.tally import Reporter, Tally
 from segray.storage.listing import Entry
 
 
-def segment_here(plan: Plan, tell: Callable[[str], None]) -> Progress:
+def segment_here(plan: Plan) -> Progress:
     """Segment the images that have no row yet on the cores of this machine.
 
     Args:
         plan: the plan of the run.
-        tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: a search cannot go on, or nothing can be written.
     """
     tally = Tally()
     threads = len(os.sched_getaffinity(0))
-    progress = Progress(tally.totals, plan.missing, tell)
+    progress = Progress(tally.totals, plan.missing)
 
     def make() -> Pipeline:
         return Pipeline(PipelineConfig.of(plan, threads), plan.predictor_loader(threads)(), tally)
 
     pipeline = make() if plan.missing != 0 else None
-    plan.claim(tell)
+    plan.claim()
     with progress.running(), ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
         under_way: set[Future[None]] = set()
         try:

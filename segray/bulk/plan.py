@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from segray.bulk.settings import (
     read_settings,
 )
 from segray.data.sample import SAMPLE_FOLDER, write_sample
-from segray.data.values import tell_of_values
+from segray.data.values import check_values
 from segray.errors import InputError
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import (
@@ -42,6 +43,8 @@ from segray.storage.listing import Shard, split_listing
 from segray.storage.lock import hold_lock
 from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
+
+log = logging.getLogger(__name__)
 
 # Images that are counted before anything starts; of a larger bucket the search goes on meanwhile.
 _COUNTED_FIRST = 5000
@@ -82,7 +85,7 @@ class Plan:
         """True if the job's own process is done sooner than Ray has started."""
         return self.missing is not None and self.missing <= _SMALL and not self.config.use_gpu
 
-    def claim(self, tell: Callable[[str], None]) -> None:
+    def claim(self) -> None:
         """Write the run's settings, and with --overwrite delete the files of earlier runs first.
 
         Call it when all is ready, so that a run that cannot start deletes nothing.
@@ -97,7 +100,7 @@ class Plan:
         for uri in files:
             remove(uri)
         if overwrite and files:
-            tell(f"deleted {len(files)} files of earlier runs")
+            log.info(f"deleted {len(files)} files of earlier runs")
         write_bytes(join_uri(self.output, SETTINGS), json.dumps(self.settings, indent=2).encode())
 
     def predictor_loader(self, threads: int) -> Callable[[], Predictor]:
@@ -112,12 +115,11 @@ class Plan:
 
 
 @contextlib.contextmanager
-def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Plan]:
+def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     """Open the model, lock the output, read what is done in it, and divide the search.
 
     Args:
         config: the flags of jobs/segment.py.
-        tell: is called with lines for the user's terminal.
 
     Raises:
         InputError: something the user gave cannot be used, or another run is at work.
@@ -129,9 +131,9 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
         bundle = replace(bundle, value_range=config.value_range)
     read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-    search = _make_search(config, output, run, tell)
+    search = _make_search(config, output, run)
     settings = make_settings(config, bundle, search)
-    with hold_lock(output, tell, config.lock) as check:
+    with hold_lock(output, config.lock) as check:
         before = read_settings(output)
         if before and not config.overwrite:
             check_settings(before, settings, config, output)
@@ -140,21 +142,21 @@ def make_plan(config: SegmentConfig, tell: Callable[[str], None]) -> Iterator[Pl
             where = search.root or config.manifest
             left_out = describe_left_out(found)
             raise InputError(f"no image found in {where}: {left_out or 'it is empty'}")
-        done = _find_done(output, config, tell)
-        missing = None if ids is None else _count_missing(ids, found, done, tell)
-        tell_of_values(_uris_without_row(first, done), bundle.value_range, tell)
+        done = _find_done(output, config)
+        missing = None if ids is None else _count_missing(ids, found, done)
+        check_values(_uris_without_row(first, done), bundle.value_range)
         if missing is None and search.root and not config.limit:
             # The first images by URI are found by one search only.
-            tell(f"found more than {_COUNTED_FIRST} images: searching on while they are segmented")
+            log.info(
+                f"found more than {_COUNTED_FIRST} images: searching on while they are segmented"
+            )
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
         plan = Plan(config, engine, bundle, output, search, done, missing, settings, check)
         del done  # the plan forgets them when they are not needed any more
         yield plan
 
 
-def _make_search(
-    config: SegmentConfig, output: str, run: str, tell: Callable[[str], None]
-) -> Search:
+def _make_search(config: SegmentConfig, output: str, run: str) -> Search:
     filter = Filter(
         tuple(suffix.lower() for suffix in config.suffixes if suffix),
         config.include,
@@ -171,20 +173,20 @@ def _make_search(
         # The first images of all files are found by one search only.
         parts = [tuple(files)] if config.limit else [*files]
     else:
-        root = _images_uri(config, tell)
+        root = _images_uri(config)
         parts = [Shard(root)]
     return Search(tuple(parts), root, filter, output, run, config.limit, folder)
 
 
-def _images_uri(config: SegmentConfig, tell: Callable[[str], None]) -> str:
+def _images_uri(config: SegmentConfig) -> str:
     """The URI of the images; without --images, the sample images are written first."""
     if config.images is not None:
         return absolute_uri(config.images)
-    write_sample(SAMPLE_FOLDER, tell)
+    write_sample(SAMPLE_FOLDER)
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
 
 
-def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) -> Ids:
+def _find_done(output: str, config: SegmentConfig) -> Ids:
     """The ids that have a row, after half-written files of a killed run are removed."""
     for folder in FOLDERS:
         remove_partial(join_uri(output, folder))
@@ -193,7 +195,7 @@ def _find_done(output: str, config: SegmentConfig, tell: Callable[[str], None]) 
     if config.retry_errors:
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)
-    return read_done(output, tell)
+    return read_done(output)
 
 
 def _find_first(search: Search) -> tuple[Ids | None, Found, list[tuple[int, str]]]:
@@ -214,13 +216,13 @@ def _uris_without_row(images: list[tuple[int, str]], done: Ids) -> list[str]:
     return [uri for (_, uri), has in zip(images, have, strict=True) if not has]
 
 
-def _count_missing(ids: Ids, found: Found, done: Ids, tell: Callable[[str], None]) -> int:
+def _count_missing(ids: Ids, found: Found, done: Ids) -> int:
     unique = np.unique(ids)
     missing = int(np.count_nonzero(~are_in(unique, done)))
     left_out = describe_left_out(found)
-    tell(f"found {len(ids)} images" + (f"; left out: {left_out}" if left_out else ""))
+    log.info(f"found {len(ids)} images" + (f"; left out: {left_out}" if left_out else ""))
     if missing < len(unique):
-        tell(f"{len(unique) - missing} of them have a row from an earlier run")
+        log.info(f"{len(unique) - missing} of them have a row from an earlier run")
     return missing
 
 

@@ -1,6 +1,7 @@
 """The progress of a segmentation, in lines for a terminal and for a job's log alike."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from dataclasses import dataclass
 from segray.bulk.tally import Tally, Totals
 from segray.progress import format_time
 from segray.ticker import ticking
+
+log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 5.0
 # The rate, and the time left by it, are averages over this many seconds.
@@ -39,7 +42,6 @@ class Progress:
     Args:
         totals: returns the counts of the tally.
         total: number of images to do; None if it is not known yet.
-        tell: is called with each line.
         is_ready: returns whether there is a network for the chunks that are begun.
 
     Attributes:
@@ -51,10 +53,9 @@ class Progress:
         self,
         totals: Totals,
         total: int | None,
-        tell: Callable[[str], None],
         is_ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._totals, self._total, self._tell, self._is_ready = totals, total, tell, is_ready
+        self._totals, self._total, self._is_ready = totals, total, is_ready
         self._counts = Tally().totals()  # of nothing, until the tally answers
         self._started = time.monotonic()
         self._every = 1
@@ -132,7 +133,7 @@ class Progress:
             left = f", {format_time((total - done) / rate)} left" if rate and done < total else ""
         retries = self._counts["retries"]
         tried_again = f", {retries} requests tried again" if retries else ""
-        self._tell(
+        log.info(
             f"{of}, {now.failed} failed, {rate:.1f} images/s, {megabytes:.1f} MB/s{left}"
             f"{tried_again}"
         )

@@ -1,8 +1,8 @@
 """A segmentation run: from a bucket of images to Parquet."""
 
 import json
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from segray.errors import InputError
 from segray.packages import package_versions
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
+
+log = logging.getLogger(__name__)
 
 _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
@@ -45,12 +47,11 @@ class SegmentSummary:
         return self.processed / self.seconds
 
 
-def segment(plan: Plan, tell: Callable[[str], None], on_ray: bool) -> SegmentSummary:
+def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     """Segment the images that have no row yet, and see to it that each has one.
 
     Args:
         plan: the result of `segray.bulk.plan.make_plan`.
-        tell: is called with lines for the user's terminal.
         on_ray: True if Ray, which has been started, does the work; else this process does.
 
     Raises:
@@ -59,21 +60,21 @@ def segment(plan: Plan, tell: Callable[[str], None], on_ray: bool) -> SegmentSum
     started = time.monotonic()
     images = "images" if plan.missing is None else f"{plan.missing} images"
     if plan.missing != 0:
-        tell(f"segmenting {images} with {plan.engine}" + " in this process" * (not on_ray))
+        log.info(f"segmenting {images} with {plan.engine}" + " in this process" * (not on_ray))
     if on_ray:
         from segray.bulk.cluster import segment_on_ray
 
-        progress = segment_on_ray(plan, tell)
+        progress = segment_on_ray(plan)
     else:
-        progress = segment_here(plan, tell)
+        progress = segment_here(plan)
     seconds = time.monotonic() - started
     plan.check()
-    tell("checking that each image has a row")
+    log.info("checking that each image has a row")
     labels = plan.bundle.labels
     plan.forget_done()
     search = plan.search
     manifest = read_manifest(plan.output, search.run, len(search.parts))
-    census = take_census(plan.output, manifest, labels, plan.config.prune, tell)
+    census = take_census(plan.output, manifest, labels, plan.config.prune)
     lost = census.listed - census.segmented - census.failed
     if lost:
         raise InputError(f"{plan.output} has no row for {lost} images that were found: {RUN_AGAIN}")

@@ -8,18 +8,21 @@ import fcntl
 import hashlib
 import http.client
 import io
+import logging
 import re
 import ssl
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from segray.errors import InputError
 from segray.progress import ProgressLine
 from segray.storage.uri import explain_errors
+
+log = logging.getLogger(__name__)
 
 #: The seconds to wait before each retry; after the last one the download fails.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -55,7 +58,7 @@ def check_url(url: str, flag: str) -> str:
     return url.rstrip("/")
 
 
-def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> None:
+def fetch(url: str, path: Path, sha256: str) -> None:
     """Fetch a file, unless it already exists.
 
     An incomplete file is kept beside it as ``NAME.partial``, and a later attempt requests the rest.
@@ -67,7 +70,6 @@ def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> Non
         url: the address of the file, checked by `check_url`.
         path: the local path of the file.
         sha256: its SHA-256 in lower-case hexadecimal digits.
-        tell: called with lines about the progress.
 
     Raises:
         InputError: the server refuses, does not answer or keeps closing the connection, the
@@ -77,26 +79,26 @@ def fetch(url: str, path: Path, sha256: str, tell: Callable[[str], None]) -> Non
     with explain_errors(str(path)):
         if path.exists():
             if _file_sha256(path) == sha256:
-                tell(f"{path.name}: fetched earlier, in {path.parent}")
+                log.info(f"{path.name}: fetched earlier, in {path.parent}")
                 return
-            tell(f"{path} is damaged: fetching it again")
+            log.info(f"{path} is damaged: fetching it again")
             path.unlink()
     with _open_partial(path) as file:
         while True:
-            resumed = _receive(url, file, path.name, tell)
+            resumed = _receive(url, file, path.name)
             with explain_errors(str(path), "write"):
                 partial = Path(file.name)
                 found = _file_sha256(partial)
                 if found == sha256:
                     partial.replace(path)
                     size = path.stat().st_size / 1e6
-                    tell(f"{path.name}: {size:.1f} MB fetched, the checksum fits")
+                    log.info(f"{path.name}: {size:.1f} MB fetched, the checksum fits")
                     return
                 if not resumed:
                     partial.unlink()
                     break
                 file.truncate(0)
-            tell(f"{path.name}: its parts are not of one file; fetching it from its beginning")
+            log.info(f"{path.name}: its parts are not of one file; fetching it from its beginning")
     raise InputError(
         f"{url} is not the file it should be: its SHA-256 is {found} instead of {sha256}; it was "
         "thrown away, run the same command again to fetch it anew"
@@ -130,13 +132,13 @@ def _size(file: io.FileIO) -> int:
     return Path(file.name).stat().st_size
 
 
-def _receive(url: str, file: io.FileIO, name: str, tell: Callable[[str], None]) -> bool:
+def _receive(url: str, file: io.FileIO, name: str) -> bool:
     """Fetch what is missing of a file; return True if some of it came in an earlier attempt."""
     failures, furthest = 0, _size(file)
     resumed = False
     while True:
         try:
-            return _receive_rest(url, file, name, tell) or resumed
+            return _receive_rest(url, file, name) or resumed
         except _Interrupted as interruption:
             resumed = True
             # Progress is measured from the furthest point: a server that only sends whole files,
@@ -149,12 +151,12 @@ def _receive(url: str, file: io.FileIO, name: str, tell: Callable[[str], None]) 
                     f"cannot fetch {url} ({interruption}): {_size(file) / 1e6:.1f} MB have arrived "
                     "and are kept, run the same command again to go on"
                 ) from interruption
-            tell(f"{name}: {interruption}; again in {PAUSES[failures]:.0f} s")
+            log.info(f"{name}: {interruption}; again in {PAUSES[failures]:.0f} s")
             time.sleep(PAUSES[failures])
             failures += 1
 
 
-def _receive_rest(url: str, file: io.FileIO, name: str, tell: Callable[[str], None]) -> bool:
+def _receive_rest(url: str, file: io.FileIO, name: str) -> bool:
     """Make one attempt to fetch the missing part; return True if another part was there."""
     offset = _size(file)
     response = _open(url, offset)
@@ -162,13 +164,13 @@ def _receive_rest(url: str, file: io.FileIO, name: str, tell: Callable[[str], No
         return True
     with response:
         if offset and response.status != 206:
-            tell(f"{name}: the server sends the file from its beginning")
+            log.info(f"{name}: the server sends the file from its beginning")
             offset = 0
             file.truncate(0)
         resumed = offset > 0
         length = response.getheader("Content-Length") or ""
         total = offset + int(length) if length.isdecimal() else None
-        progress = ProgressLine(name, "MB", total, tell, scale=1e6, done=offset)
+        progress = ProgressLine(name, "MB", total, scale=1e6, done=offset)
         for chunk in _chunks(response):
             offset += len(chunk)
             if offset > _MAX_BYTES:

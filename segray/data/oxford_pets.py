@@ -1,23 +1,22 @@
 """The Oxford-IIIT Pet data set: from its published archives to images, masks and pairs."""
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from segray.data.archive import read_members
 from segray.data.download import check_url, fetch
 from segray.errors import InputError
 from segray.progress import ProgressLine
-from segray.storage.access import ORDINARY, S3Access
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.listing import list_entries, relative_key
 from segray.storage.parallel import map_ahead
 from segray.storage.uri import absolute_uri, exists, is_local, join_uri
+
+log = logging.getLogger(__name__)
 
 #: The classes of the trimaps, in the form of --classes of jobs/train.py.
 CLASSES = ("pet=1", "background=2", "border=3")
@@ -67,8 +66,6 @@ class OxfordPetsConfig:
     """Local folder in which the archives, complete or not, are kept; default: segray in
     $XDG_CACHE_HOME or in ~/.cache."""
 
-    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
-
     def __post_init__(self) -> None:
         for name in ("output", "url", "checksums", "cache"):
             if getattr(self, name) == "":
@@ -87,12 +84,11 @@ class OxfordPetsConfig:
         return Path(home if Path(home).is_absolute() else Path.home() / ".cache") / "segray"
 
 
-def prepare_oxford_pets(config: OxfordPetsConfig, tell: Callable[[str], None]) -> str:
+def prepare_oxford_pets(config: OxfordPetsConfig) -> str:
     """Fetch, verify and unpack the data set, unless it is complete.
 
     Args:
         config: the flags.
-        tell: called with lines about the progress.
 
     Returns:
         The URI of pairs.csv, which is written last: a CSV file with the columns image, mask (paths
@@ -110,30 +106,32 @@ def prepare_oxford_pets(config: OxfordPetsConfig, tell: Callable[[str], None]) -
         if not text.startswith(_HEADER):
             raise InputError(f"{manifest} is no manifest of this job: choose another --output")
         count = len(text.splitlines()) - 1
-        tell(f"{manifest} is there with {count} pairs: nothing to do; remove it to unpack again")
+        log.info(
+            f"{manifest} is there with {count} pairs: nothing to do; remove it to unpack again"
+        )
         return manifest
     sums = _SHA256 if config.checksums is None else _read_sums(absolute_uri(config.checksums))
     # First, so that an output that cannot be written does not cost a download.
     write_bytes(join_uri(output, "oxford-pets.txt"), _NOTE.encode())
 
-    annotations = _fetch(config, _ANNOTATIONS, sums, tell)
+    annotations = _fetch(config, _ANNOTATIONS, sums)
     split = _read_split(annotations)
     masks = {f"annotations/trimaps/{name}.png": f"masks/{name}.png" for name in split}
-    found = _unpack(annotations, masks, output, tell)
-    photographs = _fetch(config, _IMAGES, sums, tell)
+    found = _unpack(annotations, masks, output)
+    photographs = _fetch(config, _IMAGES, sums)
     images = {f"images/{name}.jpg": f"images/{name}.jpg" for name in split}
-    found |= _unpack(photographs, images, output, tell)
+    found |= _unpack(photographs, images, output)
 
     lines = [
         f"images/{name}.jpg,masks/{name}.png,{part}\n"
         for name, part in split.items()
         if {f"images/{name}.jpg", f"masks/{name}.png"} <= found
     ]
-    _tell_incomplete(split, found, tell)
+    _report_incomplete(split, found)
     if not lines:
         raise InputError(f"{photographs} has no image with a trimap in {annotations}: check --url")
     write_bytes(manifest, (_HEADER + "".join(lines)).encode())
-    tell(f"{manifest}: {len(lines)} pairs; the archives stay in {config.cache_folder}")
+    log.info(f"{manifest}: {len(lines)} pairs; the archives stay in {config.cache_folder}")
     return manifest
 
 
@@ -149,12 +147,10 @@ def _read_sums(uri: str) -> dict[str, str]:
     return sums
 
 
-def _fetch(
-    config: OxfordPetsConfig, name: str, sums: dict[str, str], tell: Callable[[str], None]
-) -> Path:
+def _fetch(config: OxfordPetsConfig, name: str, sums: dict[str, str]) -> Path:
     # The checksum in the path separates a mirror's archives from the published ones.
     path = config.cache_folder / "oxford-pets" / sums[name][:16] / name
-    fetch(f"{config.url}/{name}", path, sums[name], tell)
+    fetch(f"{config.url}/{name}", path, sums[name])
     return path
 
 
@@ -182,22 +178,19 @@ def _read_split(annotations: Path) -> dict[str, str]:
     return split
 
 
-def _unpack(
-    archive: Path, targets: dict[str, str], output: str, tell: Callable[[str], None]
-) -> set[str]:
+def _unpack(archive: Path, targets: dict[str, str], output: str) -> set[str]:
     """Write the wanted members, except files that already have that content.
 
     Args:
         archive: the .tar.gz.
         targets: maps the names of members to paths below the output.
         output: the URI of the folder.
-        tell: called with lines about the progress.
 
     Returns:
         The paths that now exist.
     """
     there = _sizes(output, {Path(target).parent.name for target in targets.values()})
-    progress = ProgressLine(f"unpacking {archive.name}", "files", len(targets), tell)
+    progress = ProgressLine(f"unpacking {archive.name}", "files", len(targets))
     found: set[str] = set()
 
     def read_wanted() -> Iterator[tuple[str, bytes, bool]]:
@@ -210,7 +203,7 @@ def _unpack(
             yield join_uri(output, target), member.read(), there.get(target) == member.size
 
     written = sum(map_ahead(lambda file: _write(*file), read_wanted(), _THREADS))
-    tell(f"{archive.name}: {len(found)} files, {len(found) - written} of them there before")
+    log.info(f"{archive.name}: {len(found)} files, {len(found) - written} of them there before")
     return found
 
 
@@ -231,9 +224,11 @@ def _sizes(output: str, folders: set[str]) -> dict[str, int | None]:
     }
 
 
-def _tell_incomplete(split: dict[str, str], found: set[str], tell: Callable[[str], None]) -> None:
+def _report_incomplete(split: dict[str, str], found: set[str]) -> None:
     for what, pattern in (("image", "images/{}.jpg"), ("trimap", "masks/{}.png")):
         without = [name for name in split if pattern.format(name) not in found]
         if without:
             names = ", ".join(without[:5]) + (", ..." if len(without) > 5 else "")
-            tell(f"{len(without)} of {len(split)} listed names have no {what}, left out: {names}")
+            log.info(
+                f"{len(without)} of {len(split)} listed names have no {what}, left out: {names}"
+            )

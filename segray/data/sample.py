@@ -1,7 +1,7 @@
 """The sample data set on disk: images with masks for training, and images to segment."""
 
 import io
-from collections.abc import Callable
+import logging
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ from PIL import Image
 from segray.pixels.sample import draw_sample
 from segray.storage.files import write_bytes
 from segray.storage.uri import absolute_uri, exists, join_uri
+
+log = logging.getLogger(__name__)
 
 #: The folder of the sample data set, for jobs that are given no data.
 SAMPLE_FOLDER = "output/sample"
@@ -23,7 +25,7 @@ _README = (
 )
 
 
-def write_sample(folder: str, tell: Callable[[str], None]) -> None:
+def write_sample(folder: str) -> None:
     """Draw the sample data set, unless the folder contains all of it.
 
     It has ``images/*.jpg`` with ``masks/*.png``, and ``new/*.jpg`` without masks.
@@ -33,9 +35,9 @@ def write_sample(folder: str, tell: Callable[[str], None]) -> None:
     """
     folder = absolute_uri(folder)
     if exists(join_uri(folder, _DONE)):
-        tell(f"no data given: taking the sample images in {folder}")
+        log.info(f"no data given: taking the sample images in {folder}")
         return
-    tell(f"no data given: drawing {LABELLED + UNLABELLED} sample images into {folder}")
+    log.info(f"no data given: drawing {LABELLED + UNLABELLED} sample images into {folder}")
     for index in range(LABELLED + UNLABELLED):
         image, trimap = draw_sample(index)
         name = f"animal_{index:04d}"

@@ -1,6 +1,7 @@
 """Values: the range of pixel values of images of more than 8 bits per channel, from a sample."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from threading import Event, Timer
@@ -10,6 +11,8 @@ from segray.pixels.wide import MAX_VALUE, ValueRange, choose_range
 from segray.storage.failures import FetchError
 from segray.storage.objects import fetch
 from segray.storage.parallel import map_ahead
+
+log = logging.getLogger(__name__)
 
 # The usual suffixes of formats with 8 bits per channel, whose files are not fetched.
 _NARROW = (".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -64,15 +67,12 @@ def spread(uris: Sequence[str], most: int) -> Sequence[str]:
     return [uris[i * len(uris) // count] for i in range(count)]
 
 
-def tell_of_values(
-    uris: Sequence[str], value_range: ValueRange | None, tell: Callable[[str], None]
-) -> None:
+def check_values(uris: Sequence[str], value_range: ValueRange | None) -> None:
     """Warn if the first images of a set do not match the range of values that a run assumes.
 
     Args:
         uris: the URIs of the images, in order.
         value_range: see `segray.pixels.decoding.read_picture`.
-        tell: called with a line for the user's terminal, or not at all.
     """
     uris = [uri for uri in uris if may_be_wide(uri)][:_SAMPLE]
     highest = read_reaches(uris[:_FEW], _PATIENCE)
@@ -96,7 +96,7 @@ def tell_of_values(
         what = "they come out nearly black"
     else:
         return
-    tell(
+    log.info(
         f"the first images have values to {greatest}, and {low} to {high} is taken for black to "
         f"white, so that {what}: if they are of another range than the model's training images, "
         f"give --value-range {better[0]} {better[1]}"

@@ -10,17 +10,11 @@ from segray.errors import InputError
 from segray.model.predictor import Engine
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
-from segray.storage.access import ORDINARY, S3Access
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """Score a model on labelled images, and write metrics, tables and pictures.
-
-    With neither --images nor --pairs it scores the labelled sample images, on which jobs/train.py
-    trains if it is given no data. A URI is a local path or s3://bucket/key; S3 is configured by the
-    standard AWS environment.
-    """
+class DataFlags:
+    """The model and the labelled images."""
 
     model: str = "output/train/model"
     """URI of the model bundle: the folder model/ in the output of jobs/train.py."""
@@ -40,9 +34,6 @@ class EvaluateConfig:
     split: str | None = None
     """Split of --pairs to score: train, validation or test. Default: test, or all pairs if there is
     only one split or no column split."""
-    output: str = "output/evaluate"
-    """URI of the folder that receives metrics.json, per_image.parquet and pictures."""
-
     mask_orientation: MaskOrientation = "auto"
     """How masks of images with an EXIF orientation were drawn. stored: on the pixels as stored in
     the file; such masks are rotated with their images. upright: on the rotated picture. auto:
@@ -50,8 +41,24 @@ class EvaluateConfig:
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """The results."""
+
+    output: str = "output/evaluate"
+    """URI of the folder that receives metrics.json, per_image.parquet and pictures."""
     max_error_rate: float = 0.05
     """Share of unreadable or unpaired files, 0 to 1, above which the job exits with status 1."""
+    lock: bool = True
+    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
+    writes; then no two runs may share an output."""
+
+
+@dataclass(frozen=True)
+class ClusterFlags:
+    """Where the work is done."""
 
     engine: Engine = "auto"
     """Inference engine. auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
@@ -63,11 +70,15 @@ class EvaluateConfig:
     batch_size: int = 32
     """Images per batch of a predictor."""
 
-    lock: bool = True
-    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
-    writes; then no two runs may share an output."""
 
-    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
+@dataclass(frozen=True)
+class EvaluateConfig(DataFlags, RunFlags, ClusterFlags):
+    """Score a model on labelled images, and write metrics, tables and pictures.
+
+    With neither --images nor --pairs it scores the labelled sample images, on which jobs/train.py
+    trains if it is given no data. A URI is a local path or s3://bucket/key; S3 is configured by the
+    standard AWS environment.
+    """
 
     def __post_init__(self) -> None:
         for name in ("model", "images", "masks", "pairs", "split", "output"):
@@ -96,8 +107,8 @@ class EvaluateConfig:
         check_range(self.value_range)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings, JSON-ready, as metrics.json records them, without those of S3."""
-        return {name: value for name, value in vars(self).items() if name != "s3"}
+        """Return the settings, JSON-ready, as metrics.json records them."""
+        return dict(vars(self))
 
 
 def _require(condition: bool, message: str) -> None:

@@ -1,6 +1,6 @@
 """The preparation of an evaluation: everything that is checked before Ray starts."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 
 from segray.data.pairs import Pair, Pairing, find_pairs
@@ -16,6 +16,8 @@ from segray.model.predictor import choose_engine, engine_file
 from segray.storage.files import child_names, remove
 from segray.storage.lock import LOCK, hold_lock
 from segray.storage.uri import absolute_uri, join_uri
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,11 @@ class Preparation:
     pairing: Pairing
 
 
-def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> Preparation:
+def prepare_evaluation(config: EvaluateConfig) -> Preparation:
     """Open the model, check the output, and find the pairs.
 
     Args:
         config: the flags of jobs/evaluate.py.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: something that the user gave cannot be used.
@@ -49,41 +50,39 @@ def prepare_evaluation(config: EvaluateConfig, tell: Callable[[str], None]) -> P
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
     _check_output(output)
-    config, pairing = _find_pairs(config, tell)
-    _tell_what_was_learned(bundle, pairing.pairs, tell)
+    config, pairing = _find_pairs(config)
+    _report_what_was_learned(bundle, pairing.pairs)
     if pairing.skipped:
         uri = join_uri(output, SKIPPED)
-        with hold_lock(output, tell, config.lock):
+        with hold_lock(output, config.lock):
             remove(join_uri(output, METRICS))  # it marks the files beside it as complete
             write_skipped(uri, pairing.skipped)
-        tell(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
+        log.info(f"{len(pairing.skipped)} file(s) have no partner and are left out: see {uri}")
         total = len(pairing.pairs) + len(pairing.skipped)
         check_error_rate(pairing.skipped, total, config.max_error_rate, uri)
     return Preparation(config, output, bundle, pairing)
 
 
-def _find_pairs(
-    config: EvaluateConfig, tell: Callable[[str], None]
-) -> tuple[EvaluateConfig, Pairing]:
+def _find_pairs(config: EvaluateConfig) -> tuple[EvaluateConfig, Pairing]:
     if config.pairs is not None:
-        split, pairs = _read_split(config.pairs, config.split, tell)
+        split, pairs = _read_split(config.pairs, config.split)
         return replace(config, split=split), Pairing(pairs, [])
     if config.images is not None and config.masks is not None:
         suffixes = config.image_suffix, config.mask_suffix
         return config, find_pairs(config.images, config.masks, *suffixes)
-    write_sample(SAMPLE_FOLDER, tell)
-    tell("scoring the labelled sample images")
+    write_sample(SAMPLE_FOLDER)
+    log.info("scoring the labelled sample images")
     folder = absolute_uri(SAMPLE_FOLDER)
     return config, find_pairs(join_uri(folder, "images"), join_uri(folder, "masks"))
 
 
-def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tuple[str, list[Pair]]:
+def _read_split(uri: str, split: str | None) -> tuple[str, list[Pair]]:
     """Read a split of a table of pairs: by default test, or the only split that there is."""
     parts = {name: pairs for name, pairs in read_manifest(uri).items() if pairs}
     if split is None and len(parts) == 1:
         split = next(iter(parts))
         if split != "test":
-            tell(f"{uri} has nothing set apart to test on: scoring all of it")
+            log.info(f"{uri} has nothing set apart to test on: scoring all of it")
     chosen = SPLITS[(split or "test").lower()]
     if chosen not in parts:
         filled = " or ".join(f"--split {name}" for name in parts)
@@ -91,7 +90,7 @@ def _read_split(uri: str, split: str | None, tell: Callable[[str], None]) -> tup
     return chosen, parts[chosen]
 
 
-def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[str], None]) -> None:
+def _report_what_was_learned(bundle: Bundle, pairs: list[Pair]) -> None:
     """Report how many images the model was trained on, if its run's folder still exists."""
     output = bundle.uri.rpartition("/")[0]
     try:
@@ -106,7 +105,7 @@ def _tell_what_was_learned(bundle: Bundle, pairs: list[Pair], tell: Callable[[st
         count = sum(pair.image in known for pair in pairs)
         if count:
             uri = join_uri(output, DATASET)
-            tell(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
+            log.info(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
 
 
 def _check_output(output: str) -> None:

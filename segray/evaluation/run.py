@@ -1,10 +1,11 @@
 """An evaluation run: from labelled images to metrics, with a result for each image."""
 
 import heapq
+import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ import ray.data
 from segray.data.labelled import Reading
 from segray.data.pairs import Pair
 from segray.data.skipped import Skipped
-from segray.data.values import tell_of_values
+from segray.data.values import check_values
 from segray.errors import InputError
 from segray.evaluation.pictures import Worst
 from segray.evaluation.plan import Preparation
@@ -25,13 +26,15 @@ from segray.evaluation.stages import MODEL, OWN, PAIRS_SCHEMA, Predict, count, f
 from segray.evaluation.write import Evaluation, write_evaluation
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_gpu_predictor
-from segray.nodes import SharedFiles, await_node, telling_waits
+from segray.nodes import SharedFiles, await_node, reporting_waits
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation, Says, settle_orientation
 from segray.pixels.wide import ValueRange
 from segray.progress import ProgressLine
 from segray.storage.lock import LOCK, hold_lock
 from segray.storage.uri import absolute_uri, join_uri
+
+log = logging.getLogger(__name__)
 
 # Shares of a CPU: below 1, so that every CPU has room for the tasks beside its predictor, and
 # different from each other, so that Ray does not fuse the stages.
@@ -43,26 +46,24 @@ _WORST_IMAGES = 12
 _NO_FILES = SharedFiles()
 
 
-def evaluate(preparation: Preparation, tell: Callable[[str], None]) -> Evaluation:
+def evaluate(preparation: Preparation) -> Evaluation:
     """Run the evaluation that the flags ask for. Ray must have been started.
 
     Args:
         preparation: the result of `segray.evaluation.plan.prepare_evaluation`.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: see `evaluate_pairs`; or another run is using the output.
     """
     config, pairing = preparation.config, preparation.pairing
     value_range = config.value_range or preparation.bundle.value_range
-    with hold_lock(preparation.output, tell, config.lock):
+    with hold_lock(preparation.output, config.lock):
         # Only here: a training run, which ends with a score, has already checked its images.
-        tell_of_values([pair.image for pair in pairing.pairs], value_range, tell)
+        check_values([pair.image for pair in pairing.pairs], value_range)
         return evaluate_pairs(
             preparation.bundle,
             pairing.pairs,
             preparation.output,
-            tell,
             engine=config.engine,
             workers=config.workers,
             use_gpu=config.use_gpu,
@@ -85,7 +86,6 @@ def evaluate_pairs(
     model: str | Bundle,
     pairs: Sequence[Pair],
     output: str,
-    tell: Callable[[str], None],
     *,
     engine: Engine = "auto",
     workers: int | None = None,
@@ -107,7 +107,6 @@ def evaluate_pairs(
         model: a bundle, or the URI of one.
         pairs: the pairs to score the model on.
         output: the URI of the folder for the files described in docs/outputs/evaluation.md.
-        tell: called with lines for the user's terminal.
         engine: the inference engine.
         workers: the number of concurrent predictors; None for one per CPU or GPU.
         use_gpu: True to give each predictor a GPU.
@@ -133,17 +132,17 @@ def evaluate_pairs(
     if isinstance(model, str) or engine_file(chosen) not in model.files:
         uri = model if isinstance(model, str) else model.uri
         model = open_bundle(uri, [engine_file(chosen)])
-    tell(f"scoring {len(pairs)} pairs with {chosen}")
-    await_node("GPU" if use_gpu else "CPU", "a predictor", tell)
+    log.info(f"scoring {len(pairs)} pairs with {chosen}")
+    await_node("GPU" if use_gpu else "CPU", "a predictor")
     shared.check_nodes()
     if use_gpu:
-        _check_gpu(model, chosen, tell)
+        _check_gpu(model, chosen)
     # Ray Data gives up after half an hour without a block, but nodes may take longer to start.
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
 
     def score(reading: Reading) -> _Gathered:
         counted = _pipeline(model, chosen, pairs, reading, workers, use_gpu, batch_size)
-        return _gather(counted, model.labels, len(pairs), use_gpu, tell)
+        return _gather(counted, model.labels, len(pairs), use_gpu)
 
     reading = Reading(mask_orientation, value_range or model.value_range)
     gathered = score(reading)
@@ -151,12 +150,12 @@ def evaluate_pairs(
         settled = settle_orientation(gathered.says.elements())
         reading = replace(reading, mask_orientation=settled)
         if settled == "upright":
-            tell("masks were drawn on upright images, as their shapes say: scoring once more")
+            log.info("masks were drawn on upright images, as their shapes say: scoring once more")
             gathered = score(reading)
     if gathered.turned:
-        tell(f"turned {gathered.turned} mask(s) with their photographs, as EXIF says")
+        log.info(f"turned {gathered.turned} mask(s) with their photographs, as EXIF says")
     if model.labels.others_ignored:
-        tell(f"{gathered.ignored:.1%} of the pixels are ignored")
+        log.info(f"{gathered.ignored:.1%} of the pixels are ignored")
     if gathered.reasons:
         # Nodes that joined in the meantime may not see the files, and have reported them as
         # unreadable.
@@ -197,24 +196,21 @@ def _gather(
     labels: Labels,
     pairs: int,
     use_gpu: bool,
-    tell: Callable[[str], None],
 ) -> "_Gathered":
     """Execute the pipeline, and collect its results."""
     gathered = _Gathered(labels)
-    progress = ProgressLine("scoring", "pairs", pairs, tell)
+    progress = ProgressLine("scoring", "pairs", pairs)
     asked = {"GPU": 1.0} if use_gpu else {"CPU": _PREDICTOR_CPUS}
-    with telling_waits("a predictor", asked, lambda: not progress.done, tell):
+    with reporting_waits("a predictor", asked, lambda: not progress.done):
         for table in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
             gathered.add(table)
             progress.add(len(table), len(table) - table["reason"].null_count)
     return gathered
 
 
-def _check_gpu(
-    bundle: Bundle, engine: Literal["tensorflow", "onnx"], tell: Callable[[str], None]
-) -> None:
+def _check_gpu(bundle: Bundle, engine: Literal["tensorflow", "onnx"]) -> None:
     """Refuse a GPU that the engine does not see; inside a predictor the reason would be lost."""
-    with telling_waits("a predictor", {"GPU": 1.0}, lambda: True, tell):
+    with reporting_waits("a predictor", {"GPU": 1.0}, lambda: True):
         if problem := ray.get(_find_gpu_problem.remote(bundle, engine)):
             raise InputError(problem)
 

@@ -1,12 +1,12 @@
 """The parallel export: pieces of work, distributed over the CPUs of a cluster by Ray."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import ray.data
 
 from segray.export.work import Task, do_work
-from segray.nodes import SharedFiles, await_node, telling_waits
+from segray.nodes import SharedFiles, await_node, reporting_waits
 
 
 def spread_work(
@@ -14,7 +14,6 @@ def spread_work(
     task: Task,
     workers: int | None,
     shared: SharedFiles,
-    tell: Callable[[str], None],
 ) -> Iterator[pa.Table]:
     """Do pieces of work on Ray, which is already started, and yield their accounts.
 
@@ -23,12 +22,11 @@ def spread_work(
         task: the work to do on them.
         workers: the number of concurrent workers; None for as many as there are CPUs.
         shared: local files that must be visible on the nodes.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: the files are not visible on a node.
     """
-    await_node("CPU", "a worker", tell)
+    await_node("CPU", "a worker")
     shared.check_nodes()
     # Ray Data warns about a limit that is never reached.
     most = None if workers is None else min(workers, len(work))
@@ -43,7 +41,7 @@ def spread_work(
         compute=ray.data.TaskPoolStrategy(size=most),
     )
     begun = False
-    with telling_waits("a worker", {"CPU": 1.0}, lambda: not begun, tell):
+    with reporting_waits("a worker", {"CPU": 1.0}, lambda: not begun):
         for account in accounts.iter_batches(batch_size=None, batch_format="pyarrow"):
             begun = True
             yield account

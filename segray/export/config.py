@@ -1,12 +1,8 @@
 """The configuration of an export: the flags of jobs/export.py, with their defaults."""
 
 from dataclasses import dataclass
-from typing import Annotated
-
-import tyro
 
 from segray.errors import InputError
-from segray.storage.access import ORDINARY, S3Access
 
 #: The formats in which masks can be written.
 FORMATS = ("png", "rle", "overlay")
@@ -50,8 +46,6 @@ class ExportConfig:
     lock: bool = True
     """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
     writes; then no two runs may share an output."""
-
-    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
 
     def __post_init__(self) -> None:
         for name in ("results", "output"):

@@ -1,7 +1,8 @@
 """The plan of an export: the masks that there are, and those that are still to be written."""
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,8 @@ from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.ids import Ids, are_in
 from segray.storage.lock import LOCK
 from segray.storage.uri import absolute_uri, exists, join_uri
+
+log = logging.getLogger(__name__)
 
 #: The file that marks a folder as an export's; it records the source and the settings.
 MARKER = "config.json"
@@ -113,12 +116,11 @@ def prepare_export(config: ExportConfig) -> Preparation:
     return Preparation(config, output, segmentation, mirror, before is None)
 
 
-def make_plan(preparation: Preparation, tell: Callable[[str], None]) -> Plan:
+def make_plan(preparation: Preparation) -> Plan:
     """Determine what is missing, and prepare the output for it. The caller holds the output's lock.
 
     Args:
         preparation: the result of `prepare_export`.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: something that the user gave cannot be used.
@@ -138,11 +140,13 @@ def make_plan(preparation: Preparation, tell: Callable[[str], None]) -> Plan:
         document = {**settings, "root": mirror.root, "classes": segmentation.classes}
         write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())
     if mirror.suffix:
-        done = claim_files(output, rows, mirror, tell)
+        done = claim_files(output, rows, mirror)
     else:
         done = are_in(rows.ids, read_part_ids(output))
     missing = int(np.count_nonzero(~done))
-    tell(f"{len(rows.ids)} masks" + (f", {len(rows.ids) - missing} are there" * bool(done.any())))
+    log.info(
+        f"{len(rows.ids)} masks" + (f", {len(rows.ids) - missing} are there" * bool(done.any()))
+    )
     workers = config.workers
     if workers is None and missing < _FEW:
         workers = 0

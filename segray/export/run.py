@@ -1,5 +1,6 @@
 """An export run: from the rows of a segmentation to files for other tools."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from segray.storage.ids import are_in
 from segray.storage.lock import LOCK, hold_lock
 from segray.storage.uri import exists, is_local, join_uri
 from segray.version import __version__
+
+log = logging.getLogger(__name__)
 
 #: The list of masks that could not be exported, with the reasons.
 SKIPPED = "skipped.jsonl"
@@ -41,14 +44,11 @@ class ExportSummary:
     seconds: float
 
 
-def export(
-    config: ExportConfig, tell: Callable[[str], None], start_ray: Callable[[], None]
-) -> ExportSummary:
+def export(config: ExportConfig, start_ray: Callable[[], None]) -> ExportSummary:
     """Export the masks that the output does not contain yet.
 
     Args:
         config: the flags of jobs/export.py.
-        tell: called with lines for the user's terminal.
         start_ray: called when Ray is needed; not called if this process exports everything.
 
     Raises:
@@ -56,14 +56,14 @@ def export(
     """
     started = time.monotonic()
     output = prepare_export(config).output
-    with hold_lock(output, tell, config.lock) as check_lock:
+    with hold_lock(output, config.lock) as check_lock:
         # Inspect the output again under the lock: another run may just have finished.
-        plan = make_plan(prepare_export(config), tell)
+        plan = make_plan(prepare_export(config))
         if plan.missing and plan.workers != 0:
             start_ray()
-        progress = ProgressLine("exporting", "masks", plan.missing, tell)
+        progress = ProgressLine("exporting", "masks", plan.missing)
         written, skipped = 0, list[Skipped]()
-        for account in _work(plan, tell):
+        for account in _work(plan):
             for row in account.to_pylist():
                 if row["problem"]:
                     raise InputError(row["problem"])
@@ -74,7 +74,7 @@ def export(
                 progress.add(row["written"] + len(row["image"]), failed=len(row["image"]))
             check_lock()
         if config.format == "rle":
-            _join(plan, len(skipped), tell)
+            _join(plan, len(skipped))
         uri = join_uri(plan.output, SKIPPED)
         if skipped or exists(uri):
             write_skipped(uri, skipped)
@@ -87,7 +87,7 @@ def export(
     )
 
 
-def _work(plan: Plan, tell: Callable[[str], None]) -> Iterator[pa.Table]:
+def _work(plan: Plan) -> Iterator[pa.Table]:
     config = plan.config
     classes = len(plan.segmentation.classes)
     task = Task(
@@ -110,7 +110,7 @@ def _work(plan: Plan, tell: Callable[[str], None]) -> Iterator[pa.Table]:
         "--results": plan.work[0]["results"][0].as_py(),
         "--output": join_uri(plan.output, LOCK),
     }
-    return spread_work(plan.work, task, plan.workers, SharedFiles.of(files), tell)
+    return spread_work(plan.work, task, plan.workers, SharedFiles.of(files))
 
 
 def _check_shared(plan: Plan, sample: str | None) -> None:
@@ -122,7 +122,7 @@ def _check_shared(plan: Plan, sample: str | None) -> None:
         )
 
 
-def _join(plan: Plan, skipped: int, tell: Callable[[str], None]) -> None:
+def _join(plan: Plan, skipped: int) -> None:
     there = read_part_ids(plan.output)
     ids = there[are_in(there, plan.ids)]
     if len(plan.ids) - len(ids) != skipped:
@@ -137,4 +137,4 @@ def _join(plan: Plan, skipped: int, tell: Callable[[str], None]) -> None:
         "url": plan.mirror.root,
     }
     if join_parts(plan.output, plan.segmentation.classes, ids, info):
-        tell(f"joined {len(ids)} images into {ANNOTATIONS}")
+        log.info(f"joined {len(ids)} images into {ANNOTATIONS}")

@@ -6,7 +6,7 @@ before the new files are. At any moment, every file that exists is therefore com
 version in the list, and whatever is missing is still to be exported.
 """
 
-from collections.abc import Callable
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,6 +21,8 @@ from segray.storage.listing import Shard, list_pages, relative_key
 from segray.storage.tables import read_table, write_table
 from segray.storage.uri import exists, join_uri
 
+log = logging.getLogger(__name__)
+
 # In a hidden folder, which no exported file can be in.
 _VERSIONS = ".export/versions.parquet"
 _SCHEMA = pa.schema([("key", pa.int64()), ("id", pa.int64())])
@@ -29,16 +31,13 @@ _SCHEMA = pa.schema([("key", pa.int64()), ("id", pa.int64())])
 _REQUESTS = 16
 
 
-def claim_files(
-    output: str, rows: Rows, mirror: Mirror, tell: Callable[[str], None]
-) -> npt.NDArray[np.bool]:
+def claim_files(output: str, rows: Rows, mirror: Mirror) -> npt.NDArray[np.bool]:
     """Prepare an output for the files of some rows, by removing files of other versions.
 
     Args:
         output: the absolute URI of the output.
         rows: the rows of all masks that belong in it.
         mirror: the mapping from URIs to keys.
-        tell: called with lines for the user's terminal.
 
     Returns:
         bool [N], True for the rows whose file exists already.
@@ -59,7 +58,7 @@ def claim_files(
     there, stale_uris = _list_keys(output, mirror, stale)
     gone = np.setdiff1d(there, rows.keys)
     if len(gone):
-        tell(f"{len(gone)} files are left of images that are gone; nothing is done to them")
+        log.info(f"{len(gone)} files are left of images that are gone; nothing is done to them")
     with ThreadPoolExecutor(_REQUESTS) as requests:
         list(requests.map(remove, stale_uris))
     done = known & (ids[place] == rows.ids) & are_in(rows.keys, there)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from segray.errors import InputError
 from segray.storage.failures import FetchError
 from segray.storage.listing import list_keys
-from segray.storage.objects import CONNECT_SECONDS, fetch, persist
+from segray.storage.objects import CONNECT_SECONDS, fetch, retry
 from segray.storage.s3 import s3_client, split_uri
 from segray.storage.uri import explain_errors, file_system, is_local
 
@@ -61,7 +61,7 @@ def write_bytes(uri: str, content: bytes) -> None:
                 client = s3_client(CONNECT_SECONDS, _ANSWER_SECONDS)
                 client.put_object(Bucket=bucket, Key=key, Body=content)
 
-            persist(uri, put)
+            retry(uri, put)
             return
         with new_file(Path(uri)) as file:
             file.write(content)

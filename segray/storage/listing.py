@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segray.errors import InputError
-from segray.storage.objects import CONNECT_SECONDS, persist
+from segray.storage.objects import CONNECT_SECONDS, retry
 from segray.storage.s3 import KeyPage, s3_client, split_uri
 from segray.storage.uri import exists, explain_errors, is_local
 
@@ -173,7 +173,7 @@ def list_keys(
     if delimiter:
         settings["Delimiter"] = delimiter
     while True:
-        answer = persist(
+        answer = retry(
             f"s3://{bucket}/{prefix}",
             lambda: s3_client(CONNECT_SECONDS, _PAGE_SECONDS).list_objects_v2(**settings),
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import socket
@@ -14,9 +15,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segray.errors import InputError
-from segray.storage.objects import persist
+from segray.storage.objects import retry
 from segray.storage.s3 import s3_client, split_uri
 from segray.storage.uri import explain_errors, is_local, join_uri
+
+log = logging.getLogger(__name__)
 
 #: The name of the lock in the output.
 LOCK = "run.lock"
@@ -33,9 +36,7 @@ _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "41
 
 
 @contextlib.contextmanager
-def hold_lock(
-    output: str, tell: Callable[[str], None], lock: bool = True
-) -> Iterator[Callable[[], None]]:
+def hold_lock(output: str, lock: bool = True) -> Iterator[Callable[[], None]]:
     """Lock an output against other runs. The lock of a dead process does not count.
 
     On a disk the operating system holds the lock as long as the process lives. In S3 the lock is an
@@ -45,7 +46,6 @@ def hold_lock(
 
     Args:
         output: the absolute URI of the folder.
-        tell: called with a line when it has to wait.
         lock: False, as by --no-lock, locks nothing in S3, and prints a line about it.
 
     Yields:
@@ -56,14 +56,14 @@ def hold_lock(
             support conditional writes.
     """
     if not lock and not is_local(output):
-        tell(
+        log.info(
             f"--no-lock: nothing keeps a second run away from {output}: see to it that this is the "
             "only one"
         )
         yield lambda: None
         return
     uri = join_uri(output, LOCK)
-    with _hold_file(uri) if is_local(uri) else _hold_object(uri, tell) as check:
+    with _hold_file(uri) if is_local(uri) else _hold_object(uri) as check:
         yield check
 
 
@@ -85,7 +85,7 @@ def _hold_file(uri: str) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+def _hold_object(uri: str) -> Iterator[Callable[[], None]]:
     bucket, key = split_uri(uri)
     place = {"Bucket": bucket, "Key": key}
     holder = {
@@ -95,7 +95,7 @@ def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
         "run": secrets.token_hex(8),
     }
     with explain_errors(uri, "write"):
-        etag = _take(place, holder, uri, tell)
+        etag = _take(place, holder, uri)
     released, lost = threading.Event(), threading.Event()
 
     def beat() -> None:
@@ -132,19 +132,17 @@ def _hold_object(uri: str, tell: Callable[[str], None]) -> Iterator[Callable[[],
         released.set()
         thread.join()
         with contextlib.suppress(Exception):
-            persist(uri, lambda: _release(place, holder))
+            retry(uri, lambda: _release(place, holder))
 
 
-def _take(
-    place: dict[str, str], holder: dict[str, Any], uri: str, tell: Callable[[str], None]
-) -> str:
+def _take(place: dict[str, str], holder: dict[str, Any], uri: str) -> str:
     """Write the lock if there is none, or if its holder is dead; return its ETag."""
     while True:
         # Look first: a store that ignores the condition would overwrite the lock of a living run.
-        etag, other = persist(uri, lambda: _read(place))
+        etag, other = retry(uri, lambda: _read(place))
         if etag and other.get("run") == holder["run"]:
             return etag  # written by an attempt whose answer was lost
-        if etag and not _is_dead(place, etag, other, holder, uri, tell):
+        if etag and not _is_dead(place, etag, other, holder, uri):
             continue  # released in the meantime
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
@@ -157,7 +155,7 @@ def _take(
             _put_persistently(uri, place, holder, condition)
         except _ConditionError:
             return taken
-        persist(uri, lambda: _release(place, holder))
+        retry(uri, lambda: _release(place, holder))
         raise InputError(_no_conditions(uri, "ignores conditional writes"))
 
 
@@ -169,7 +167,7 @@ def _put_persistently(
     uri: str, place: dict[str, str], document: dict[str, Any], condition: dict[str, str]
 ) -> str:
     try:
-        return persist(uri, lambda: _put(place, document, **condition))
+        return retry(uri, lambda: _put(place, document, **condition))
     except Exception as error:
         if _code(error) in _REFUSED:
             raise _ConditionError from error
@@ -184,7 +182,6 @@ def _is_dead(
     other: dict[str, Any],
     holder: dict[str, Any],
     uri: str,
-    tell: Callable[[str], None],
 ) -> bool:
     """Return True if the lock of another run may be taken, False if it was released.
 
@@ -195,11 +192,11 @@ def _is_dead(
     here = other.get("machine") == holder["machine"] != ""
     if here and not _is_alive(other.get("process")):
         return True
-    tell(f"{uri} is held by {who}: looking for {PATIENCE:.0f} s whether it is alive")
+    log.info(f"{uri} is held by {who}: looking for {PATIENCE:.0f} s whether it is alive")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         time.sleep(BEAT / 5)
-        now, _ = persist(uri, lambda: _read(place))
+        now, _ = retry(uri, lambda: _read(place))
         if not now:
             return False
         if now != etag:

@@ -11,6 +11,7 @@ byte at a time is not caught.
 """
 
 import hashlib
+import logging
 import os
 import random
 import re
@@ -23,6 +24,8 @@ from typing import Any, TypeVar
 from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
 from segray.storage.s3 import forget_client, s3_client, split_uri
 from segray.storage.uri import is_local
+
+log = logging.getLogger(__name__)
 
 #: Larger files are not read: no image within the limit on pixels needs as many bytes.
 MAX_FILE_BYTES = 1 << 29
@@ -80,16 +83,16 @@ def fetch(
         raise _too_large(size, limit)
     if is_local(uri):
         return _read_file(uri, size, etag, on_length, limit)
-    return insist(uri, _Request(uri, size, etag, on_length, limit).send, on_retry, stopped)
+    return retry_read(uri, _Request(uri, size, etag, on_length, limit).send, on_retry, stopped)
 
 
-def insist(
+def retry_read(
     uri: str,
     send: Callable[[Any], _Answer],
     on_retry: Callable[[str], None] | None = None,
     stopped: Event | None = None,
 ) -> _Answer:
-    """Send a read request, and retry transient failures with exponential backoff.
+    """Send a read request, and retry transient failures as `retry` does.
 
     Args:
         uri: the URI that is read.
@@ -100,42 +103,42 @@ def insist(
     Raises:
         FetchError: all attempts failed, or a failure is not transient.
     """
-    stopped = stopped or Event()
-    begun = time.monotonic()
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return send(s3_client(CONNECT_SECONDS, READ_SECONDS))
-        except FetchError as error:
-            failure = error.with_traceback(None)  # its frames hold the body
-        except Exception as error:
-            # Whatever a store raises for one object concerns that object only.
-            failure = explain_failure(uri, error)
-        if not isinstance(failure, PassingError):
-            raise failure
-        if isinstance(failure, StaleError):
-            forget_client(RENEWAL_SECONDS)
-        pause = _draw_pause(attempt)
-        seconds = time.monotonic() - begun
-        if attempt == ATTEMPTS or seconds + pause > TOTAL_SECONDS:
-            break
-        if on_retry:
-            on_retry(failure.kind)
-        if stopped.wait(pause):
-            break
-    given_up = f"given up at attempt {attempt}, after {seconds:.0f} s"
+    begun, attempts = time.monotonic(), 0
+
+    def request() -> _Answer:
+        nonlocal attempts
+        attempts += 1
+        return send(s3_client(CONNECT_SECONDS, READ_SECONDS))
+
+    try:
+        return retry(uri, request, on_retry, stopped)
+    except Exception as error:
+        # Whatever a store raises for one object concerns that object only.
+        failure = _classify(uri, error)
+    if not isinstance(failure, PassingError):
+        raise failure
+    given_up = f"given up at attempt {attempts}, after {time.monotonic() - begun:.0f} s"
     raise FetchError(failure.kind, f"{failure.message}; {given_up}")
 
 
-def persist(uri: str, request: Callable[[], _Answer]) -> _Answer:
-    """Send any other request, and retry transient failures with exponential backoff.
+def retry(
+    uri: str,
+    request: Callable[[], _Answer],
+    on_retry: Callable[[str], None] | None = None,
+    stopped: Event | None = None,
+) -> _Answer:
+    """Send a request, and retry transient failures with exponential backoff.
 
     Args:
         uri: the URI that the request concerns.
         request: makes one attempt; it gets its client from `s3_client`.
+        on_retry: called with the kind of each failure that is retried.
+        stopped: once it is set, there are no more retries.
 
     Raises:
         Exception: the exception of the last attempt.
     """
+    stopped = stopped or Event()
     begun = time.monotonic()
     attempt = 0
     while True:
@@ -143,14 +146,24 @@ def persist(uri: str, request: Callable[[], _Answer]) -> _Answer:
         try:
             return request()
         except Exception as error:
-            failure = explain_failure(uri, error)
+            failure = _classify(uri, error)
             pause = _draw_pause(attempt)
             is_last = attempt == ATTEMPTS or time.monotonic() - begun + pause > TOTAL_SECONDS
-            if is_last or not isinstance(failure, PassingError):
+            if is_last or not isinstance(failure, PassingError) or stopped.is_set():
                 raise
+        log.debug(f"{uri}: {failure.message}; attempt {attempt + 1} in {pause:.1f} s")
         if isinstance(failure, StaleError):
             forget_client(RENEWAL_SECONDS)
-        time.sleep(pause)
+        if on_retry:
+            on_retry(failure.kind)
+        if stopped.wait(pause):
+            raise failure
+
+
+def _classify(uri: str, error: Exception) -> FetchError:
+    if isinstance(error, FetchError):
+        return error.with_traceback(None)  # its frames hold the body
+    return explain_failure(uri, error)
 
 
 def _draw_pause(attempt: int) -> float:

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from segray.errors import InputError
 from segray.storage.failures import FetchError, PassingError
-from segray.storage.objects import insist, read_body
+from segray.storage.objects import read_body, retry_read
 from segray.storage.s3 import split_uri
 from segray.storage.uri import is_local
 
@@ -99,7 +99,7 @@ class ObjectFile(io.RawIOBase):
     def _ask(self, send: Callable[[str, str, Any], _Answer]) -> _Answer:
         bucket, key = self._place
         try:
-            return insist(self._uri, partial(send, bucket, key))
+            return retry_read(self._uri, partial(send, bucket, key))
         except FetchError as error:
             raise InputError(f"cannot read {self._uri}: {error}") from error
 

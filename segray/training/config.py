@@ -13,7 +13,6 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
-from segray.storage.access import ORDINARY, S3Access
 from segray.training.control.workers import WORKERS_FLAG, Workers, name_workers
 from segray.training.data.augmentation import Augmentation
 from segray.training.step.schedule import Schedule
@@ -32,14 +31,8 @@ MOST_PARTS = 8
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Train a U-Net on images and masks, and write it as a model bundle.
-
-    With neither --images nor --pairs, a small synthetic data set is drawn once into output/sample
-    and used for training, with settings to match: a lower resolution, fewer epochs, no pretrained
-    weights.
-    A URI is a local path or s3://bucket/key; S3 is configured by the standard AWS environment.
-    """
+class DataFlags:
+    """The training set and the validation set."""
 
     images: str | None = None
     """URI of the folder of training images; default: a sample that segray draws."""
@@ -54,8 +47,6 @@ class TrainConfig:
     pairs: str | None = None
     """Instead of --images and --masks: URI of a CSV or Parquet file with the columns image, mask
     and, optionally, split (train, validation or test)."""
-    output: str = "output/train"
-    """URI of the folder that receives the model, checkpoints, metrics and previews."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (
         "pet=1",
         "background=2",
@@ -76,92 +67,107 @@ class TrainConfig:
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: 0 and the greatest value of the bit depth that a sample of the images needs. The model
     bundle keeps the range."""
-    max_error_rate: float = 0.05
-    """Share of unreadable or unpaired files, 0 to 1, above which the job fails."""
-
-    image_size: int = 128
-    """Input resolution of the network: images are scaled to a square of this side, in pixels; a
-    multiple of 32."""
-    epochs: int = 20
-    """Passes over the training set."""
-    batch_size: int = 8
-    """Global batch size: images per step over all workers. An incomplete last batch is dropped
-    (other images each epoch); a training set smaller than a batch is repeated."""
-    seed: int = 0
-    """Seed of the split, the shuffling, the augmentation and the initial weights. With the same
-    number of CPUs, the same seed gives the same model, bit for bit."""
-    recipe: Recipe = "segray"
-    """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
-    comparison. Other flags take precedence over a recipe."""
-
-    encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
-    """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
-    Keras weights file for MobileNetV2 without its top."""
-    input_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH")] = (-1.0, 1.0)
-    """Range that the network scales pixel values to; ImageNet weights expect -1 to 1."""
-    even_upsampling: bool = True
-    """Average-pool (2x2) the output of each transposed convolution of the decoder, which removes
-    their checkerboard artefacts."""
-    frozen_epochs: int = 2
-    """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
-    statistics stay frozen. An encoder with random weights is trained from the first epoch."""
-
-    optimizer: Optimizer = "muon"
-    """Optimizer of the decoder's convolution kernels. All other weights use AdamW. Muon needs
-    fewer steps."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of the decoder."""
-    encoder_learning_rate: float = 3e-4
-    """Peak learning rate of a pretrained encoder; 0 keeps it frozen."""
-    schedule: Schedule = "cosine"
-    """Learning-rate schedule after the warm-up."""
-    warmup: float = 0.05
-    """Share of the run over which the learning rate rises linearly to its peak."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay (AdamW). Biases and batch-norm parameters are excluded."""
-    batch_norm_momentum: float = 0.9
-    """Momentum of the running statistics of the decoder's batch normalisation."""
-
-    loss: Loss = "ce+lovasz"
-    """Training loss: cross-entropy, optionally plus the soft Dice or the Lovász-Softmax loss, both
-    of which optimise the overlap (IoU) of ground truth and prediction; or focal loss."""
-    overlap_weight: float = 0.5
-    """Weight of the Dice or Lovász term; the cross-entropy has weight 1."""
-    class_weights: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
-    ] = ("none",)
-    """Weights of the classes in cross-entropy and focal loss. balanced: inversely proportional to
-    their pixels. Classes that are not named have weight 1."""
-    label_smoothing: float = 0.0
-    """Label smoothing: share of the target that is spread evenly over all classes, 0 to 1."""
-
-    flip: bool = True
-    """Mirror half of the training images left to right, at random in each epoch."""
-    zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
-    """Range of the random crop's side, as a share of the image's side; above 1 zooms out. 1 1
-    switches it off."""
-    detail: float = 2.0
-    """Resolution at which training images are cached, as a multiple of --image-size, so that crops
-    stay sharp."""
-    stretch: float = 0.1
-    """Maximum random change of the aspect ratio; 0 switches it off."""
-    rotation: float = 10.0
-    """Maximum random rotation, in degrees; 0 switches it off."""
-    colour: float = 0.2
-    """Maximum relative change of brightness, contrast and saturation; 0 switches it off."""
-
-    calibrate: bool = True
-    """Calibrate the finished model's confidence on the validation set by temperature scaling; masks
-    do not change."""
-    patience: int = 0
-    """Early stopping: epochs without a better validation mean IoU after which training ends; 0:
-    never."""
     validation_fraction: float = 0.1
     """Share of the pairs that form the validation set, above 0 and below 1."""
     validation_images: str | None = None
     """URI of the images of a separate validation set, instead of --validation-fraction."""
     validation_masks: str | None = None
     """URI of the masks of that validation set."""
+    max_error_rate: float = 0.05
+    """Share of unreadable or unpaired files, 0 to 1, above which the job fails."""
+
+
+@dataclass(frozen=True)
+class NetworkFlags:
+    """The network and its initial weights."""
+
+    image_size: int = 128
+    """Input resolution of the network: images are scaled to a square of this side, in pixels; a
+    multiple of 32."""
+    encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
+    """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
+    Keras weights file for MobileNetV2 without its top."""
+    frozen_epochs: int = 2
+    """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
+    statistics stay frozen. An encoder with random weights is trained from the first epoch."""
+    calibrate: bool = True
+    """Calibrate the finished model's confidence on the validation set by temperature scaling; masks
+    do not change."""
+
+
+@dataclass(frozen=True)
+class OptimisationFlags:
+    """How the network is trained."""
+
+    recipe: Recipe = "segray"
+    """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
+    comparison. Other flags take precedence over a recipe."""
+    epochs: int = 20
+    """Passes over the training set."""
+    batch_size: int = 8
+    """Global batch size: images per step over all workers. An incomplete last batch is dropped
+    (other images each epoch); a training set smaller than a batch is repeated."""
+    patience: int = 0
+    """Early stopping: epochs without a better validation mean IoU after which training ends; 0:
+    never."""
+    learning_rate: float = 1e-3
+    """Peak learning rate of the decoder."""
+    encoder_learning_rate: float = 3e-4
+    """Peak learning rate of a pretrained encoder; 0 keeps it frozen."""
+    optimizer: Optimizer = "muon"
+    """Optimizer of the decoder's convolution kernels. All other weights use AdamW. Muon needs
+    fewer steps."""
+    schedule: Schedule = "cosine"
+    """Learning-rate schedule after the warm-up."""
+    warmup: float = 0.05
+    """Share of the run over which the learning rate rises linearly to its peak."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay (AdamW). Biases and batch-norm parameters are excluded."""
+    loss: Loss = "ce+lovasz"
+    """Training loss: cross-entropy, optionally plus the soft Dice or the Lovász-Softmax loss, both
+    of which optimise the overlap (IoU) of ground truth and prediction; or focal loss."""
+    class_weights: Annotated[
+        tuple[str, ...], tyro.conf.arg(metavar="none|balanced|NAME=WEIGHT ...")
+    ] = ("none",)
+    """Weights of the classes in cross-entropy and focal loss. balanced: inversely proportional to
+    their pixels. Classes that are not named have weight 1."""
+    seed: int = 0
+    """Seed of the split, the shuffling, the augmentation and the initial weights. With the same
+    number of CPUs, the same seed gives the same model, bit for bit."""
+
+
+@dataclass(frozen=True)
+class AugmentationFlags:
+    """Random changes of the training images, new ones in each epoch."""
+
+    flip: bool = True
+    """Mirror half of the training images left to right, at random in each epoch."""
+    zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
+    """Range of the random crop's side, as a share of the image's side; above 1 zooms out. 1 1
+    switches it off."""
+    rotation: float = 10.0
+    """Maximum random rotation, in degrees; 0 switches it off."""
+    colour: float = 0.2
+    """Maximum relative change of brightness, contrast and saturation; 0 switches it off."""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Where the results go."""
+
+    output: str = "output/train"
+    """URI of the folder that receives the model, checkpoints, metrics and previews."""
+    mlflow: str | None = None
+    """URL of an MLflow tracking server that also receives the metrics of each epoch. User name and
+    password come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
+    lock: bool = True
+    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
+    writes; then no two runs may share an output."""
+
+
+@dataclass(frozen=True)
+class ClusterFlags:
+    """Where the work is done."""
 
     workers: Annotated[Workers, WORKERS_FLAG] = 1
     """Number of data-parallel worker processes, each of which takes a share of every batch. A range
@@ -171,24 +177,56 @@ class TrainConfig:
     """Give each worker a GPU."""
     precision: Precision = "auto"
     """Numeric precision. auto: mixed_bfloat16 on GPUs with hardware support, float32 otherwise."""
-    cache: Cache = "auto"
-    """Cache of decoded images. memory: Ray's object store. none: decode in every epoch. auto:
-    memory if they fit."""
     max_restarts: int = 3
     """Restarts after a worker failure, from the last finished epoch, before the job gives up; each
     finished epoch resets the count."""
-    mlflow: str | None = None
-    """URL of an MLflow tracking server that also receives the metrics of each epoch. User name and
-    password come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
+
+
+@dataclass(frozen=True)
+class ExpertFlags:
+    """Settings that rarely need a change."""
+
+    input_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH")] = (-1.0, 1.0)
+    """Range that the network scales pixel values to; ImageNet weights expect -1 to 1."""
+    even_upsampling: bool = True
+    """Average-pool (2x2) the output of each transposed convolution of the decoder, which removes
+    their checkerboard artefacts."""
+    batch_norm_momentum: float = 0.9
+    """Momentum of the running statistics of the decoder's batch normalisation."""
+    overlap_weight: float = 0.5
+    """Weight of the Dice or Lovász term; the cross-entropy has weight 1."""
+    label_smoothing: float = 0.0
+    """Label smoothing: share of the target that is spread evenly over all classes, 0 to 1."""
+    detail: float = 2.0
+    """Resolution at which training images are cached, as a multiple of --image-size, so that crops
+    stay sharp."""
+    stretch: float = 0.1
+    """Maximum random change of the aspect ratio; 0 switches it off."""
+    cache: Cache = "auto"
+    """Cache of decoded images. memory: Ray's object store. none: decode in every epoch. auto:
+    memory if they fit."""
     stall_timeout: float = 600.0
     """Seconds to wait at a synchronisation point for a stalled worker before all workers are
     restarted."""
 
-    lock: bool = True
-    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
-    writes; then no two runs may share an output."""
 
-    s3: Annotated[S3Access, tyro.conf.arg(name="")] = ORDINARY
+@dataclass(frozen=True)
+class TrainConfig(
+    DataFlags,
+    NetworkFlags,
+    OptimisationFlags,
+    AugmentationFlags,
+    RunFlags,
+    ClusterFlags,
+    ExpertFlags,
+):
+    """Train a U-Net on images and masks, and write it as a model bundle.
+
+    With neither --images nor --pairs, a small synthetic data set is drawn once into output/sample
+    and used for training, with settings to match: a lower resolution, fewer epochs, no pretrained
+    weights.
+    A URI is a local path or s3://bucket/key; S3 is configured by the standard AWS environment.
+    """
 
     def __post_init__(self) -> None:
         self._check_data()
@@ -343,43 +381,8 @@ class TrainConfig:
         return weights
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings, JSON-ready, as the bundle records them, without those of S3."""
-        names = [item.name for item in fields(self) if item.name != "s3"]
-        return {name: getattr(self, name) for name in names}
-
-
-#: Settings that train on the sample in about a minute on two cores, without pretrained weights.
-SAMPLE_SETTINGS: dict[str, Any] = {
-    "image_size": 96,
-    "epochs": 7,
-    "learning_rate": 2e-3,
-    "encoder_weights": "none",
-}
-
-#: The settings of each `--recipe`.
-RECIPES: dict[Recipe, dict[str, Any]] = {
-    "segray": {},
-    # https://www.tensorflow.org/tutorials/images/segmentation, as it stands: pixels scaled to
-    # [0, 1], a frozen encoder, Adam at a constant rate, flips, Keras' defaults.
-    "tutorial": {
-        "batch_size": 64,
-        "input_range": (0.0, 1.0),
-        "even_upsampling": False,
-        "optimizer": "adamw",
-        "encoder_learning_rate": 0.0,
-        "schedule": "constant",
-        "warmup": 0.0,
-        "weight_decay": 0.0,
-        "batch_norm_momentum": 0.99,
-        "loss": "ce",
-        "zoom": (1.0, 1.0),
-        "detail": 1.0,
-        "stretch": 0.0,
-        "rotation": 0.0,
-        "colour": 0.0,
-        "calibrate": False,
-    },
-}
+        """Return the settings, JSON-ready, as the bundle records them."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
 def _flag(name: str) -> str:

@@ -1,7 +1,7 @@
 """The preparation of a training run: everything that is checked and read before Ray starts."""
 
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from segray.storage.lock import LOCK
 from segray.storage.uri import absolute_uri, exists, join_uri
 from segray.training.config import TrainConfig
 from segray.training.outputs.tracking import check_tracking
+
+log = logging.getLogger(__name__)
 
 #: The file that marks a folder as a run's; it records what the run was started with.
 MARKER = "config.json"
@@ -96,12 +98,11 @@ class Preparation:
     reading: Reading | None = None
 
 
-def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Preparation:
+def prepare_training(config: TrainConfig) -> Preparation:
     """Find the data, check the output, and read the encoder's weights.
 
     Args:
         config: the flags of jobs/train.py.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: something that the user gave cannot be used.
@@ -114,41 +115,41 @@ def prepare_training(config: TrainConfig, tell: Callable[[str], None]) -> Prepar
     marker = read_marker(output) if exists(join_uri(output, MARKER)) else None
     resumed = marker is not None
     _check_output(output, marker, config)
-    config = _with_data(config, tell)
+    config = _with_data(config)
     if marker and is_finished(output):
         _check_moved_data(output, marker["configuration"], config)
         return Preparation(config, output, True, True, [], [], [], b"")
     train, validation, skipped = _find_pairs(config)
     if marker:
-        _compare_versions(marker.get("versions", {}), tell)
+        _compare_versions(marker.get("versions", {}))
     rows = read_dataset(output) if resumed else []
     if rows:
         found = len(train) + len(validation)
         train, validation = select_pairs(rows, train, validation)
         left_out = found - len(train) - len(validation)
         if left_out > 0:
-            tell(
+            log.info(
                 f"{left_out} pair(s) are left out: the run in {output} was started without them, "
                 f"see {DATASET}"
             )
     elif not validation:
         train, validation = split_pairs(train, config.validation_fraction, config.seed)
-    tell(f"{len(train)} pairs to train on, {len(validation)} to validate on")
+    log.info(f"{len(train)} pairs to train on, {len(validation)} to validate on")
     if len(validation) < _FEW:
-        tell("so few images to validate on say little about which epoch is the best")
+        log.info("so few images to validate on say little about which epoch is the best")
     if len(train) < config.batch_size:
-        tell(
+        log.info(
             f"{len(train)} pairs do not fill a batch of --batch-size {config.batch_size}: some are "
             "learned more than once in a step"
         )
     fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
     if fine_tunes and config.epochs <= config.frozen_epochs:
-        tell(
+        log.info(
             f"the encoder stays as it is: --frozen-epochs {config.frozen_epochs} of --epochs "
             f"{config.epochs}"
         )
     if skipped and not resumed:
-        tell(
+        log.info(
             f"{len(skipped)} file(s) have no partner and are left out: see "
             f"{join_uri(output, SKIPPED)}"
         )
@@ -196,12 +197,12 @@ def _has_learned(output: str) -> bool:
     )
 
 
-def _with_data(config: TrainConfig, tell: Callable[[str], None]) -> TrainConfig:
+def _with_data(config: TrainConfig) -> TrainConfig:
     """Fill in the sample data set if no data were given."""
     if config.images is not None or config.pairs is not None:
         return config
     folder = absolute_uri(SAMPLE_FOLDER)
-    write_sample(folder, tell)
+    write_sample(folder)
     return replace(config, images=join_uri(folder, "images"), masks=join_uri(folder, "masks"))
 
 
@@ -269,7 +270,7 @@ def read_marker(output: str) -> dict[str, Any]:
     raise InputError(f"{uri} is no record of a training run: give another --output")
 
 
-def _compare_versions(before: dict[str, str], tell: Callable[[str], None]) -> None:
+def _compare_versions(before: dict[str, str]) -> None:
     """Report the packages whose versions changed since the run started."""
     now = package_versions(*_PACKAGES)
     changes = [
@@ -278,7 +279,7 @@ def _compare_versions(before: dict[str, str], tell: Callable[[str], None]) -> No
         if before.get(name, now[name]) != now[name]
     ]
     if changes:
-        tell(
+        log.info(
             f"this run was started with {'; '.join(changes)}: it may end elsewhere than it would "
             "have"
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import signal
 import sys
 import threading
@@ -41,6 +42,8 @@ from segray.training.plan import (
     write_marker,
 )
 
+log = logging.getLogger(__name__)
+
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -62,37 +65,36 @@ class TrainSummary:
     evaluation: dict[str, Any]
 
 
-def train(preparation: Preparation, tell: Callable[[str], None]) -> TrainSummary:
+def train(preparation: Preparation) -> TrainSummary:
     """Train, and write the output folder. Ray must have been started, unless the run is finished.
 
     An interrupted run resumes after its last finished epoch.
 
     Args:
         preparation: the result of `segray.training.plan.prepare_training`.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: something that the user gave cannot be used.
     """
     config, output = preparation.config, preparation.output
-    with hold_lock(output, tell, config.lock) as check_lock, _ending_with(check_lock):
+    with hold_lock(output, config.lock) as check_lock, _ending_with(check_lock):
         if exists(join_uri(output, MARKER)) != preparation.resumed:
             raise InputError(f"another run has begun or removed {output} just now: run again")
         # A finished run does not need its data any more.
         finished = preparation.finished or is_finished(output)
-        data = None if finished else _claim_data(preparation, tell)
+        data = None if finished else _claim_data(preparation)
         record = {
             "configuration": config.to_json(),
             "command": sys.argv,
             "data_fingerprint": read_marker(output)["data_fingerprint"],
         }
-        with tracking(config.mlflow, output, record, tell) as track:
+        with tracking(config.mlflow, output, record) as track:
             if data is None:
-                tell("this run is finished: for other data give another --output")
+                log.info("this run is finished: for other data give another --output")
             else:
-                _learn(preparation, data, record, tell, track)
+                _learn(preparation, data, record, track)
                 check_lock()
-                _evaluate(preparation, data, tell)
+                _evaluate(preparation, data)
                 check_lock()
                 # Temporary files of processes that were killed while writing.
                 remove_partial(output, deep=True)
@@ -135,7 +137,6 @@ def _learn(
     preparation: Preparation,
     data: DataSet,
     record: dict[str, Any],
-    tell: Callable[[str], None],
     track: Callable[[History], None],
 ) -> None:
     """Train, unless there is a model already."""
@@ -147,7 +148,7 @@ def _learn(
     if preparation.resumed:
         if Checkpoints(join_uri(output, "checkpoints")).newest():
             if exists(model):
-                tell(f"{model} is not whole: it is made again from the checkpoints")
+                log.info(f"{model} is not whole: it is made again from the checkpoints")
         elif exists(join_uri(output, EVALUATION, METRICS)):
             raise InputError(
                 f"{model} is gone or not whole, and there is no checkpoint to make it from: copy "
@@ -157,7 +158,7 @@ def _learn(
             # None of the checkpoints is intact, so the run starts over.
             weights = read_encoder_weights(config.encoder_weights)
     if config.use_gpu:
-        _tell_of_holders(data, tell)
+        _report_holders(data)
     assignment = Assignment(
         config=config,
         output=output,
@@ -168,28 +169,27 @@ def _learn(
         encoder_weights=None if weights is None else ray.put(weights),
         record=record,
     )
-    fit(assignment, tell, track)
+    fit(assignment, track)
 
 
-def _tell_of_holders(data: DataSet, tell: Callable[[str], None]) -> None:
+def _report_holders(data: DataSet) -> None:
     """Report nodes without a GPU that cannot be released because they hold decoded examples."""
     holders = data.train.examples.holders() | data.validation.examples.holders()
     idle = [n for n in worker_nodes() if n.id in holders and not n.total.get("GPU")]
     if idle:
-        tell(
+        log.info(
             f"{len(idle)} node(s) without a GPU stay up as long as this run, for the decoded "
             "examples that they hold; with --cache none they may go"
         )
 
 
-def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
+def _evaluate(preparation: Preparation, data: DataSet) -> None:
     """Score the model on the whole validation set."""
     config, output = preparation.config, preparation.output
     evaluation = evaluate_pairs(
         join_uri(output, "model"),
         data.validation.examples.pairs,
         join_uri(output, EVALUATION),
-        tell,
         use_gpu=config.workers_use_gpu,
         shared=data.validation.examples.shared,
         mask_orientation=data.reading.mask_orientation,
@@ -205,17 +205,17 @@ def _evaluate(preparation: Preparation, data: DataSet, tell: Callable[[str], Non
         )
 
 
-def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
+def _claim_data(preparation: Preparation) -> DataSet:
     """Decode the data, and claim the folder for this run or verify that it belongs to it."""
-    data = gather_data(preparation, tell)
+    data = gather_data(preparation)
     if preparation.resumed:
         data.check(preparation.output, preparation.train + preparation.validation)
     else:
-        _report_skipped(preparation, data, tell)
-    _check_labels(preparation, data, tell)
+        _report_skipped(preparation, data)
+    _check_labels(preparation, data)
     copies = set(data.train.digests) & set(data.validation.digests)
     if copies:
-        tell(
+        log.info(
             f"{len(copies)} pair(s) of the validation part are learned from as well, as copies: "
             "scores on them say nothing"
         )
@@ -225,14 +225,14 @@ def _claim_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
     return data
 
 
-def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
+def _report_skipped(preparation: Preparation, data: DataSet) -> None:
     """Record the skipped files; raise an error if there are too many or no others."""
     output = preparation.output
     skipped, uri = preparation.skipped + data.skipped, join_uri(output, SKIPPED)
     if skipped or exists(uri):
         write_skipped(uri, skipped)
     if data.skipped:
-        tell(f"{len(data.skipped)} pair(s) cannot be used: see {uri}")
+        log.info(f"{len(data.skipped)} pair(s) cannot be used: see {uri}")
     total = len(preparation.train) + len(preparation.validation) + len(preparation.skipped)
     check_error_rate(skipped, total, preparation.config.max_error_rate, uri)
     train, validation = len(data.train.examples), len(data.validation.examples)
@@ -242,7 +242,7 @@ def _report_skipped(preparation: Preparation, data: DataSet, tell: Callable[[str
         )
 
 
-def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str], None]) -> None:
+def _check_labels(preparation: Preparation, data: DataSet) -> None:
     """Raise an error if a split has no labelled pixel; report classes absent from a split."""
     labels = preparation.config.labels
     names = labels.names
@@ -255,10 +255,10 @@ def _check_labels(preparation: Preparation, data: DataSet, tell: Callable[[str],
             )
         if labels.others_ignored:
             share = 1 - pixels.sum() / (len(part.examples) * part.examples.image_size**2)
-            tell(f"{share:.1%} of the pixels of the {what} part are ignored")
+            log.info(f"{share:.1%} of the pixels of the {what} part are ignored")
         absent = [name for name, count in zip(names, pixels, strict=True) if not count]
         if absent:
-            tell(f"no pixel of the {what} part is of the class {' or '.join(absent)}")
+            log.info(f"no pixel of the {what} part is of the class {' or '.join(absent)}")
 
 
 def _read_history(output: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from segray.bulk.tally import Tally
 from segray.pixels.decoding import Picture
 from segray.pixels.labels import Labels
 from segray.storage.tables import GALLERY_SCHEMA
-from tests.support import draw_picture, encode
+from tests.support import draw_picture, encode, logged_lines
 
 PICTURE = Picture(np.zeros((8, 8, 3), np.uint8), 8, 8)
 
@@ -122,9 +122,8 @@ def config(bundle_uri: str, tmp_path: Path) -> SegmentConfig:
 
 
 def run(config: SegmentConfig) -> list[str]:
-    lines: list[str] = []
-    with make_plan(config, lines.append) as plan:
-        segment(plan, lines.append, on_ray=False)
+    with logged_lines() as lines, make_plan(config) as plan:
+        segment(plan, on_ray=False)
     return lines
 
 
@@ -158,23 +157,24 @@ def test_a_run_keeps_small_pictures_in_their_proportions(config: SegmentConfig) 
     assert read_folder(config, "gallery").schema.equals(GALLERY_SCHEMA)
 
 
-def test_the_report_reads_no_source(config: SegmentConfig, labels: Labels) -> None:
+def test_the_report_reads_no_source(
+    config: SegmentConfig, labels: Labels, lines: list[str]
+) -> None:
     run(config)
     for path in Path(str(config.images)).iterdir():
         path.unlink()
     Path(config.output, "report.html").unlink()
-    told: list[str] = []
     manifest = read_manifest(config.output, "", 1)
-    census = take_census(config.output, manifest, labels, False, told.append)
+    census = take_census(config.output, manifest, labels, False)
     write_report(config.output, labels, census, {}, [])
     assert page_of(config).count('<img class="image"') == 20
     assert page_of(config).count('<img class="mask"') == 20
-    assert told == []
+    assert lines == []
 
 
 def test_a_chunk_of_which_all_is_done_leaves_its_pictures(config: SegmentConfig) -> None:
     """As it is handed out again when its process has died at the very end."""
-    with make_plan(config, print) as plan:
+    with make_plan(config) as plan:
         pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
         [chunk] = plan.search.list_and_record(0, plan.done, lambda found: None)
         pipeline.segment(chunk)

@@ -20,8 +20,8 @@ FILES = SAMPLE + 20
 
 
 def run(config: SegmentConfig) -> None:
-    with make_plan(config, print) as plan:
-        segment(plan, print, on_ray=False)
+    with make_plan(config) as plan:
+        segment(plan, on_ray=False)
 
 
 def split(folder: str) -> None:

@@ -61,8 +61,8 @@ def config(bundle_uri: str, tmp_path: Path) -> SegmentConfig:
 
 
 def run(config: SegmentConfig, load: Callable[[], Predictor]) -> None:
-    with make_plan(config, print) as plan:
-        segment_on_ray(plan, print, load)
+    with make_plan(config) as plan:
+        segment_on_ray(plan, load)
 
 
 def rows(output: str) -> pa.Table:
@@ -84,8 +84,8 @@ def test_results_are_those_of_the_cpu_path_bit_for_bit(
     here = SegmentConfig(
         model=config.model, images=config.images, output=str(tmp_path / "here"), engine="onnx"
     )
-    with make_plan(here, print) as plan:
-        segment(plan, print, on_ray=False)
+    with make_plan(here) as plan:
+        segment(plan, on_ray=False)
     assert rows(config.output).num_rows == 100
     assert rows(config.output).equals(rows(here.output))
     # One process had the network, whoever decoded.
@@ -119,15 +119,15 @@ def test_a_predictor_that_is_killed_loses_nothing(config: SegmentConfig, tmp_pat
 def test_a_node_that_sees_no_gpu_ends_the_job_with_one_line(config: SegmentConfig) -> None:
     """Both engines; never silently on the CPU. What was there before is not deleted for it."""
     here = SegmentConfig(**{**vars(config), "use_gpu": False})
-    with make_plan(here, print) as plan:
-        before = segment(plan, print, on_ray=False).census.segmented
+    with make_plan(here) as plan:
+        before = segment(plan, on_ray=False).census.segmented
     for engine, reason in (("onnx", "built for CPUs only"), ("tensorflow", "TensorFlow sees none")):
         values: dict[str, Any] = {**vars(config), "engine": engine, "overwrite": True}
         with (
-            make_plan(SegmentConfig(**values), print) as plan,
+            make_plan(SegmentConfig(**values)) as plan,
             pytest.raises(InputError, match=rf"--use-gpu: no GPU .*{reason}.*\[gpu\]") as caught,
         ):
-            segment(plan, print, on_ray=True)
+            segment(plan, on_ray=True)
         assert len(str(caught.value).splitlines()) == 1
     assert rows(config.output).num_rows == before
 

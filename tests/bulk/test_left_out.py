@@ -9,14 +9,14 @@ import pytest
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
+from tests.support import logged_lines
 
 URIS = ["/data/a.jpg", "/data/b.png", "/data/notes.txt", "/data/scan"]
 
 
 def plan(config: SegmentConfig) -> tuple[int | None, str]:
     """How many images there are to do, and what was printed."""
-    lines: list[str] = []
-    with make_plan(config, lines.append) as made:
+    with logged_lines() as lines, make_plan(config) as made:
         return made.missing, "\n".join(lines)
 
 

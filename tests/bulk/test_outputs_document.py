@@ -48,8 +48,8 @@ def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     config = SegmentConfig(
         model=bundle_uri, images=str(images), output=str(folder / "output" / "segment")
     )
-    with make_plan(config, print) as plan:
-        assert segment(plan, print, on_ray=False).census.segmented == 15
+    with make_plan(config) as plan:
+        assert segment(plan, on_ray=False).census.segmented == 15
     return folder
 
 
@@ -107,7 +107,7 @@ def test_supervision_opens_the_annotations_and_finds_every_pixel(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(workplace)
-    export(ExportConfig(format="rle"), print, start_ray=lambda: None)
+    export(ExportConfig(format="rle"), start_ray=lambda: None)
     names: dict[str, Any] = {}
     [program] = [block for block in blocks("python3", "export.md") if "supervision" in block]
     exec(compile(program, "docs/outputs/export.md", "exec"), names)

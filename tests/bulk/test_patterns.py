@@ -26,7 +26,7 @@ def chosen(bundle_uri: str, output: Path, root: str, **flags: object) -> list[st
         exclude=("*/old/*", "*photos/4*"),
         **flags,
     )
-    with make_plan(config, print) as plan:
+    with make_plan(config) as plan:
         parts = range(len(plan.search.parts))
         images = [plan.search.images(part, Found()) for part in parts]
         uris = [entry.uri for part in images for page in part for entry in page]

@@ -13,16 +13,15 @@ from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.run import SegmentSummary, segment
 from segray.errors import InputError
-from tests.support import draw_picture, encode
+from tests.support import draw_picture, encode, logged_lines
 
 PHOTO = encode(draw_picture(12, 16), "JPEG")
 
 
 def run(config: SegmentConfig, **flags: object) -> tuple[SegmentSummary, list[str]]:
     """What jobs/segment.py does, and the lines that it would print."""
-    lines: list[str] = []
-    with make_plan(dataclasses.replace(config, **flags), lines.append) as plan:
-        return segment(plan, lines.append, on_ray=False), lines
+    with logged_lines() as lines, make_plan(dataclasses.replace(config, **flags)) as plan:
+        return segment(plan, on_ray=False), lines
 
 
 def check_refused(config: SegmentConfig, reason: str, **flags: object) -> None:

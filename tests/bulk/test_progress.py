@@ -6,16 +6,16 @@ from segray.bulk.progress import Progress
 from segray.bulk.tally import Tally
 
 
-def test_a_tally_that_does_not_answer_yet_is_waited_for() -> None:
+def test_a_tally_that_does_not_answer_yet_is_waited_for(lines: list[str]) -> None:
     """The process that keeps it may take longer to start than the first line."""
-    tally, answers, lines = Tally(), [], []
+    tally, answers = Tally(), []
 
     def totals() -> dict[str, int]:
         if not answers:
             raise TimeoutError("no worker yet")
         return tally.totals()
 
-    progress = Progress(totals, 10, lines.append)
+    progress = Progress(totals, 10)
     with progress.running():
         time.sleep(6.5)
         tally.done(
@@ -33,8 +33,7 @@ def test_a_tally_that_is_lost_ends_no_run() -> None:
     def totals() -> dict[str, int]:
         raise ConnectionError("its node is gone")
 
-    lines: list[str] = []
-    progress = Progress(totals, None, lines.append)
+    progress = Progress(totals, None)
     with progress.running():
         pass
     assert progress.timeline[-1].segmented == 0

@@ -30,7 +30,7 @@ from segray.pixels.masks import decode_mask
 from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.tables import ERRORS_SCHEMA, MANIFEST_SCHEMA, results_schema, table_uris
 from segray.storage.uri import file_system, join_uri
-from tests.support import encode
+from tests.support import encode, logged_lines
 
 
 def draw(height: int, width: int, seed: int) -> np.ndarray:
@@ -67,14 +67,13 @@ def run(config: SegmentConfig, on_ray: bool = False):
     """What jobs/segment.py does, and the lines that it would print."""
     from segray.bulk.run import segment
 
-    lines: list[str] = []
-    with make_plan(config, lines.append) as plan:
-        summary = segment(plan, lines.append, on_ray)
+    with logged_lines() as lines, make_plan(config) as plan:
+        summary = segment(plan, on_ray)
     return summary, lines
 
 
 def plan_only(config: SegmentConfig) -> None:
-    with make_plan(config, print):
+    with make_plan(config):
         pass
 
 
@@ -359,7 +358,7 @@ def test_an_image_in_results_loses_its_row_in_errors(images: Path, config: Segme
 
 
 def test_two_objects_with_one_id_are_named(config: SegmentConfig) -> None:
-    with make_plan(config, print) as plan:
+    with make_plan(config) as plan:
         list(plan.search.list_and_record(0, plan.done, lambda found: None))
         [file] = table_uris(join_uri(config.output, "manifest"))
         table = pq.read_table(file)
@@ -378,7 +377,7 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
         table = pa.table({"uri": [f"{images}/{number}.jpg"]})
         pq.write_table(table, tmp_path / "tables" / f"{number}.parquet")
     config = dataclasses.replace(config, images=None, manifest=f"{tmp_path}/tables")
-    with make_plan(config, print) as plan:
+    with make_plan(config) as plan:
         pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
         for part in range(2):
             [entries] = plan.search.list_and_record(part, plan.done, lambda found: None)
@@ -392,7 +391,7 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
 
 def test_a_second_run_at_the_same_time_is_refused(images: Path, config: SegmentConfig) -> None:
     refused = pytest.raises(InputError, match="another run is at work on this output")
-    with make_plan(config, print), refused:
+    with make_plan(config), refused:
         plan_only(config)
     assert counts(run(config)[0]) == (4, 4, 0)
 
@@ -405,7 +404,7 @@ def test_an_image_that_vanished_is_an_error_of_fetching(
     for name in ("stays.png", "goes.png"):
         write_bytes(f"{bucket}/{name}", GOOD["deep/er/a.png"])
     config = SegmentConfig(model=bundle_uri, images=bucket, output=f"{s3('vanished')}/out")
-    with make_plan(config, print) as plan:
+    with make_plan(config) as plan:
         # The search lists it again, and has the size and the ETag of the first listing no more.
         listed = next(plan.search.list_and_record(0, plan.done, lambda found: None))
         remove(f"{bucket}/goes.png")
@@ -460,7 +459,7 @@ def test_an_output_that_cannot_be_written_is_named(
     config = SegmentConfig(
         model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
     )
-    with make_plan(config, print) as plan:
+    with make_plan(config) as plan:
         plan.claim(print)
     (tmp_path / "out" / "results").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot .*out/results") as caught:
@@ -496,8 +495,8 @@ def test_a_predictor_that_is_killed_loses_nothing(
             return self._predictor.predict(pictures)
 
     config = dataclasses.replace(config, batch_size=4, workers=1)
-    with make_plan(config, print) as plan:
-        segment_on_ray(plan, print, partial(KilledOnce, plan.predictor_loader(1)))
+    with make_plan(config) as plan:
+        segment_on_ray(plan, partial(KilledOnce, plan.predictor_loader(1)))
     assert mark.exists()
     uris = [row["uri"] for row in rows(config.output, "results")]
     assert sorted(uris) == sorted(str(path) for path in images.iterdir())

@@ -17,13 +17,13 @@ import segray
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
-from segray.data.values import tell_of_values
+from segray.data.values import check_values
 from segray.errors import InputError
 from segray.export.overlay import draw_overlay
 from segray.model.bundle import open_bundle, write_bundle
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
-from tests.support import RECORD, draw_picture, encode
+from tests.support import RECORD, draw_picture, encode, logged_lines
 
 if TYPE_CHECKING:
     import keras
@@ -53,9 +53,8 @@ def write_bucket(folder: Path, highest: int = 4095) -> Path:
 
 def run(config: SegmentConfig) -> list[str]:
     """What jobs/segment.py does: the lines that it would print."""
-    lines: list[str] = []
-    with make_plan(config, lines.append) as plan:
-        segment(plan, lines.append, on_ray=False)
+    with logged_lines() as lines, make_plan(config) as plan:
+        segment(plan, on_ray=False)
     return lines
 
 
@@ -155,7 +154,11 @@ def test_what_is_no_range_is_refused(value_range: tuple[int, int]) -> None:
     ],
 )
 def test_a_bucket_of_another_range_is_told(
-    highest: list[int], value_range: tuple[int, int] | None, told: str, tmp_path: Path
+    highest: list[int],
+    value_range: tuple[int, int] | None,
+    told: str,
+    tmp_path: Path,
+    lines: list[str],
 ) -> None:
     uris = []
     for number, value in enumerate(highest):
@@ -171,8 +174,7 @@ def test_a_bucket_of_another_range_is_told(
         uris.append(str(tmp_path / name))
         Path(uris[-1]).write_bytes(content)
     uris.append(str(tmp_path / "gone.png"))
-    lines: list[str] = []
-    tell_of_values(uris, value_range, lines.append)
+    check_values(uris, value_range)
     assert len(lines) == bool(told)
     if told:
         assert re.search(told, lines[0])

@@ -12,7 +12,7 @@ from segray.data import download
 from segray.data.download import check_url, fetch
 from segray.errors import InputError
 from tests.data.conftest import Mirror
-from tests.support import free_port
+from tests.support import free_port, logged_lines
 
 CONTENT = random.Random(1).randbytes(3_000_000)
 OTHER = random.Random(2).randbytes(3_000_000)
@@ -29,10 +29,10 @@ def path(tmp_path: Path) -> Path:
 
 
 def run(mirror: Mirror, path: Path, content: bytes = CONTENT) -> list[str]:
-    """Fetch the file, and get what was told."""
-    told: list[str] = []
-    fetch(f"{mirror.url}/file.tar.gz", path, hashlib.sha256(content).hexdigest(), told.append)
-    return told
+    """Fetch the file, and get the lines that the job would print."""
+    with logged_lines() as lines:
+        fetch(f"{mirror.url}/file.tar.gz", path, hashlib.sha256(content).hexdigest())
+    return lines
 
 
 def refusal(mirror: Mirror, path: Path, content: bytes = CONTENT) -> str:

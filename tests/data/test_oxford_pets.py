@@ -20,7 +20,7 @@ from segray.errors import InputError
 from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.listing import list_entries, relative_key
 from tests.data.conftest import Mirror
-from tests.support import encode
+from tests.support import encode, logged_lines
 
 ROOT = Path(__file__).parent.parent.parent
 TRAIN = [f"Abyssinian_{number}" for number in (10, 2, 33)]
@@ -107,11 +107,11 @@ def serve(
 
 
 def prepare(output: str, flags: list[str]) -> list[str]:
-    """Prepare the data set, and get what was told."""
-    told: list[str] = []
+    """Prepare the data set, and get the lines that the job would print."""
     settings = {flag[2:]: value for flag, value in zip(flags[::2], flags[1::2], strict=True)}
-    prepare_oxford_pets(OxfordPetsConfig(output, **settings), told.append)
-    return told
+    with logged_lines() as lines:
+        prepare_oxford_pets(OxfordPetsConfig(output, **settings))
+    return lines
 
 
 def refusal(output: str, flags: list[str]) -> str:

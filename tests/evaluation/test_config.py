@@ -70,7 +70,7 @@ DATA = {"images": "data/images", "masks": "data/masks"}
 )
 def test_what_cannot_be_used_is_named(folder: Path, flags: dict, parts: list[str]) -> None:
     with pytest.raises(InputError) as refused:
-        prepare_evaluation(EvaluateConfig(**flags), print)
+        prepare_evaluation(EvaluateConfig(**flags))
     assert "\n" not in str(refused.value)
     for part in parts:
         assert part in str(refused.value)
@@ -78,10 +78,10 @@ def test_what_cannot_be_used_is_named(folder: Path, flags: dict, parts: list[str
 
 
 def test_pairs_come_from_two_folders_or_from_a_split_of_a_manifest(folder: Path) -> None:
-    found = prepare_evaluation(EvaluateConfig(model="bundle", **DATA), print).pairing
+    found = prepare_evaluation(EvaluateConfig(model="bundle", **DATA)).pairing
     assert [pair.key for pair in found.pairs] == ["shape_0", "shape_1", "shape_2"]
     config = EvaluateConfig(model="bundle", pairs="pairs.csv", split="val")
-    [pair] = prepare_evaluation(config, print).pairing.pairs
+    [pair] = prepare_evaluation(config).pairing.pairs
     assert pair.image == str(folder / "data" / "images" / "shape_0.jpg")
     assert pair.mask == str(folder / "data" / "masks" / "shape_0.png")
 
@@ -90,7 +90,7 @@ def test_a_suffix_tells_masks_from_images_in_one_folder(folder: Path) -> None:
     for mask in Path("data", "masks").iterdir():
         mask.rename(Path("data", "images", f"{mask.stem}_mask.png"))
     both = {"images": "data/images", "masks": "data/images", "mask_suffix": "_mask"}
-    found = prepare_evaluation(EvaluateConfig(model="bundle", **both), print).pairing
+    found = prepare_evaluation(EvaluateConfig(model="bundle", **both)).pairing
     assert [(Path(p.image).name, Path(p.mask).name) for p in found.pairs] == [
         (f"shape_{n}.jpg", f"shape_{n}_mask.png") for n in range(3)
     ]
@@ -98,26 +98,28 @@ def test_a_suffix_tells_masks_from_images_in_one_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("split", ["", "validation", "test"])
-def test_a_manifest_of_one_part_is_scored_as_a_whole(folder: Path, split: str) -> None:
+def test_a_manifest_of_one_part_is_scored_as_a_whole(
+    folder: Path, split: str, lines: list[str]
+) -> None:
     line = ",".join(["data/images/shape_0.jpg", "data/masks/shape_0.png", split]).rstrip(",")
     Path("one.csv").write_text(f"image,mask{',split' if split else ''}\n{line}\n")
-    told: list[str] = []
     config = EvaluateConfig(model="bundle", pairs="one.csv")
-    preparation = prepare_evaluation(config, told.append)
+    preparation = prepare_evaluation(config)
     [pair] = preparation.pairing.pairs
     assert pair.key == "data/images/shape_0"
     assert preparation.config.split == (split or "train")
-    assert told == ["one.csv has nothing set apart to test on: scoring all of it"] * (
+    assert lines == ["one.csv has nothing set apart to test on: scoring all of it"] * (
         split != "test"
     )
 
 
-def test_files_without_a_partner_are_listed_and_too_many_are_refused(folder: Path) -> None:
+def test_files_without_a_partner_are_listed_and_too_many_are_refused(
+    folder: Path, lines: list[str]
+) -> None:
     Path("data", "masks", "shape_1.png").unlink()
     config = EvaluateConfig(model="bundle", **DATA, output="out", max_error_rate=0.4)
-    lines: list[str] = []
-    assert len(prepare_evaluation(config, lines.append).pairing.pairs) == 2
+    assert len(prepare_evaluation(config).pairing.pairs) == 2
     assert "1 file(s) have no partner" in lines[0]
     assert "shape_1.jpg" in Path("out", "skipped.jsonl").read_text()
     with pytest.raises(InputError, match=r"1 of 3 .*--max-error-rate"):
-        prepare_evaluation(EvaluateConfig(model="bundle", **DATA, output="out"), print)
+        prepare_evaluation(EvaluateConfig(model="bundle", **DATA, output="out"))

@@ -53,11 +53,11 @@ def write_labelled(folder: str) -> None:
         write_bytes(join_uri(folder, "masks", f"{name}.png"), mask)
 
 
-def run(config: EvaluateConfig, tell: Callable[[str], None] = print) -> Any:
+def run(config: EvaluateConfig) -> Any:
     """What jobs/evaluate.py does, but for its table and its exit status."""
     from segray.evaluation.run import evaluate
 
-    return evaluate(prepare_evaluation(config, tell), tell)
+    return evaluate(prepare_evaluation(config))
 
 
 @pytest.fixture(scope="module")
@@ -222,16 +222,15 @@ def test_two_workers_and_s3_give_the_same_figures(
 
 
 def test_a_manifest_s_split_is_scored_with_a_bundle_in_memory(
-    finished, bundle_uri: str, tmp_path: Path
+    finished, bundle_uri: str, tmp_path: Path, lines: list[str]
 ) -> None:
     """As training calls it at its end; the engine's file is read where the bundle has it not."""
     from segray.evaluation.run import evaluate_pairs
 
     config, _ = finished
     pair = Pair("p0", f"{config.images}/p0.png", f"{config.masks}/p0.png")
-    lines: list[str] = []
     output = str(tmp_path / "out")
-    evaluation = evaluate_pairs(open_bundle(bundle_uri, []), [pair], output, lines.append)
+    evaluation = evaluate_pairs(open_bundle(bundle_uri, []), [pair], output)
     assert lines == ["scoring 1 pairs with onnx"]
     assert ONNX in evaluation.model.files
     assert evaluation.own_size.mean_iou == rows(config.output)[0]["mean_iou"]
@@ -240,7 +239,7 @@ def test_a_manifest_s_split_is_scored_with_a_bundle_in_memory(
 
 @pytest.mark.parametrize("learned", ["p0", "elsewhere"])
 def test_images_that_the_model_has_learned_from_are_told(
-    finished, bundle_uri: str, tmp_path: Path, learned: str
+    finished, bundle_uri: str, tmp_path: Path, learned: str, lines: list[str]
 ) -> None:
     config, _ = finished
     shutil.copytree(bundle_uri, tmp_path / "model")
@@ -248,9 +247,8 @@ def test_images_that_the_model_has_learned_from_are_told(
     for name, split in (("p1", "validation"), (learned, "train")):
         table += f"{config.images}/{name}.png,{config.masks}/{name}.png,{split},{name},0\n"
     (tmp_path / "pairs.csv").write_text(table)
-    lines: list[str] = []
     moved = dataclasses.replace(config, model=str(tmp_path / "model"), output=str(tmp_path / "out"))
-    prepare_evaluation(moved, lines.append)
+    prepare_evaluation(moved)
     told = [line for line in lines if line.startswith("1 of these 9 images are among those ")]
     assert len(told) == 1 + (learned == "p0")
     assert told[-1].endswith(f"by which the model's epoch was chosen: see {tmp_path}/pairs.csv")
@@ -259,7 +257,7 @@ def test_images_that_the_model_has_learned_from_are_told(
     # A table of the user's own that lies there says nothing.
     (tmp_path / "pairs.csv").write_text(table.replace("key", "note"))
     lines.clear()
-    prepare_evaluation(moved, lines.append)
+    prepare_evaluation(moved)
     assert not [line for line in lines if "are among" in line]
 
 
@@ -270,7 +268,7 @@ def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(
 
     (tmp_path / "worst.png").write_bytes(b"of an earlier evaluation")
     pair = Pair("gone", str(tmp_path / "gone.jpg"), str(tmp_path / "gone.png"))
-    evaluation = evaluate_pairs(bundle_uri, [pair], str(tmp_path), print)
+    evaluation = evaluate_pairs(bundle_uri, [pair], str(tmp_path))
     assert (evaluation.evaluated, evaluation.loss) == (0, None)
     record = metrics(str(tmp_path))
     assert record["own_size"]["mean_iou"] is record["model_size"]["loss"] is None
@@ -282,7 +280,7 @@ def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(
 def test_two_evaluations_of_one_output_at_once_are_refused(finished) -> None:
     config, _ = finished
     with (
-        hold_lock(config.output, print),
+        hold_lock(config.output),
         pytest.raises(InputError, match="another run is at work on this output"),
     ):
         run(config)
@@ -308,7 +306,7 @@ def test_no_pair_is_refused(bundle_uri: str, tmp_path: Path) -> None:
     from segray.evaluation.run import evaluate_pairs
 
     with pytest.raises(InputError, match="no labelled pair"):
-        evaluate_pairs(bundle_uri, [], str(tmp_path), print)
+        evaluate_pairs(bundle_uri, [], str(tmp_path))
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "onnx"])
@@ -321,7 +319,7 @@ def test_a_gpu_that_the_engine_does_not_see_is_refused_in_a_line(
     pair = Pair("one", str(tmp_path / "one.jpg"), str(tmp_path / "one.png"))
     with pytest.raises(InputError, match="--use-gpu") as refused:
         evaluate_pairs(
-            *(bundle_uri, [pair], str(tmp_path / "out"), lambda line: None),
+            *(bundle_uri, [pair], str(tmp_path / "out")),
             use_gpu=True,
             engine=engine,
         )

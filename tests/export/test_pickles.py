@@ -96,5 +96,5 @@ def test_an_export_opens_no_pickle(format: str, tmp_path: Path, marker: Path) ->
 
     config = ExportConfig(results=made.uri, output=str(tmp_path / "out"), format=format)
     with pytest.raises(InputError, match=f"^{results}: the column 'uri' is of the type"):
-        export(config, print, lambda: None)
+        export(config, lambda: None)
     assert not marker.exists()

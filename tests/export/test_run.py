@@ -59,17 +59,14 @@ ODD_KEYS = [
 ]
 
 
-def run(
-    made: Made, output: str, format: str, lines: list[str] | None = None, **settings: Any
-) -> ExportSummary:
+def run(made: Made, output: str, format: str, **settings: Any) -> ExportSummary:
     """What jobs/export.py does, but for its last lines and its exit status."""
     config = ExportConfig(results=made.uri, output=output, format=format, **settings)
-    tell: Callable[[str], None] = print if lines is None else lines.append
 
     def start_ray() -> None:
         assert settings.get("workers"), "Ray was started for a few masks"
 
-    return export(config, tell, start_ray)
+    return export(config, start_ray)
 
 
 def exported(output: str) -> dict[str, str]:
@@ -174,7 +171,9 @@ def test_a_palette_shows_the_classes_in_their_colours(tmp_path: Path) -> None:
         run(made, output, "png")
 
 
-def test_new_and_changed_images_are_exported_and_gone_ones_are_not(folder: str) -> None:
+def test_new_and_changed_images_are_exported_and_gone_ones_are_not(
+    folder: str, lines: list[str]
+) -> None:
     made = make_segmentation(folder, KEYS)
     output = f"{folder}/masks"
     run(made, output, "png")
@@ -183,8 +182,7 @@ def test_new_and_changed_images_are_exported_and_gone_ones_are_not(folder: str) 
 
     made.add([*KEYS[:4], "new/one.jpg"], version=1)
     made.list(made.entries[:10] + made.entries[11:])
-    lines: list[str] = []
-    summary = run(made, output, "png", lines)
+    summary = run(made, output, "png")
     assert (summary.masks, summary.written) == (18, 5)
     assert any(line.startswith("1 files are left of images that are gone") for line in lines)
     made.list([*made.entries, first_entries[10]])
@@ -432,10 +430,10 @@ def test_an_output_has_one_kind_of_export(
     if "results" in change:
         change = {"results": str(tmp_path / "other" / "segmented")}
     config = ExportConfig(results=made.uri, output=str(tmp_path / "out"))
-    export(config, print, lambda: None)
+    export(config, lambda: None)
     before = sorted(path.name for path in (tmp_path / "out").iterdir())
     with pytest.raises(InputError) as error:
-        export(dataclasses.replace(config, **change), print, lambda: None)
+        export(dataclasses.replace(config, **change), lambda: None)
     assert "give another --output" in str(error.value)
     for part in parts:
         assert part in str(error.value)

@@ -48,7 +48,7 @@ def use_all(bucket: str) -> None:
     assert exists(f"{bucket}/a")
     assert exists(f"{bucket}/a/one.txt")
     assert not exists(f"{bucket}/b")
-    with hold_lock(f"{bucket}/a", print):
+    with hold_lock(f"{bucket}/a"):
         pass
     for name in child_names(f"{bucket}/a"):
         remove(f"{bucket}/a/{name}")
@@ -121,7 +121,7 @@ def test_a_store_that_refuses_is_explained_with_the_flag(
             file.write(LARGE[:size])
 
     def lock() -> None:
-        with hold_lock(bucket, print):
+        with hold_lock(bucket):
             pass
 
     actions: list[Callable[[], object]] = [

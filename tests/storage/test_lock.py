@@ -27,7 +27,7 @@ HOLDER = """
 import sys, time
 from segray.storage import lock
 lock.BEAT = 0.2
-with lock.hold_lock(sys.argv[1], print):
+with lock.hold_lock(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -66,33 +66,32 @@ def test_it_is_refused_while_another_process_holds_it_and_free_when_that_was_kil
     output: str,
 ) -> None:
     refused = pytest.raises(InputError, match="another run is at work on this output")
-    with held_by_another(output), refused, hold_lock(output, print):
+    with held_by_another(output), refused, hold_lock(output):
         pass
     begun = time.monotonic()
-    with hold_lock(output, print):
+    with hold_lock(output):
         pass
     # Its process is gone from this machine: nobody waits for it to show life.
     assert time.monotonic() - begun < 1.5
 
 
 def test_nothing_is_left_of_it(output: str) -> None:
-    with hold_lock(output, print):
+    with hold_lock(output):
         assert child_names(output) == [LOCK]
     assert child_names(output) == []
-    with hold_lock(output, print):
+    with hold_lock(output):
         pass
 
 
 @pytest.mark.usefixtures("brisk")
 def test_a_holder_on_another_machine_is_watched_before_it_is_taken_for_dead(
-    s3: Callable[[str], str],
+    s3: Callable[[str], str], lines: list[str]
 ) -> None:
     output = s3("watched") + "/out"
     other = {"host": "elsewhere", "process": os.getpid(), "run": "x"}
     write_bytes(join_uri(output, LOCK), json.dumps(other).encode())
-    lines: list[str] = []
     begun = time.monotonic()
-    with hold_lock(output, lines.append):
+    with hold_lock(output):
         assert time.monotonic() - begun > 2
         assert json.loads(read_bytes(join_uri(output, LOCK)))["process"] == os.getpid()
         assert json.loads(read_bytes(join_uri(output, LOCK)))["host"] != "elsewhere"
@@ -103,7 +102,7 @@ def test_a_holder_on_another_machine_is_watched_before_it_is_taken_for_dead(
 @pytest.mark.usefixtures("brisk")
 def test_a_run_whose_lock_was_taken_is_told(s3: Callable[[str], str]) -> None:
     output = s3("taken") + "/out"
-    with hold_lock(output, print) as check:
+    with hold_lock(output) as check:
         check()
         write_bytes(join_uri(output, LOCK), b'{"run": "of someone else"}')
         time.sleep(2)
@@ -124,7 +123,7 @@ def test_a_run_keeps_its_lock_though_answers_are_lost(
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         forget_client()
         try:
-            with hold_lock(output, print) as check:
+            with hold_lock(output) as check:
                 while proxy.faults[kind] < 12:
                     time.sleep(0.1)
                     check()
@@ -136,7 +135,7 @@ def test_a_run_keeps_its_lock_though_answers_are_lost(
 def test_a_run_whose_lock_is_gone_is_told(s3: Callable[[str], str]) -> None:
     """Another one may have taken it, done its work and released it."""
     output = s3("gone") + "/out"
-    with hold_lock(output, print) as check:
+    with hold_lock(output) as check:
         remove(join_uri(output, LOCK))
         time.sleep(2)
         with pytest.raises(InputError, match="was taken by another run"):
@@ -165,7 +164,7 @@ def test_a_holder_in_another_container_of_this_host_is_alive(s3: Callable[[str],
         while not exists(uri):
             time.sleep(0.05)
         refused = pytest.raises(InputError, match="another run is at work on this output")
-        with refused, hold_lock(uri.removesuffix(f"/{LOCK}"), print):
+        with refused, hold_lock(uri.removesuffix(f"/{LOCK}")):
             pass
     finally:
         ended.set()
@@ -174,7 +173,7 @@ def test_a_holder_in_another_container_of_this_host_is_alive(s3: Callable[[str],
 
 def test_a_lock_that_another_run_has_just_taken_is_not_released(s3: Callable[[str], str]) -> None:
     output = s3("released") + "/out"
-    with hold_lock(output, print):
+    with hold_lock(output):
         write_bytes(join_uri(output, LOCK), b'{"run": "of someone else"}')
     assert child_names(output) == [LOCK]
 
@@ -193,7 +192,7 @@ def test_a_store_without_conditional_writes_is_told_and_no_lock_is_left(
         PeculiarStore(s3_endpoint, way) as store,
         asking(store.url),
         pytest.raises(InputError, match=r"conditional writes.*--no-lock") as refusal,
-        hold_lock(output, print),
+        hold_lock(output),
     ):
         pass
     assert len(str(refusal.value).splitlines()) == 1
@@ -212,7 +211,7 @@ def test_a_living_lock_is_not_overwritten_where_conditions_are_ignored(
     output = s3("ignored-and-alive") + "/out"
     refused = pytest.raises(InputError, match="another run is at work on this output")
     with held_by_another(output), PeculiarStore(s3_endpoint, "conditions_ignored") as store:
-        with asking(store.url), refused, hold_lock(output, print):
+        with asking(store.url), refused, hold_lock(output):
             pass
         beat = json.loads(read_bytes(join_uri(output, LOCK)))
         assert beat["process"] != os.getpid()
@@ -220,29 +219,28 @@ def test_a_living_lock_is_not_overwritten_where_conditions_are_ignored(
 
 def test_what_the_look_at_a_store_costs(s3: Callable[[str], str], s3_endpoint: str) -> None:
     output = s3("cost-of-a-lock") + "/out"
-    with CountingProxy(s3_endpoint) as proxy, asking(proxy.url), hold_lock(output, print):
+    with CountingProxy(s3_endpoint) as proxy, asking(proxy.url), hold_lock(output):
         # A look for another run, the lock, and once more to see it refused.
         assert proxy.requests == {"GET": 1, "PUT": 2}
 
 
-def test_without_a_lock_nothing_is_written_and_the_user_is_told(s3: Callable[[str], str]) -> None:
+def test_without_a_lock_nothing_is_written_and_the_user_is_told(
+    s3: Callable[[str], str], lines: list[str]
+) -> None:
     output = s3("without-a-lock") + "/out"
-    lines: list[str] = []
-    with hold_lock(output, lines.append, False) as check, hold_lock(output, print, False):
+    with hold_lock(output, False) as check, hold_lock(output, False):
         check()
         assert child_names(output) == []
-    assert len(lines) == 1
-    assert "--no-lock" in lines[0]
-    assert output in lines[0]
+    assert len(lines) == 2
+    assert all("--no-lock" in line and output in line for line in lines)
 
 
-def test_a_disk_is_locked_in_any_case(tmp_path: Path) -> None:
+def test_a_disk_is_locked_in_any_case(tmp_path: Path, lines: list[str]) -> None:
     """Its lock needs no store, and nodes of a cluster are shown by it that they share the disk."""
     output = str(tmp_path / "out")
-    lines: list[str] = []
-    with hold_lock(output, lines.append, False):
+    with hold_lock(output, False):
         assert child_names(output) == [LOCK]
         refused = pytest.raises(InputError, match="another run is at work on this output")
-        with refused, hold_lock(output, print, False):
+        with refused, hold_lock(output, False):
             pass
     assert lines == []

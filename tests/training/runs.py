@@ -17,6 +17,8 @@ from segray.training.control.loop import Assignment
 from segray.training.data.examples import Examples, decode_pairs
 from segray.training.outputs.tracking import History
 from segray.training.plan import MARKER, prepare_training
+from segray.training.recipes import RECIPES
+from tests.support import logged_lines
 
 
 def settings(data: str, output: str, encoder: str, **others: object) -> TrainConfig:
@@ -34,6 +36,14 @@ def settings(data: str, output: str, encoder: str, **others: object) -> TrainCon
         output=output,
         **{**defaults, **others},  # type: ignore[arg-type]
     )
+
+
+def tutorial_settings() -> dict[str, object]:
+    """The settings in which the tutorial's recipe differs from segray's."""
+    ours = vars(RECIPES["segray"]())
+    return {
+        name: value for name, value in vars(RECIPES["tutorial"]()).items() if value != ours[name]
+    }
 
 
 def assign(data: Path, output: Path, encoder: str | None = None, **settings: object) -> Assignment:
@@ -84,18 +94,18 @@ def hold(cpus: int) -> object:
     return actor
 
 
-def run(config: TrainConfig, lines: list[str] | None = None):
+def run(config: TrainConfig):
     """What jobs/train.py does, and the lines that it would print."""
     from segray.training.run import train
 
-    lines = [] if lines is None else lines
-    summary = train(prepare_training(config, lines.append), lines.append)
+    with logged_lines() as lines:
+        summary = train(prepare_training(config))
     return summary, lines
 
 
 def fit_as(
     finished: Path, assignments: list[Assignment] | None = None
-) -> Callable[[Assignment, Callable[[str], None], Callable[[History], None]], None]:
+) -> Callable[[Assignment, Callable[[History], None]], None]:
     """Stand in for `fit` where the fitting is not what a test is about.
 
     Args:
@@ -104,9 +114,7 @@ def fit_as(
         assignments: receives what would have been learned from.
     """
 
-    def fit(
-        assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
-    ) -> None:
+    def fit(assignment: Assignment, track: Callable[[History], None]) -> None:
         if assignments is not None:
             assignments.append(assignment)
         for name in ("checkpoints", "curves.png", "metrics.jsonl", "model", "previews"):

@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tyro
 
 from segray.errors import InputError
-from segray.training.config import RECIPES, SAMPLE_SETTINGS, TrainConfig
+from segray.flags import read_flags
+from segray.training.config import TrainConfig
 from segray.training.control.workers import Workers
+from segray.training.recipes import RECIPES, shorten_for_sample
 
 PIXELS = np.array([600, 300, 100])
 
@@ -98,12 +99,12 @@ def test_settings_that_can_be_used(settings: dict[str, Any]) -> None:
 
 def test_defaults_and_sample_settings_are_valid() -> None:
     assert TrainConfig().labels.names == ("pet", "background", "border")
-    assert TrainConfig(**SAMPLE_SETTINGS).encoder_weights == "none"
+    assert shorten_for_sample(TrainConfig()).encoder_weights == "none"
 
 
 def test_the_tutorials_recipe_is_the_tutorials() -> None:
     """A frozen encoder, a constant rate, cross-entropy; flips, and no other augmentation."""
-    config = TrainConfig(**RECIPES["tutorial"])
+    config = RECIPES["tutorial"]()
     assert config.batch_size == 64
     assert config.input_range == (0.0, 1.0)
     assert not config.even_upsampling
@@ -118,7 +119,7 @@ def test_the_tutorials_recipe_is_the_tutorials() -> None:
 
 
 def test_the_default_recipe_changes_nothing() -> None:
-    assert TrainConfig(**RECIPES["segray"]) == TrainConfig()
+    assert RECIPES["segray"]() == TrainConfig()
 
 
 def test_flags_of_augmentation_say_how_far_examples_are_changed() -> None:
@@ -181,14 +182,14 @@ def test_a_batch_without_an_image_for_each_worker_is_refused(
     ("flag", "least", "most"), [("1", 1, 1), ("0", 0, 0), ("1..4", 1, 4), ("2..3", 2, 3)]
 )
 def test_workers_are_a_number_or_a_range(flag: str, least: int, most: int) -> None:
-    config = tyro.cli(TrainConfig, args=["--workers", flag])
+    config = read_flags(TrainConfig, arguments=["--workers", flag])
     assert (config.least_workers, config.most_workers) == (least, most)
 
 
 @pytest.mark.parametrize("flag", ["4..1", "0..2", "1..", "..", "two", "1.5"])
 def test_other_workers_are_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises((InputError, SystemExit)) as caught:
-        tyro.cli(TrainConfig, args=["--workers", flag])
+        read_flags(TrainConfig, arguments=["--workers", flag])
     told = str(caught.value) + "".join(capsys.readouterr())
     assert "--workers" in told
     assert "Traceback" not in told

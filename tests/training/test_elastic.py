@@ -11,7 +11,7 @@ import pytest
 from segray.training.control import fit as fit_module
 from segray.training.control.fit import fit
 from segray.training.control.loop import Assignment
-from tests.support import write_shapes
+from tests.support import logged_lines, write_shapes
 from tests.training.runs import assign, hold
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -91,22 +91,21 @@ def test_a_run_grows_and_shrinks_and_ends_as_one_of_a_fixed_number(
 
     monkeypatch.setattr(fit_module, "train_worker", train_by_sgd)
     others = [hold(cpus=1)]
-    lines: list[str] = []
 
-    def tell(line: str) -> None:
-        lines.append(line)
+    def react(line: str) -> None:
         if line.startswith("epoch   1/") and "mIoU" in line:
             ray.kill(others.pop())
         if "was lost" in line:
             others.append(hold(cpus=1))
 
     elastic = assign_steps(data, tmp_path / "elastic", encoder_file, workers=(1, 2))
-    fit(elastic, tell, lambda history: None)
+    with logged_lines(react) as lines:
+        fit(elastic, lambda history: None)
     ray.kill(others.pop())
     started = [line.split()[1] for line in lines if line.startswith("starting")]
     assert started == ["1", "2", "1"]
     fixed = assign_steps(data, tmp_path / "fixed", encoder_file, workers=1)
-    fit(fixed, lambda line: None, lambda history: None)
+    fit(fixed, lambda history: None)
     one, other = final_weights(tmp_path / "elastic"), final_weights(tmp_path / "fixed")
     assert one.keys() == other.keys()
     differences = [np.abs(one[n] - other[n]).max() / max(np.abs(other[n]).max(), 0.01) for n in one]

@@ -19,10 +19,9 @@ import segray
 from segray.errors import InputError
 from segray.storage.files import child_names, read_bytes
 from segray.storage.uri import join_uri
-from segray.training.config import RECIPES
 from tests.support import write_shapes
 from tests.training.mlflow_server import MlflowServer
-from tests.training.runs import run, scores, settings, weights
+from tests.training.runs import run, scores, settings, tutorial_settings, weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -188,7 +187,7 @@ def test_other_settings_on_the_same_output_are_refused(finished) -> None:
     with pytest.raises(InputError, match="a run with --seed 0, and this one has 5"):
         run(dataclasses.replace(config, seed=5))
     # Of the many settings that differ then, the one that was given is named.
-    tutorial = dataclasses.replace(config, recipe="tutorial", **RECIPES["tutorial"])
+    tutorial = dataclasses.replace(config, **tutorial_settings())
     with pytest.raises(InputError, match="a run with --recipe segray, and this one has tutorial"):
         run(tutorial)
 

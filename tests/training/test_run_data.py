@@ -21,11 +21,10 @@ from segray.model.bundle import ONNX, open_bundle
 from segray.storage import lock
 from segray.storage.files import PARTIAL, child_names, write_bytes
 from segray.storage.lock import LOCK, hold_lock
-from segray.training.config import RECIPES
 from segray.training.control.loop import Assignment
 from segray.training.plan import prepare_training
-from tests.support import free_port, write_shapes
-from tests.training.runs import fit_as, run, scores, settings, weights
+from tests.support import free_port, logged_lines, write_shapes
+from tests.training.runs import fit_as, run, scores, settings, tutorial_settings, weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 def test_the_tutorial_can_be_run(tmp_path: Path, encoder_file: str) -> None:
     """Its settings: pixels in [0, 1], a frozen encoder, a constant rate."""
     write_shapes(str(tmp_path), 12)
-    recipe = {**RECIPES["tutorial"], "batch_size": 8, "epochs": 1, "workers": 0}
+    recipe = {**tutorial_settings(), "batch_size": 8, "epochs": 1, "workers": 0}
     nobody = f"http://127.0.0.1:{free_port()}"
     summary, lines = run(
         settings(str(tmp_path), str(tmp_path / "out"), encoder_file, mlflow=nobody, **recipe)
@@ -271,7 +270,9 @@ def test_fewer_images_than_a_batch_are_told(tmp_path: Path, fitted: list[Assignm
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
-def test_a_part_without_a_label_is_refused_before_it_is_learned(tmp_path: Path, part: str) -> None:
+def test_a_part_without_a_label_is_refused_before_it_is_learned(
+    tmp_path: Path, part: str, lines: list[str]
+) -> None:
     for name in ("labelled", "ignored"):
         write_shapes(str(tmp_path / name), 6)
     for mask in (tmp_path / "ignored" / "masks").iterdir():
@@ -285,9 +286,8 @@ def test_a_part_without_a_label_is_refused_before_it_is_learned(tmp_path: Path, 
         validation_masks=str(tmp_path / other / "masks"),
         workers=0,
     )
-    lines: list[str] = []
     with pytest.raises(InputError, match=f"no pixel of the {part} part is labelled: every value"):
-        run(config, lines)
+        run(config)
     assert not [line for line in lines if "compiling" in line]
     # The folder is free for a run with better masks.
     assert not (tmp_path / "out" / "config.json").exists()
@@ -313,24 +313,24 @@ def check_that_it_ends(
     write_shapes(str(folder), 12)
     output = s3(f"taken-run-{workers}-{epochs}") + "/out"
     config = settings(str(folder), output, "none", workers=workers, epochs=epochs)
-    lines: list[str] = []
+    slept = []
 
-    def tell(line: str) -> None:
-        lines.append(line)
+    def take(line: str) -> None:
         if line.startswith(moment):
             write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
             if epochs == 1:
                 time.sleep(60)  # as long as scoring may take
-                lines.append("slept")
+                slept.append(True)
 
     # As in a terminal: what runs the tests in the background may let them ignore the keyboard.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with pytest.raises(InputError, match="was taken by another run"):
-            train(prepare_training(config, tell), tell)
+        with logged_lines(take) as lines, pytest.raises(InputError, match="was taken by another"):
+            train(prepare_training(config))
     finally:
         signal.signal(signal.SIGINT, before)
-    assert not [line for line in lines if line.startswith("epoch 100/") or line == "slept"]
+    assert not [line for line in lines if line.startswith("epoch 100/")]
+    assert not slept
     assert child_names(output).count(LOCK) == 1
     assert "evaluation" not in child_names(output)
     return output
@@ -363,27 +363,28 @@ def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
     output = s3("locked-run") if place == "s3" else str(tmp_path / "out")
     config = settings(str(tmp_path), output, "none", workers=0, epochs=1)
     with (
-        hold_lock(output, print),
+        hold_lock(output),
         pytest.raises(InputError, match="another run is at work on this output"),
     ):
         run(config)
     assert child_names(output) == []
-    preparation = prepare_training(config, print)
+    preparation = prepare_training(config)
     run(config)
     # One that was prepared before the other began takes the place of none.
     from segray.training.run import train
 
     with pytest.raises(InputError, match=r"has begun .* just now: run again"):
-        train(preparation, print)
+        train(preparation)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, encoder_file: str) -> None:
+def test_a_loss_that_is_no_number_ends_the_run(
+    tmp_path: Path, encoder_file: str, lines: list[str]
+) -> None:
     # Three steps: the first one's loss is still a number.
     write_shapes(str(tmp_path), 30)
     config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30)
-    lines: list[str] = []
     with pytest.raises(InputError, match="no number any more in epoch 1: lower --learning-rate"):
-        run(config, lines)
+        run(config)
     # The error says it, and no line before it.
     assert not [line for line in lines if "no number" in line]
 
@@ -396,7 +397,7 @@ def test_a_validation_set_that_is_learned_from_is_refused(tmp_path: Path) -> Non
         validation_masks=str(tmp_path / "masks"),
     )
     with pytest.raises(InputError, match=r"^4 image\(s\) are in both --images and --validation-im"):
-        prepare_training(config, print)
+        prepare_training(config)
 
 
 def test_copies_of_what_is_learned_from_are_told(
@@ -490,19 +491,20 @@ def test_a_run_of_a_version_with_other_settings_is_refused(
         document["configuration"]["ema"] = 0.99
     (tmp_path / "config.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match=f"a run of another version of segray, (which )?{message}"):
-        prepare_training(dataclasses.replace(config, output=str(tmp_path)), print)
+        prepare_training(dataclasses.replace(config, output=str(tmp_path)))
 
 
-def test_a_run_that_goes_on_with_other_versions_says_so(stopped, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_with_other_versions_says_so(
+    stopped, tmp_path: Path, lines: list[str]
+) -> None:
     folder, config, _ = stopped
     document = json.loads((folder / "out" / "config.json").read_text())
-    told: list[str] = []
     for versions in (document["versions"], {**document["versions"], "keras": "2.0"}):
         text = json.dumps({**document, "versions": versions})
         (tmp_path / "config.json").write_text(text)
-        told.clear()
-        prepare_training(dataclasses.replace(config, output=str(tmp_path)), told.append)
-        said = [line for line in told if "this run was started with" in line]
+        lines.clear()
+        prepare_training(dataclasses.replace(config, output=str(tmp_path)))
+        said = [line for line in lines if "this run was started with" in line]
         assert bool(said) == (versions["keras"] == "2.0")
     assert said[0].startswith("this run was started with keras 2.0, now 3.")
 
@@ -545,7 +547,7 @@ def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, content: str) -> N
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json is no record of a training run"):
-        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"), print)
+        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"))
 
 
 def test_one_folder_for_images_and_masks_needs_a_suffix(tmp_path: Path) -> None:
@@ -556,15 +558,15 @@ def test_one_folder_for_images_and_masks_needs_a_suffix(tmp_path: Path) -> None:
     config = settings(str(tmp_path / "data"), str(tmp_path / "out"), "none")
     config = dataclasses.replace(config, masks=str(images))
     with pytest.raises(InputError, match="--mask-suffix"):
-        prepare_training(config, print)
+        prepare_training(config)
     # The validation set's names are like those of the training set.
     other = {"validation_images": str(images), "validation_masks": str(images)}
     config = dataclasses.replace(config, mask_suffix="_mask")
-    found = prepare_training(config, print)
+    found = prepare_training(config)
     assert len(found.train) + len(found.validation) == 12
     assert all(p.mask == p.image.replace(".jpg", "_mask.png") for p in found.train)
     with pytest.raises(InputError, match="both --images and --validation-images"):
-        prepare_training(dataclasses.replace(config, **other), print)
+        prepare_training(dataclasses.replace(config, **other))
 
 
 def test_an_output_with_something_else_is_refused(tmp_path: Path) -> None:
@@ -572,4 +574,4 @@ def test_an_output_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"holds something that is no training run \(thesis\.tex"):
-        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"), print)
+        prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"))

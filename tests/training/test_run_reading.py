@@ -21,7 +21,7 @@ from segray.training.config import TrainConfig
 from segray.training.data.dataset import DataSet
 from segray.training.plan import prepare_training
 from tests.corpus import STORED, oriented
-from tests.support import draw_picture, encode
+from tests.support import draw_picture, encode, logged_lines
 from tests.training.runs import run, scores, settings, weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -68,8 +68,8 @@ def gather(config: TrainConfig) -> tuple[DataSet, list[str]]:
     """The examples of a run, and the lines told about them."""
     from segray.training.data.gathering import gather_data
 
-    lines: list[str] = []
-    return gather_data(prepare_training(config, lines.append), lines.append), lines
+    with logged_lines() as lines:
+        return gather_data(prepare_training(config)), lines
 
 
 def arrays(data: DataSet) -> list[Pixels]:
@@ -88,11 +88,11 @@ def turned_told(lines: list[str]) -> list[str]:
 def evaluate(model: str | Path, data: Path, output: Path, **flags: Any) -> tuple[Any, list[str]]:
     from segray.evaluation.run import evaluate
 
-    lines: list[str] = []
     config = EvaluateConfig(
         *(str(model), f"{data}/images", f"{data}/masks"), output=str(output), workers=1, **flags
     )
-    evaluate(prepare_evaluation(config, lines.append), lines.append)
+    with logged_lines() as lines:
+        evaluate(prepare_evaluation(config))
     return figures(output), lines
 
 

@@ -1,6 +1,7 @@
 """Fitting: run the training loop in processes of Ray Train, or in this process."""
 
 import contextlib
+import logging
 import math
 import signal
 import threading
@@ -20,7 +21,7 @@ from ray.train.v2._internal.exceptions import (
 
 from segray.errors import InputError
 from segray.model.bundle import has_bundle
-from segray.nodes import name_resources, telling_waits
+from segray.nodes import name_resources, reporting_waits
 from segray.storage.uri import file_system, is_local, join_uri
 from segray.ticker import ticking
 from segray.training.config import TrainConfig
@@ -31,19 +32,18 @@ from segray.training.control.room import PLACE, asking_for, count_workers, worke
 from segray.training.control.worker import set_up_tensorflow, train_worker
 from segray.training.outputs.tracking import History
 
+log = logging.getLogger(__name__)
+
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_GROWTHS = 300.0
 _PEER_ERRORS = ("AbortedError", "CancelledError", "DeadlineExceededError", "UnavailableError")
 
 
-def fit(
-    assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
-) -> None:
+def fit(assignment: Assignment, track: Callable[[History], None]) -> None:
     """Train from the last checkpoint in the run's folder to the bundle of the best epoch.
 
     Args:
         assignment: the assignment of each worker.
-        tell: called with lines for the user's terminal.
         track: called after each epoch with the records of all epochs so far.
 
     Raises:
@@ -51,25 +51,25 @@ def fit(
     """
     config = assignment.config
     if not config.most_workers:
-        _train_here(assignment, tell, track)
+        _train_here(assignment, track)
         return
     checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
     losses, may_grow_at, grows = 0, -math.inf, False
-    with relay_mailbox(tell, track) as mailbox:
+    with relay_mailbox(track) as mailbox:
         while True:
             before = max(checkpoints.epochs(), default=0)
-            _restore_examples(assignment, tell)
+            _restore_examples(assignment)
             if not grows:  # a growing group keeps the size of its workers
-                resources, threads = worker_resources(config, tell)
+                resources, threads = worker_resources(config)
             workers = count_workers(config, resources)
-            tell(
+            log.info(
                 f"starting {workers} worker(s) with {name_resources(resources)} each; it may take "
                 "a minute"
             )
             group = _Group(workers, resources, threads, may_grow_at)
             grows = False
             try:
-                grows = _fit_once(assignment, group, mailbox, tell)
+                grows = _fit_once(assignment, group, mailbox)
             except ray.train.TrainingFailedError as error:
                 if _had_no_room(error):
                     continue  # look for room again
@@ -79,7 +79,7 @@ def fit(
                 if mailbox.has_ended() or losses > config.max_restarts:
                     raise InputError(problem) from error
                 if not mailbox.problem():  # it is printed when the next workers start
-                    tell(f"{problem}: all go on from the last finished epoch")
+                    log.info(f"{problem}: all go on from the last finished epoch")
                 continue
             if has_bundle(join_uri(assignment.output, "model")):
                 return
@@ -87,7 +87,7 @@ def fit(
                 raise InputError(problem)
             if not grows:
                 raise InputError("the workers ended without a model: run again")
-            tell("there is room for more workers: all go on from here with them")
+            log.info("there is room for more workers: all go on from here with them")
             # The room may belong to another job by the time it is claimed, so do not restart every
             # epoch.
             may_grow_at = time.monotonic() + _SECONDS_BETWEEN_GROWTHS
@@ -111,7 +111,7 @@ class _Group:
     may_grow_at: float
 
 
-def _restore_examples(assignment: Assignment, tell: Callable[[str], None]) -> None:
+def _restore_examples(assignment: Assignment) -> None:
     """Have Ray decode those examples again that were lost with a node, while CPUs are free for it.
 
     Later the workers occupy the CPUs, and would wait for the examples in vain.
@@ -120,7 +120,7 @@ def _restore_examples(assignment: Assignment, tell: Callable[[str], None]) -> No
         InputError: the files are not visible on a node that decodes.
     """
     lost = assignment.train.lost() + assignment.validation.lost()
-    with telling_waits("decoding", {"CPU": 1.0}, lambda: bool(lost), tell):
+    with reporting_waits("decoding", {"CPU": 1.0}, lambda: bool(lost)):
         while lost:
             try:
                 ray.get(lost[-1])
@@ -129,9 +129,7 @@ def _restore_examples(assignment: Assignment, tell: Callable[[str], None]) -> No
             lost.pop()
 
 
-def _fit_once(
-    assignment: Assignment, group: _Group, mailbox: Mailbox, tell: Callable[[str], None]
-) -> bool:
+def _fit_once(assignment: Assignment, group: _Group, mailbox: Mailbox) -> bool:
     """Train with a group of workers until they end; return True if they were told that more fit.
 
     Raises:
@@ -165,7 +163,7 @@ def _fit_once(
     with (
         contextlib.ExitStack() as places,
         ticking(_SECONDS_BETWEEN_LOOKS, look) if more else contextlib.nullcontext(),
-        telling_waits(what, group.resources, is_waiting, tell),
+        reporting_waits(what, group.resources, is_waiting),
         _giving_back_the_keyboard(),
     ):
         try:
@@ -227,9 +225,7 @@ def _giving_back_the_keyboard() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def _train_here(
-    assignment: Assignment, tell: Callable[[str], None], track: Callable[[History], None]
-) -> None:
+def _train_here(assignment: Assignment, track: Callable[[History], None]) -> None:
     """Run the training loop in this process, and restore Keras' dtype policy afterwards."""
     import keras
     import tensorflow as tf
@@ -237,7 +233,7 @@ def _train_here(
     policy = keras.config.dtype_policy()
     try:
         set_up_tensorflow(assignment.config)
-        problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, tell, track).run()
+        problem = TrainingLoop(assignment, tf.distribute.get_strategy(), 0, 1, track).run()
     finally:
         keras.config.set_dtype_policy(policy)
     if problem:

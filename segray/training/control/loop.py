@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from segray.training.step.calibration import calibrate
 from segray.training.step.network import TrainableNetwork
 from segray.training.step.schedule import rate_at
 from segray.training.step.scoring import score_share
+
+log = logging.getLogger(__name__)
 
 _PREVIEWS = 4
 _SECONDS_BETWEEN_STEP_REPORTS = 10.0
@@ -72,7 +75,6 @@ class TrainingLoop:
         strategy: the distribution strategy of this process.
         rank: the rank of this worker, from 0; only rank 0 writes files.
         workers: the number of workers.
-        tell: called on rank 0 with lines for the user's terminal.
         track: called on rank 0 with the records of all epochs so far.
         barrier: wraps each synchronisation point, as
             `segray.training.control.watchdog.Watchdog.barrier` does; no watchdog by default.
@@ -90,7 +92,6 @@ class TrainingLoop:
         strategy: tf.distribute.Strategy,
         rank: int,
         workers: int,
-        tell: Callable[[str], None],
         track: Callable[[History], None],
         barrier: Barrier = lambda place: contextlib.nullcontext(),
         parts: int = 1,
@@ -100,7 +101,7 @@ class TrainingLoop:
         self._may_grow = may_grow
         self._assignment, self._config = assignment, config
         self._rank, self._workers = rank, workers
-        self._tell, self._track, self._barrier = tell, track, barrier
+        self._track, self._barrier = track, barrier
         self._train = assignment.train.open(workers)
         self._validation = assignment.validation.open(workers)
         self._steps = steps_per_epoch(len(self._train), config.batch_size)
@@ -131,7 +132,7 @@ class TrainingLoop:
         progress = self._resume()
         config = self._config
         if self._rank == 0 and not progress.is_over(config.epochs, config.patience):
-            self._tell("compiling the network; the first step takes a while")
+            log.info("compiling the network; the first step takes a while")
         while not progress.is_over(config.epochs, config.patience):
             record = self._run_epoch(progress.epoch + 1)
             problem = _find_problem(record, config)
@@ -142,7 +143,7 @@ class TrainingLoop:
                 self._checkpoints.save(self.network, progress)
                 self._write_preview(progress.epoch)
                 self._write_records(progress)
-                self._tell_epoch(record)
+                self._log_epoch(record)
             if self._grows(progress):
                 return ""
         if self._rank == 0:
@@ -159,7 +160,7 @@ class TrainingLoop:
             return Progress()
         progress = self._checkpoints.load(epoch, self.network)
         if self._rank == 0:
-            self._tell(f"going on after epoch {epoch}, the last one saved")
+            log.info(f"going on after epoch {epoch}, the last one saved")
             self._find_best(progress)
         with self._barrier("the best epoch so far"):
             best = progress.best_epoch if self._rank == 0 else 0
@@ -225,7 +226,7 @@ class TrainingLoop:
                 told = now
                 with self._barrier(place):
                     loss = _mean(results)
-                self._tell(
+                log.info(
                     f"epoch {epoch:>3}/{config.epochs}  step {step}/{self._steps}  "
                     f"training loss {loss:.3f}  {rate:.1f} images/s"
                 )
@@ -293,9 +294,9 @@ class TrainingLoop:
         write_events(self._assignment.output, progress.history)
         self._track(progress.history)
 
-    def _tell_epoch(self, record: dict[str, Any]) -> None:
+    def _log_epoch(self, record: dict[str, Any]) -> None:
         left = (self._config.epochs - record["epoch"]) * self._epoch_seconds
-        self._tell(
+        log.info(
             f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
             f"mIoU {record['mean_iou']:.3f}  accuracy {record['accuracy']:.3f}  "
             f"{record['images_per_second']:.1f} images/s  {left / 60:.1f} min left"
@@ -308,7 +309,7 @@ class TrainingLoop:
             raise InputError("no checkpoint of this run can be read any more: run again")
         if best != lost:
             progress.best_epoch = best
-            self._tell(
+            log.info(
                 f"the checkpoint of the best epoch, {lost}, is damaged or gone: the best of those "
                 f"that are left is epoch {best}, with mIoU {progress.score(best):.3f} instead of "
                 f"{progress.score(lost):.3f}"
@@ -331,7 +332,7 @@ class TrainingLoop:
         finally:
             keras.config.set_dtype_policy(policy)
         self._checkpoints.load_model(progress.best_epoch, best)
-        self._tell(f"writing the model of the best epoch, {progress.best_epoch}")
+        log.info(f"writing the model of the best epoch, {progress.best_epoch}")
         metrics = progress.history[progress.best_epoch - 1]
         record = {**self._assignment.record, "metrics": metrics}
         if config.calibrate:

@@ -1,6 +1,7 @@
 """The mailbox: what workers tell the driver and each other, past Ray's log."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from ray.exceptions import RayError
 from segray.nodes import on_this_node
 from segray.ticker import ticking
 from segray.training.outputs.tracking import History
+
+_LOGGER = logging.getLogger("segray")
 
 _POLL_SECONDS = 0.5
 # Timeout in seconds: the node of the mailbox may have left the network.
@@ -32,16 +35,31 @@ class Position:
     process: str
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line that a worker logs.
+
+    Attributes:
+        text: the line.
+        level: its level, as `logging` numbers them.
+        logger: the name of its logger.
+    """
+
+    text: str
+    level: int = logging.WARNING
+    logger: str = __name__
+
+
 class _MailboxActor:
     def __init__(self) -> None:
-        self._lines: list[str] = []
+        self._lines: list[Line] = []
         self._positions: dict[str, dict[int, Position]] = {}
         self._refusals: dict[str, str] = {}
-        self._problem, self._told, self._ended = "", False, False
+        self._problem, self._shown, self._ended = "", False, False
         self._begun = self._may_grow = False
         self._history: History | None = None
 
-    def put(self, line: str) -> None:
+    def put(self, line: Line) -> None:
         self._lines.append(line)
 
     def set_history(self, history: History) -> None:
@@ -49,7 +67,7 @@ class _MailboxActor:
         # The run has made progress, so the problems reported before did not stop it.
         self._refusals.clear()
 
-    def take(self) -> tuple[list[str], History | None]:
+    def take(self) -> tuple[list[Line], History | None]:
         taken = self._lines, self._history
         self._lines, self._history = [], None
         return taken
@@ -62,16 +80,16 @@ class _MailboxActor:
 
     def start(self) -> None:
         self._begun = True
-        if self._problem and not self._told and not self._ended:
-            self.put(self._problem)
-        self.set_problem("", tell=False)
+        if self._problem and not self._shown and not self._ended:
+            self.put(Line(self._problem))
+        self.set_problem("", show=False)
 
-    def set_problem(self, problem: str, tell: bool) -> None:
+    def set_problem(self, problem: str, show: bool) -> None:
         if self._ended:
             return
-        if tell and problem != self._problem:
-            self.put(problem)
-        self._problem, self._told = problem, tell
+        if show and problem != self._problem:
+            self.put(Line(problem))
+        self._problem, self._shown = problem, show
 
     def problem(self) -> str:
         return self._problem
@@ -100,13 +118,18 @@ class _MailboxActor:
 
 
 class Mailbox:
-    """A mailbox that any process of the cluster can write to; calling it sends a line."""
+    """A mailbox that any process of the cluster can write to.
+
+    Attributes:
+        level: the level from which the process that made the mailbox logs.
+    """
 
     def __init__(self) -> None:
+        self.level = _LOGGER.getEffectiveLevel()
         mailbox = ray.remote(num_cpus=0, scheduling_strategy=on_this_node())(_MailboxActor)
         self._mailbox: Any = mailbox.remote()
 
-    def __call__(self, line: str) -> None:
+    def put(self, line: Line) -> None:
         """Send a line, without waiting for its arrival."""
         self._mailbox.put.remote(line)
 
@@ -114,9 +137,9 @@ class Mailbox:
         """Send the records of all epochs so far, without waiting for their arrival."""
         self._mailbox.set_history.remote(list(history))
 
-    def take(self) -> tuple[list[str], History | None]:
+    def take(self) -> tuple[list[Line], History | None]:
         """Return the lines received since the last call, and the newest records, if any."""
-        taken: tuple[list[str], History | None] = ray.get(self._mailbox.take.remote())
+        taken: tuple[list[Line], History | None] = ray.get(self._mailbox.take.remote())
         return taken
 
     def set_position(self, generation: str, rank: int, position: Position) -> None:
@@ -144,17 +167,17 @@ class Mailbox:
         """
         self._ask("start")
 
-    def set_problem(self, problem: str, tell: bool = False) -> None:
+    def set_problem(self, problem: str, show: bool = False) -> None:
         """Set the problem that ends the workers; an empty text clears it.
 
         Args:
             problem: the problem, on one line.
-            tell: True to print it to the terminal, once even if several workers report it.
+            show: True to log it, once even if several workers report it.
 
         Raises:
             RayError: the mailbox is gone or does not answer within a minute.
         """
-        self._ask("set_problem", problem, tell)
+        self._ask("set_problem", problem, show)
 
     def problem(self) -> str:
         """Return the problem that ended the workers; empty if none was reported."""
@@ -229,10 +252,8 @@ class Mailbox:
 
 
 @contextlib.contextmanager
-def relay_mailbox(
-    tell: Callable[[str], None], track: Callable[[History], None]
-) -> Iterator[Mailbox]:
-    """Open a mailbox for the block, and pass its lines to `tell` and its records to `track`."""
+def relay_mailbox(track: Callable[[History], None]) -> Iterator[Mailbox]:
+    """Open a mailbox for the block; log its lines here, and pass its records to `track`."""
     mailbox = Mailbox()
 
     def pass_on() -> None:
@@ -240,7 +261,7 @@ def relay_mailbox(
         with contextlib.suppress(RayError):
             lines, history = mailbox.take()
             for line in lines:
-                tell(line)
+                logging.getLogger(line.logger).log(line.level, line.text)
             if history is not None:
                 track(history)
 
@@ -249,3 +270,25 @@ def relay_mailbox(
             yield mailbox
     finally:
         pass_on()
+
+
+class _Forwarder(logging.Handler):
+    def __init__(self, mailbox: Mailbox) -> None:
+        super().__init__()
+        self._mailbox = mailbox
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._mailbox.put(Line(record.getMessage(), record.levelno, record.name))
+
+
+@contextlib.contextmanager
+def forward_log(mailbox: Mailbox) -> Iterator[None]:
+    """Send what segray logs in this process to a mailbox while the block runs."""
+    forwarder, before = _Forwarder(mailbox), _LOGGER.level
+    _LOGGER.setLevel(mailbox.level)
+    _LOGGER.addHandler(forwarder)
+    try:
+        yield
+    finally:
+        _LOGGER.removeHandler(forwarder)
+        _LOGGER.setLevel(before)

@@ -27,9 +27,7 @@ PLACE = "place for a segray worker"
 _SECONDS_TO_SETTLE = 5.0
 
 
-def worker_resources(
-    config: TrainConfig, tell: Callable[[str], None]
-) -> tuple[dict[str, float], int]:
+def worker_resources(config: TrainConfig) -> tuple[dict[str, float], int]:
     """Return the resources that a worker requests from Ray, and its number of compute threads.
 
     On CPUs, a worker requests as many CPUs as the least number of workers find idle on the present
@@ -39,12 +37,11 @@ def worker_resources(
 
     Args:
         config: the configuration of the run.
-        tell: called with lines for the user's terminal, while there is no node with a CPU.
     """
     if config.use_gpu:
         return {"CPU": 0.1, "GPU": 1.0}, 0
     while not (nodes := _settled_nodes()):  # all were lost with the last workers
-        await_node("CPU", "a worker", tell)
+        await_node("CPU", "a worker")
     wanted = config.least_workers
     free, totals = (
         [resources.get("CPU", 0.0) for resources in kind]

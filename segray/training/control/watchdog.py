@@ -117,7 +117,7 @@ class Watchdog:
             if since is not None and time.monotonic() - since > self._timeout:
                 # If nobody can be notified any more, there is even less reason to wait.
                 with contextlib.suppress(Exception):
-                    self._mailbox.set_problem(self._describe(), tell=True)
+                    self._mailbox.set_problem(self._describe(), show=True)
                 self._leave(1)
                 return
             if self._stopped.wait(min(_TICK_SECONDS, self._timeout / 4)):

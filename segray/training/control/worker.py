@@ -11,7 +11,7 @@ from segray.errors import InputError
 from segray.model.predictor import find_tensorflow_gpus
 from segray.training.config import TrainConfig
 from segray.training.control.loop import Assignment, TrainingLoop
-from segray.training.control.mailbox import Mailbox
+from segray.training.control.mailbox import Mailbox, forward_log
 from segray.training.control.watchdog import Watchdog
 
 
@@ -53,7 +53,7 @@ def _train(assignment: Assignment, mailbox: Mailbox, threads: int, addresses: li
     parts = assignment.config.count_parts(threads, workers)
     set_up_tensorflow(assignment.config, threads, parts)
     watchdog = Watchdog(mailbox, addresses, rank, assignment.config.stall_timeout)
-    with watchdog.running():
+    with watchdog.running(), forward_log(mailbox):
         # A single worker uses the default strategy, which needs no collectives.
         strategy = tf.distribute.get_strategy()
         if workers > 1:
@@ -61,7 +61,7 @@ def _train(assignment: Assignment, mailbox: Mailbox, threads: int, addresses: li
             with watchdog.connecting():
                 strategy = tf.distribute.MultiWorkerMirroredStrategy()
         return TrainingLoop(
-            *(assignment, strategy, rank, workers, mailbox),
+            *(assignment, strategy, rank, workers),
             track=mailbox.set_history,
             barrier=watchdog.barrier,
             parts=parts,

@@ -1,14 +1,14 @@
 """Gathering: decode the data of a run, after settling how its files are to be read."""
 
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from segray.data.labelled import Reading
 from segray.data.sample import SAMPLE_FOLDER
 from segray.data.values import read_reaches, spread
 from segray.errors import InputError
-from segray.nodes import SharedFiles, await_node, telling_waits, worker_nodes, works_alone
+from segray.nodes import SharedFiles, await_node, reporting_waits, worker_nodes, works_alone
 from segray.pixels.orientation import settle_orientation
 from segray.pixels.wide import ValueRange, choose_range
 from segray.progress import ProgressLine
@@ -19,13 +19,15 @@ from segray.training.data.dataset import DataSet
 from segray.training.data.examples import decode_pairs
 from segray.training.plan import Preparation
 
+log = logging.getLogger(__name__)
+
 # The share of a node's object store that decoded examples may take.
 _STORE_SHARE = 0.5
 # The number of images sampled to find the range of pixel values.
 _SAMPLE = 256
 
 
-def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSet:
+def gather_data(preparation: Preparation) -> DataSet:
     """Decode the training set and the validation set.
 
     Nothing is written to the output, because the way in which files are read may only be settled
@@ -33,35 +35,34 @@ def gather_data(preparation: Preparation, tell: Callable[[str], None]) -> DataSe
 
     Args:
         preparation: the preparation of the run.
-        tell: called with lines for the user's terminal.
 
     Raises:
         InputError: the files are not visible on a node, or the orientation of the masks cannot be
             inferred.
     """
     config, shared = preparation.config, _find_shared(preparation)
-    await_node("GPU" if config.workers_use_gpu else "CPU", "the training", tell)
+    await_node("GPU" if config.workers_use_gpu else "CPU", "the training")
     shared.check_nodes()
     reading = preparation.reading
     if reading is None:
-        reading = Reading(config.mask_orientation, _find_range(preparation, tell))
-    keep = _fits(preparation, tell)
-    data = _decode(preparation, reading, keep, shared, tell)
+        reading = Reading(config.mask_orientation, _find_range(preparation))
+    keep = _fits(preparation)
+    data = _decode(preparation, reading, keep, shared)
     # A run that resumes keeps the settings with which it started.
     if preparation.reading is None and config.mask_orientation == "auto":
         settled = replace(reading, mask_orientation=settle_orientation(data.says))
         if settled.mask_orientation == "upright":
             del data  # to free memory for the next ones
-            tell("masks were drawn on upright images, as their shapes say: decoding once more")
-            data = _decode(preparation, settled, keep, shared, tell)
+            log.info("masks were drawn on upright images, as their shapes say: decoding once more")
+            data = _decode(preparation, settled, keep, shared)
         else:
             data = data.with_reading(settled)
     if data.turned:
-        tell(f"turned {data.turned} mask(s) with their photographs, as EXIF says")
+        log.info(f"turned {data.turned} mask(s) with their photographs, as EXIF says")
     return data
 
 
-def _find_range(preparation: Preparation, tell: Callable[[str], None]) -> ValueRange | None:
+def _find_range(preparation: Preparation) -> ValueRange | None:
     """Return the range of pixel values of wide images: --value-range, or that of a sample."""
     asked = preparation.config.value_range
     if asked is not None:
@@ -70,7 +71,7 @@ def _find_range(preparation: Preparation, tell: Callable[[str], None]) -> ValueR
     value_range = choose_range(reaches)
     if value_range is not None:
         usual = reaches[len(reaches) // 2]
-        tell(
+        log.info(
             f"images are wider than 8 bits: nearly all values are at most {reaches[-1]}, and in "
             f"half of the images {usual}; {value_range[0]} to {value_range[1]} is taken for black "
             "to white (--value-range)"
@@ -83,11 +84,10 @@ def _decode(
     reading: Reading,
     keep: bool,
     shared: SharedFiles,
-    tell: Callable[[str], None],
 ) -> DataSet:
     config = preparation.config
     total = len(preparation.train) + len(preparation.validation)
-    progress = ProgressLine("decoding", "pairs", total, tell)
+    progress = ProgressLine("decoding", "pairs", total)
     with checking_gpu(config) as check_gpu:
         started = time.monotonic()
 
@@ -96,7 +96,7 @@ def _decode(
             if pairs:
                 progress.add(pairs)
 
-        with telling_waits("decoding", {"CPU": 1.0}, lambda: not progress.done, tell):
+        with reporting_waits("decoding", {"CPU": 1.0}, lambda: not progress.done):
             train, validation = (
                 decode_pairs(pairs, config.labels, size, keep, add, shared, reading)
                 for pairs, size in (
@@ -104,7 +104,7 @@ def _decode(
                     (preparation.validation, config.image_size),
                 )
             )
-    tell(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
+    log.info(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
     return DataSet(train, validation)
 
 
@@ -126,7 +126,7 @@ def _find_shared(preparation: Preparation) -> SharedFiles:
     )
 
 
-def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
+def _fits(preparation: Preparation) -> bool:
     """Return True if the decoded examples are to be cached in Ray's object store."""
     config = preparation.config
     pixels = len(preparation.train) * config.training_size**2
@@ -139,7 +139,7 @@ def _fits(preparation: Preparation, tell: Callable[[str], None]) -> bool:
     room = _STORE_SHARE * min(sizes, default=0.0)
     keep = needed <= room if config.cache == "auto" else config.cache == "memory"
     where = "are kept in memory" if keep else "are decoded anew each epoch"
-    tell(
+    log.info(
         f"examples take {needed / 1e9:.2f} GB decoded, of {room / 1e9:.2f} GB that they may take: "
         f"they {where}"
     )

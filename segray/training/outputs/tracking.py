@@ -8,6 +8,7 @@ is therefore sent after a later epoch, or when the same command is run again.
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import queue
 import re
@@ -20,6 +21,8 @@ from segray.errors import InputError
 from segray.packages import package_versions
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.uri import exists, join_uri
+
+log = logging.getLogger(__name__)
 
 #: One record per finished epoch, as in metrics.jsonl.
 History = Sequence[dict[str, Any]]
@@ -62,7 +65,7 @@ def check_tracking(uri: str) -> None:
 
 @contextlib.contextmanager
 def tracking(
-    uri: str | None, output: str, record: dict[str, Any], tell: Callable[[str], None]
+    uri: str | None, output: str, record: dict[str, Any]
 ) -> Iterator[Callable[[History], None]]:
     """Track a training run while the block runs, then end the MLflow run.
 
@@ -74,12 +77,11 @@ def tracking(
         uri: the URL of the tracking server; None disables tracking.
         output: the absolute URI of the run's folder.
         record: ``configuration`` and ``data_fingerprint`` of the run.
-        tell: called with lines for the user's terminal.
     """
     if uri is None:
         yield lambda history: None
         return
-    tracker = _Tracker(uri, output, record, tell)
+    tracker = _Tracker(uri, output, record)
     status = "FAILED"
     try:
         yield tracker.put
@@ -94,10 +96,8 @@ def tracking(
 class _Tracker:
     """Sends records to a tracking server in its own thread."""
 
-    def __init__(
-        self, uri: str, output: str, record: dict[str, Any], tell: Callable[[str], None]
-    ) -> None:
-        self._uri, self._output, self._record, self._tell = uri, output, record, tell
+    def __init__(self, uri: str, output: str, record: dict[str, Any]) -> None:
+        self._uri, self._output, self._record = uri, output, record
         self._handed: queue.SimpleQueue[tuple[History, str]] = queue.SimpleQueue()
         self._history: History = []
         self._told_failure = False
@@ -113,7 +113,7 @@ class _Tracker:
         self._handed.put((self._history, status))
         self._thread.join(_SECONDS_TO_END)
         if self._thread.is_alive():
-            self._tell_failure("does not answer")
+            self._report_failure("does not answer")
 
     def _send_all(self) -> None:
         for name, value in _ENVIRONMENT.items():
@@ -131,12 +131,12 @@ class _Tracker:
                 # Last, so that a server that refuses a setting still receives the metrics.
                 run.describe(self._record["configuration"])
             except Exception as error:
-                self._tell_failure(_describe(error))
+                self._report_failure(_describe(error))
 
-    def _tell_failure(self, what: str) -> None:
+    def _report_failure(self, what: str) -> None:
         if not self._told_failure:
             self._told_failure = True
-            self._tell(
+            log.info(
                 f"the MLflow server {self._uri} {what}; training goes on, and what is missing "
                 "there is sent after a later epoch, or by the same command run again"
             )
@@ -149,7 +149,7 @@ class _Tracker:
         if known.get("uri") != self._uri or not run.resume(known["run_id"]):
             run.create(self._output, self._record["data_fingerprint"])
             write_bytes(file, json.dumps({"uri": self._uri, "run_id": run.id}, indent=2).encode())
-        self._tell(f"tracked at {run.url}")
+        log.info(f"tracked at {run.url}")
         return run
 
 

@@ -23,7 +23,7 @@ from segray.storage.tables import (
     write_table,
 )
 from segray.storage.uri import join_uri
-from tests.support import draw_picture, encode
+from tests.support import draw_picture, encode, logged_lines
 
 RECORD = {
     "configuration": {"images": "s3://bucket/pets", "model": "s3://bucket/model", "limit": None},
@@ -52,7 +52,7 @@ class Output:
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def add(
         self, uri: str, seed: int, size: tuple[int, int] = (40, 30), picture: bool = True
@@ -110,7 +110,9 @@ class Output:
         """The page."""
         ids = np.unique(np.array([id for id, _ in self.listed], dtype=np.int64))
         manifest = Manifest(ids, Found())
-        census = take_census(self.uri, manifest, self.labels, False, self.told.append)
+        with logged_lines() as lines:
+            census = take_census(self.uri, manifest, self.labels, False)
+        self.lines += lines
         write_report(self.uri, self.labels, census, record, timeline)
         return read_bytes(join_uri(self.uri, "report.html")).decode()
 

@@ -118,7 +118,7 @@ def test_a_file_of_pictures_that_is_of_no_use_is_passed_over(output: Output, kin
     page = output.report()
     assert sorted(tile_names(page)) == ["0.jpg", "1.jpg", "4.jpg", "5.jpg"]
     assert page.count('<img class="image"') == 4
-    [line] = output.told
+    [line] = output.lines
     assert line.startswith("the report does without some pictures: ")
     assert bad in line
 
@@ -216,4 +216,4 @@ def test_the_output_may_be_in_s3(s3: Callable[[str], str], labels: Labels) -> No
     page = output.report()
     assert "segmented 5 of 6 images" in text_of(page)
     assert page.count("<img") == 10
-    assert output.told == []
+    assert output.lines == []

@@ -43,7 +43,7 @@ def test_it_states_the_run(output: Output) -> None:
         "All of 4 images.",
     ):
         assert part in text, part
-    assert output.told == []
+    assert output.lines == []
 
 
 def test_shares_and_confidences_are_those_of_all_pixels(output: Output) -> None:

@@ -18,7 +18,7 @@ from segray.training.control import fit as fit_module
 from segray.training.control import loop as loop_module
 from segray.training.control.checkpoint import Checkpoints
 from segray.training.control.fit import fit
-from tests.support import free_port, write_shapes
+from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import assign, hold
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """Its clock runs ten thousand times as fast: the rate is rounded to 0.00 images/s.
 
@@ -41,25 +41,25 @@ def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
     clock = SimpleNamespace(monotonic=lambda: 10_000 * time.monotonic())
     monkeypatch.setattr(loop_module, "time", clock)
     policy = keras.config.dtype_policy().name
-    lines: list[str] = []
     assignment = assign(data, tmp_path / "out", workers=0, precision="mixed_bfloat16")
-    fit(assignment, lines.append, lambda history: None)
+    fit(assignment, lambda history: None)
     assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
     assert any("0.0 images/s" in line for line in lines)
     assert keras.config.dtype_policy().name == policy
 
 
-def test_what_a_restart_does_not_mend_is_tried_twice(data: Path, tmp_path: Path) -> None:
+def test_what_a_restart_does_not_mend_is_tried_twice(
+    data: Path, tmp_path: Path, lines: list[str]
+) -> None:
     """On the CPU that somebody else has left."""
     import ray
 
     assignment = assign(data, tmp_path / "out", max_restarts=5)
     (tmp_path / "out" / "previews").write_text("a file where the run wants a folder")
-    lines: list[str] = []
     other = hold(cpus=1)
     try:
         with pytest.raises(InputError, match=r"^cannot write .*/previews/epoch_0001\.png: "):
-            fit(assignment, lines.append, lambda history: None)
+            fit(assignment, lambda history: None)
     finally:
         ray.kill(other)
     assert lines[0] == "starting 1 worker(s) with 1 CPU each; it may take a minute"
@@ -67,7 +67,7 @@ def test_what_a_restart_does_not_mend_is_tried_twice(data: Path, tmp_path: Path)
 
 
 def test_without_restarts_a_run_ends_with_its_first_loss(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """Also with one after a finished epoch, whose checkpoint is there."""
 
@@ -86,10 +86,9 @@ def test_without_restarts_a_run_ends_with_its_first_loss(
         train_worker(settings)
 
     assignment = assign(data, tmp_path / "out", epochs=2, max_restarts=0)
-    lines: list[str] = []
     monkeypatch.setattr(fit_module, "train_worker", die_in_the_second_epoch)
     with pytest.raises(InputError, match=r"^a worker was lost$"):
-        fit(assignment, lines.append, lambda history: None)
+        fit(assignment, lambda history: None)
     assert len([line for line in lines if line.startswith("starting")]) == 1
     assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
 
@@ -102,15 +101,14 @@ def test_workers_that_wait_for_room_say_so(
 
     monkeypatch.setattr(nodes_module, "WAITING_SECONDS", 2.0)
     assignment = assign(data, tmp_path / "out")
-    lines: list[str] = []
     other = hold(cpus=2)
 
-    def tell(line: str) -> None:
-        lines.append(line)
+    def make_room(line: str) -> None:
         if line.startswith("waiting for room"):
             ray.kill(other)
 
-    fit(assignment, tell, lambda history: None)
+    with logged_lines(make_room) as lines:
+        fit(assignment, lambda history: None)
     assert lines[0] == "starting 1 worker(s) with 2 CPUs each; it may take a minute"
     assert lines[1] == (
         f"waiting for room for 1 worker(s) with 2 CPUs each: {socket.gethostname()} has 0 of 2 "
@@ -120,7 +118,7 @@ def test_workers_that_wait_for_room_say_so(
 
 
 def test_workers_that_cannot_connect_are_started_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """As where a port is closed: one of them looks for the other where nobody listens."""
 
@@ -144,8 +142,7 @@ def test_workers_that_cannot_connect_are_started_again(
 
     monkeypatch.setattr(fit_module, "train_worker", train_unreachable)
     assignment = assign(data, tmp_path / "out", workers=2, stall_timeout=60.0)
-    lines: list[str] = []
-    fit(assignment, lines.append, lambda history: None)
+    fit(assignment, lambda history: None)
     assert (tmp_path / "unreachable").exists()
     [line] = [line for line in lines if "did not" in line]
     assert line.startswith("the workers did not connect to each other (")

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import logging
 import os
 import socket
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import ray
 
-from segray.training.control.mailbox import Mailbox, Position, relay_mailbox
+from segray.training.control.mailbox import Mailbox, Position, forward_log, relay_mailbox
 from segray.training.control.watchdog import Watchdog
 from segray.training.outputs.tracking import History
 from tests.support import free_port
@@ -192,7 +193,7 @@ def test_what_no_restart_mends_stays(mailbox: Mailbox) -> None:
     mailbox.refuse("three", "cannot write: no space")
     assert mailbox.has_ended()
     mailbox.start()
-    mailbox.set_problem("worker 1 did not come", tell=True)
+    mailbox.set_problem("worker 1 did not come", show=True)
     assert mailbox.problem() == "cannot write: no space"
     assert mailbox.take() == ([], None)
 
@@ -249,20 +250,20 @@ def test_a_worker_leaves_also_when_nobody_can_be_told(mailbox: Mailbox) -> None:
             generation.wait_for(0)
 
 
-def test_lines_reach_the_terminal_in_their_order() -> None:
+def test_lines_reach_the_terminal_in_their_order(lines: list[str]) -> None:
     """From any process, and those sent last, too; and the newest records where they are tracked."""
     import ray
 
     @ray.remote(num_cpus=0)
     def work(mailbox: Mailbox) -> None:
         for number in range(3):
-            mailbox(f"line {number}")
+            with forward_log(mailbox):
+                logging.getLogger("segray.training").info(f"line {number}")
             mailbox.set_history([{"epoch": epoch + 1} for epoch in range(number)])
-        mailbox.set_problem("the end", tell=True)
+        mailbox.set_problem("the end", show=True)
 
-    lines: list[str] = []
     histories: list[History] = []
-    with relay_mailbox(lines.append, histories.append) as mailbox:
+    with relay_mailbox(histories.append) as mailbox:
         ray.get(work.remote(mailbox))
         assert mailbox.problem() == "the end"
     assert lines == ["line 0", "line 1", "line 2", "the end"]
@@ -271,7 +272,7 @@ def test_lines_reach_the_terminal_in_their_order() -> None:
 
 def test_what_ends_a_run_is_not_hidden_by_a_mailbox_that_is_gone() -> None:
     def lose() -> None:
-        with relay_mailbox(print, lambda history: None) as mailbox:
+        with relay_mailbox(lambda history: None) as mailbox:
             ray.kill(mailbox._mailbox)
             time.sleep(1.5)  # the thread that passes mailbox on has asked a few times
             raise ValueError("the first to happen")

@@ -31,10 +31,9 @@ def history(epochs: int) -> list[dict[str, Any]]:
 
 
 def test_a_run_has_its_numbers_and_what_it_was_started_with(
-    mlflow_server: MlflowServer, tmp_path: Path
+    mlflow_server: MlflowServer, tmp_path: Path, lines: list[str]
 ) -> None:
-    lines: list[str] = []
-    with tracking(mlflow_server.url, str(tmp_path), RECORD, lines.append) as track:
+    with tracking(mlflow_server.url, str(tmp_path), RECORD) as track:
         for epochs in (1, 2, 3):
             track(history(epochs))
     run = mlflow_server.run_of(tmp_path)
@@ -59,7 +58,7 @@ def test_a_run_that_goes_on_does_so_in_the_same_mlflow_run(
     """And tells only what is not there yet."""
 
     def fall_in_the_third_epoch() -> None:
-        with tracking(mlflow_server.url, str(tmp_path), RECORD, print) as track:
+        with tracking(mlflow_server.url, str(tmp_path), RECORD) as track:
             track(history(2))
             raise KeyboardInterrupt
 
@@ -69,7 +68,7 @@ def test_a_run_that_goes_on_does_so_in_the_same_mlflow_run(
     assert before["info"]["status"] == "KILLED"
     count = mlflow_server.count_runs()
     other = {**RECORD, "configuration": {"epochs": 3, "workers": 2}}
-    with tracking(mlflow_server.url, str(tmp_path), other, print) as track:
+    with tracking(mlflow_server.url, str(tmp_path), other) as track:
         track(history(2))
         track(history(4))
     after = mlflow_server.run_of(tmp_path)
@@ -81,14 +80,13 @@ def test_a_run_that_goes_on_does_so_in_the_same_mlflow_run(
 
 
 def test_what_a_server_missed_is_sent_when_it_is_back(
-    mlflow_server: MlflowServer, tmp_path: Path
+    mlflow_server: MlflowServer, tmp_path: Path, lines: list[str]
 ) -> None:
     """Through a port on which nobody listens at first."""
-    lines: list[str] = []
     port = free_port()
     with (
         contextlib.ExitStack() as connection,
-        tracking(f"http://127.0.0.1:{port}", str(tmp_path), RECORD, lines.append) as track,
+        tracking(f"http://127.0.0.1:{port}", str(tmp_path), RECORD) as track,
     ):
         track(history(1))
         while not lines:
@@ -103,7 +101,7 @@ def test_what_a_server_missed_is_sent_when_it_is_back(
 
 def test_a_run_that_was_deleted_is_begun_anew(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     for _ in range(2):
-        with tracking(mlflow_server.url, str(tmp_path), RECORD, print) as track:
+        with tracking(mlflow_server.url, str(tmp_path), RECORD) as track:
             track(history(2))
         run_id = mlflow_server.run_of(tmp_path)["info"]["run_id"]
         assert len(mlflow_server.losses_of(tmp_path)) == 2
@@ -113,19 +111,18 @@ def test_a_run_that_was_deleted_is_begun_anew(mlflow_server: MlflowServer, tmp_p
 def test_a_failed_run_is_marked(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     with (
         pytest.raises(InputError),
-        tracking(mlflow_server.url, str(tmp_path), RECORD, print),
+        tracking(mlflow_server.url, str(tmp_path), RECORD),
     ):
         raise InputError("the loss is no number any more")
     assert mlflow_server.run_of(tmp_path)["info"]["status"] == "FAILED"
 
 
 def test_settings_that_the_server_refuses_keep_no_number_from_it(
-    mlflow_server: MlflowServer, tmp_path: Path
+    mlflow_server: MlflowServer, tmp_path: Path, lines: list[str]
 ) -> None:
     """Such as a parameter of this name; servers of before 2024 refuse long values, too."""
-    lines: list[str] = []
     record = {**RECORD, "configuration": {"is this = a name?": 1, "epochs": 3}}
-    with tracking(mlflow_server.url, str(tmp_path), record, lines.append) as track:
+    with tracking(mlflow_server.url, str(tmp_path), record) as track:
         track(history(2))
     assert [epoch for epoch, _ in mlflow_server.losses_of(tmp_path)] == [1, 2]
     assert mlflow_server.run_of(tmp_path)["info"]["status"] == "FINISHED"
@@ -135,10 +132,11 @@ def test_settings_that_the_server_refuses_keep_no_number_from_it(
     assert "is this = a name?" in refusal
 
 
-def test_a_server_that_is_gone_neither_stops_nor_slows_a_run(tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_server_that_is_gone_neither_stops_nor_slows_a_run(
+    tmp_path: Path, lines: list[str]
+) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    with tracking(uri, str(tmp_path), RECORD, lines.append) as track:
+    with tracking(uri, str(tmp_path), RECORD) as track:
         for epochs in range(1, 10):
             started = time.monotonic()
             track(history(epochs))
@@ -150,13 +148,14 @@ def test_a_server_that_is_gone_neither_stops_nor_slows_a_run(tmp_path: Path) -> 
     assert not (tmp_path / "mlflow.json").exists()
 
 
-def test_a_server_that_never_answers_holds_up_the_end_for_seconds(tmp_path: Path) -> None:
-    lines: list[str] = []
+def test_a_server_that_never_answers_holds_up_the_end_for_seconds(
+    tmp_path: Path, lines: list[str]
+) -> None:
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()  # and never accepts
         uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
-        with tracking(uri, str(tmp_path), RECORD, lines.append) as track:
+        with tracking(uri, str(tmp_path), RECORD) as track:
             track(history(1))
             started = time.monotonic()
         assert time.monotonic() - started < 20
@@ -164,9 +163,8 @@ def test_a_server_that_never_answers_holds_up_the_end_for_seconds(tmp_path: Path
     assert "does not answer" in lines[0]
 
 
-def test_a_server_that_refuses_is_quoted_on_one_line(tmp_path: Path) -> None:
+def test_a_server_that_refuses_is_quoted_on_one_line(tmp_path: Path, lines: list[str]) -> None:
     """Something else may listen there, or credentials may be missing."""
-    lines: list[str] = []
     port = free_port()
     with socket.create_server(("127.0.0.1", port)) as listening:
         stopped = threading.Event()
@@ -187,7 +185,7 @@ def test_a_server_that_refuses_is_quoted_on_one_line(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        with tracking(f"http://127.0.0.1:{port}", str(tmp_path), RECORD, lines.append) as track:
+        with tracking(f"http://127.0.0.1:{port}", str(tmp_path), RECORD) as track:
             track(history(1))
         stopped.set()
         thread.join()
@@ -198,7 +196,7 @@ def test_a_server_that_refuses_is_quoted_on_one_line(tmp_path: Path) -> None:
 
 
 def test_nothing_is_tracked_by_default(tmp_path: Path) -> None:
-    with tracking(None, str(tmp_path), RECORD, print) as track:
+    with tracking(None, str(tmp_path), RECORD) as track:
         track(history(1))
     assert list(tmp_path.iterdir()) == []
 
@@ -222,7 +220,7 @@ def test_a_uri_that_cannot_be_used_is_refused(uri: str, message: str, tmp_path: 
         images=f"{tmp_path}/images", masks=f"{tmp_path}/masks", output=f"{tmp_path}/out", mlflow=uri
     )
     with pytest.raises(InputError) as caught:
-        prepare_training(config, print)
+        prepare_training(config)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "my-secret" not in str(caught.value)
@@ -232,4 +230,4 @@ def test_a_missing_client_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "mlflow", None)  # as if it were not installed
     config = TrainConfig(output=str(tmp_path / "out"), mlflow="http://127.0.0.1:5000")
     with pytest.raises(InputError, match=r"--mlflow needs .*: pip install 'segray\[mlflow\]'"):
-        prepare_training(config, print)
+        prepare_training(config)
