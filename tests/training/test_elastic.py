@@ -13,6 +13,7 @@ from segray.training.control.fit import fit
 from segray.training.control.loop import Assignment
 from tests.support import logged_lines, write_shapes
 from tests.training.runs import assign, hold
+from tests.training.tiny import train_tiny
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -53,7 +54,6 @@ def train_by_sgd(settings: dict) -> None:
     import ray.train
 
     from segray.training.control import loop as loop_module
-    from segray.training.control.worker import train_worker
     from segray.training.step.network import TrainableNetwork
 
     def make(*args: object, **others: object) -> TrainableNetwork:
@@ -71,7 +71,7 @@ def train_by_sgd(settings: dict) -> None:
 
     loop_module.TrainableNetwork = make  # type: ignore[assignment, misc]
     loop_module.TrainingLoop._score = take_time  # type: ignore[method-assign]
-    train_worker(settings)
+    train_tiny(settings)
 
 
 def final_weights(output: Path) -> dict[str, np.ndarray]:

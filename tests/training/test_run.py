@@ -192,6 +192,7 @@ def test_other_settings_on_the_same_output_are_refused(finished) -> None:
         run(tutorial)
 
 
+@pytest.mark.slow
 def test_two_workers_from_s3_to_s3_with_two_images(
     s3: Callable[[str], str], encoder_file: str
 ) -> None:
@@ -263,7 +264,8 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(
     assert weights(tmp_path / "out") == weights(straight)
 
 
-@pytest.mark.parametrize("hangs", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hangs", [False, True])
 def test_workers_that_die_or_hang_are_replaced_without_a_person(
     finished, tmp_path: Path, mlflow_server: MlflowServer, hangs: bool
 ) -> None:

@@ -24,7 +24,7 @@ from segray.storage.lock import LOCK, hold_lock
 from segray.training.control.loop import Assignment
 from segray.training.plan import prepare_training
 from tests.support import free_port, logged_lines, write_shapes
-from tests.training.runs import fit_as, run, scores, settings, tutorial_settings, weights
+from tests.training.runs import fit_as, run, settings, tutorial_settings, weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -103,7 +103,9 @@ def test_a_run_outlives_the_loss_of_its_best_checkpoint(stopped, tmp_path: Path)
     assert segray.load(str(tmp_path / "out" / "model")).labels.names == ("box", "ground")
 
 
-def test_files_that_are_not_as_they_were_are_named(stopped, tmp_path: Path) -> None:
+def test_files_that_are_not_as_they_were_are_named(
+    stopped, tmp_path: Path, fitted: list[Assignment]
+) -> None:
     """A run goes on only with the data that it was started on, wherever that lies."""
     before, config, summary = stopped
     folder = shutil.copytree(before, tmp_path / "elsewhere")
@@ -158,13 +160,19 @@ def test_files_that_are_not_as_they_were_are_named(stopped, tmp_path: Path) -> N
 
 
 def test_a_file_that_was_skipped_and_repaired_stays_left_out(
-    tmp_path: Path, encoder_file: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    encoder_file: str,
+    stopped,
+    fitted: list[Assignment],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The run goes on with the pairs it was started on, and in the same parts.
 
     It goes on without the encoder's file as well: the checkpoint has those weights.
     """
-    from segray.training.control.loop import TrainingLoop
+    import ray
+
+    from segray.training import run as run_module
 
     folder = tmp_path / "data"
     write_shapes(str(folder), 30)
@@ -174,14 +182,14 @@ def test_a_file_that_was_skipped_and_repaired_stays_left_out(
     mine = tmp_path / "encoder.h5"
     shutil.copy(encoder_file, mine)
     config = settings(str(folder), str(tmp_path / "out"), str(mine), workers=0)
-    straight = dataclasses.replace(config, output=str(tmp_path / "straight"))
-    run(straight)
 
-    def fall(loop: TrainingLoop, epoch: int) -> None:
+    def fall(assignment: Assignment, track: object) -> None:
+        fitted.append(assignment)
+        shutil.copytree(stopped[0] / "out" / "checkpoints", tmp_path / "out" / "checkpoints")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingLoop, "_write_preview", fall)
+        patch.setattr(run_module, "fit", fall)
         with pytest.raises(KeyboardInterrupt):
             run(config)
     table = (tmp_path / "out" / "pairs.csv").read_bytes()
@@ -192,13 +200,14 @@ def test_a_file_that_was_skipped_and_repaired_stays_left_out(
     for kind, suffix in (("images", "jpg"), ("masks", "png")):
         shutil.copy(folder / kind / f"shape_1.{suffix}", folder / kind / f"added.{suffix}")
     mine.unlink()
-    summary, lines = run(config)
-    assert "going on after epoch 1, the last one saved" in lines
+    _, lines = run(config)
     [told] = [line for line in lines if "left out" in line]
     assert told.startswith("2 pair(s) are left out: the run in")
-    assert summary.epochs == 2
-    assert scores(tmp_path / "out") == scores(tmp_path / "straight")
-    assert weights(tmp_path / "out") == weights(tmp_path / "straight")
+    begun, resumed = fitted
+    assert len(resumed.train.pairs) == 26
+    assert resumed.train.pairs == begun.train.pairs
+    assert resumed.validation.pairs == begun.validation.pairs
+    assert ray.get(resumed.encoder_weights) == b""
     assert (tmp_path / "out" / "pairs.csv").read_bytes() == table
     assert (tmp_path / "out" / "skipped.jsonl").read_bytes() == skipped
 
@@ -293,7 +302,7 @@ def test_a_part_without_a_label_is_refused_before_it_is_learned(
     assert not (tmp_path / "out" / "config.json").exists()
 
 
-def test_a_class_that_is_nowhere_is_named(tmp_path: Path) -> None:
+def test_a_class_that_is_nowhere_is_named(tmp_path: Path, fitted: list[Assignment]) -> None:
     write_shapes(str(tmp_path), 6)
     classes = ("box=10", "ground=20", "sky=30", "sea=40")
     config = settings(
@@ -336,7 +345,7 @@ def check_that_it_ends(
     return output
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_run_whose_lock_is_taken_ends_at_once(
     tmp_path: Path, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
@@ -382,7 +391,9 @@ def test_a_loss_that_is_no_number_ends_the_run(
 ) -> None:
     # Three steps: the first one's loss is still a number.
     write_shapes(str(tmp_path), 30)
-    config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30)
+    config = settings(
+        str(tmp_path), str(tmp_path / "out"), encoder_file, learning_rate=1e30, workers=0
+    )
     with pytest.raises(InputError, match="no number any more in epoch 1: lower --learning-rate"):
         run(config)
     # The error says it, and no line before it.

@@ -18,11 +18,12 @@ from segray.evaluation.plan import prepare_evaluation
 from segray.model.bundle import open_bundle
 from segray.storage.files import write_bytes
 from segray.training.config import TrainConfig
+from segray.training.control.loop import Assignment
 from segray.training.data.dataset import DataSet
 from segray.training.plan import prepare_training
 from tests.corpus import STORED, oriented
 from tests.support import draw_picture, encode, logged_lines
-from tests.training.runs import run, scores, settings, weights
+from tests.training.runs import fit_as, run, scores, settings, weights
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -187,22 +188,34 @@ def test_a_shape_against_the_flag_counts_among_the_skipped(tmp_path: Path, store
 
 
 @pytest.fixture(scope="module")
-def upright_run(upright: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run on the upright set."""
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of 12 bits in files of 16."""
+    return write_bits(tmp_path_factory.mktemp("wide"), widen)
+
+
+@pytest.fixture(scope="module")
+def wide_run(wide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a run on it."""
     output = tmp_path_factory.mktemp("runs") / "out"
-    run(config_of(upright, output))
+    run(config_of(wide, output))
     return output
 
 
-@pytest.mark.parametrize("name", ["stored", pytest.param("drawn_upright", marks=pytest.mark.slow)])
-def test_a_run_ends_as_that_on_the_upright_set_and_goes_on_alike(
-    name: str, upright_run: Path, tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("name", ["stored", "drawn_upright"])
+def test_a_run_settles_the_orientation_once(
+    name: str,
+    wide_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    """It is in the run's record, by which the run goes on."""
+    from segray.training import run as run_module
+
+    assignments: list[Assignment] = []
+    monkeypatch.setattr(run_module, "fit", fit_as(wide_run, assignments))
     folder, output = request.getfixturevalue(name), tmp_path / "out"
     _, lines = run(config_of(folder, output))
-    assert scores(output) == scores(upright_run)
-    assert weights(output) == weights(upright_run)
-    assert figures(output / "evaluation") == figures(upright_run / "evaluation")
     asked = "stored" if name == "stored" else "upright"
     assert json.loads((output / "config.json").read_text())["reading"] == {
         "mask_orientation": asked,
@@ -210,16 +223,29 @@ def test_a_run_ends_as_that_on_the_upright_set_and_goes_on_alike(
     }
     told = turned_told(lines)
     assert bool(told) == (name == "stored")
-    assert all(line.startswith("turned ") for line in told)
-
+    scored = figures(output / "evaluation")
     for part in ("model", "evaluation"):
         shutil.rmtree(output / part)
     _, lines = run(config_of(folder, output))
-    # It is decoded once: what was settled is in the run's record.
     assert not [line for line in lines if "once more" in line]
-    assert figures(output / "evaluation") == figures(upright_run / "evaluation")
+    assert figures(output / "evaluation") == scored
+    begun, resumed = assignments
+    assert begun.train.reading == resumed.train.reading
     with pytest.raises(InputError, match=f"--mask-orientation auto, and this one has {asked}"):
         run(config_of(folder, output, mask_orientation=asked))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["stored", "drawn_upright"])
+def test_a_run_ends_as_that_on_the_upright_set(
+    name: str, upright: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    run(config_of(upright, tmp_path / "upright"))
+    output = tmp_path / "out"
+    run(config_of(request.getfixturevalue(name), output))
+    assert scores(output) == scores(tmp_path / "upright")
+    assert weights(output) == weights(tmp_path / "upright")
+    assert figures(output / "evaluation") == figures(tmp_path / "upright" / "evaluation")
 
 
 def test_evaluations_of_all_three_sets_are_alike(
@@ -295,15 +321,14 @@ def test_twelve_bits_are_learned_as_eight_are(tmp_path: Path) -> None:
     assert arrays(given)[0].mean() > 1.5 * arrays(data)[0].mean()
 
 
-def test_the_range_is_kept_and_used_wherever_the_model_is(tmp_path: Path) -> None:
+def test_the_range_is_kept_and_used_wherever_the_model_is(
+    wide: Path, wide_run: Path, tmp_path: Path
+) -> None:
     narrow = write_bits(tmp_path / "narrow", lambda pixels: pixels)
-    wide = write_bits(tmp_path / "wide", widen)
-    output = tmp_path / "out"
-    run(config_of(wide, output))
-    model = output / "model"
+    model = wide_run / "model"
     document = json.loads((model / "model.json").read_text())
     assert document["architecture"]["value_range"] == [0, 4095]
-    assert json.loads((output / "config.json").read_text())["reading"]["value_range"] == [0, 4095]
+    assert json.loads((wide_run / "config.json").read_text())["reading"]["value_range"] == [0, 4095]
     assert open_bundle(str(model), []).value_range == (0, 4095)
     segmenter = segray.load(str(model))
     different = pixels = 0

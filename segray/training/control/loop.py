@@ -27,7 +27,7 @@ from segray.training.data.examples import Examples
 from segray.training.data.prefetch import Prefetched
 from segray.training.outputs.records import write_events, write_preview, write_records
 from segray.training.outputs.tracking import History
-from segray.training.step.calibration import calibrate
+from segray.training.step.calibration import divide_logits, find_temperature
 from segray.training.step.network import TrainableNetwork
 from segray.training.step.schedule import rate_at
 from segray.training.step.scoring import score_share
@@ -336,7 +336,10 @@ class TrainingLoop:
         metrics = progress.history[progress.best_epoch - 1]
         record = {**self._assignment.record, "metrics": metrics}
         if config.calibrate:
-            record["temperature"] = calibrate(best, self._validation, config)
+            self._checkpoints.load_model(progress.best_epoch, self.network.model)
+            temperature = find_temperature(self.network.predict, self._validation, config)
+            divide_logits(best, temperature)
+            record["temperature"] = temperature
         uri = join_uri(self._assignment.output, "model")
         value_range = self._assignment.train.reading.value_range
         write_bundle(uri, best, config.labels, record, value_range)

@@ -5,17 +5,17 @@ Training losses reward overconfidence, most of all on small training sets. Tempe
 set. Masks do not change; the probabilities become calibrated.
 """
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from segray.pixels.labels import IGNORED
 from segray.training.config import TrainConfig
 from segray.training.data.examples import DecodedExamples, StreamedExamples
 from segray.training.data.prefetch import Prefetched
-from segray.training.step.blocks import block_length, fill_block
-from segray.training.step.parts import predict_block
+from segray.training.step.blocks import block_length
 
 # The range of the temperature.
 _LEAST, _MOST = 0.25, 4.0
@@ -25,27 +25,30 @@ _HALVINGS = 30
 _IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
 
 
-def calibrate(
-    model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
+def find_temperature(
+    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+    examples: DecodedExamples | StreamedExamples,
+    config: TrainConfig,
 ) -> float:
-    """Divide a network's logits by the temperature that minimises their cross-entropy.
+    """Return the temperature that minimises a network's cross-entropy on the validation set.
 
     Args:
-        model: a network of `segray.model.unet.build_unet`; the weights of its last layer are
-            changed.
+        predict: computes the network's logits, as
+            `segray.training.step.network.TrainableNetwork.predict` does.
         examples: the validation set. A large one is sampled, both its images and their pixels.
         config: the configuration of the run, whose seed also seeds the sampling.
 
     Returns:
         The temperature, 0.25 to 4; 1 if fewer than 4,096 pixels are labelled.
     """
-    logits, truth = _draw_pixels(model, examples, config)
-    if len(truth) < _TOO_FEW:
-        return 1.0
-    temperature = fit_temperature(logits, truth)
+    logits, truth = _draw_pixels(predict, examples, config)
+    return fit_temperature(logits, truth) if len(truth) >= _TOO_FEW else 1.0
+
+
+def divide_logits(model: keras.Model, temperature: float) -> None:
+    """Divide all logits of a network by a temperature, in the weights of its last layer."""
     last = model.get_layer("logits")
     last.set_weights([weights / temperature for weights in last.get_weights()])
-    return temperature
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) -> float:
@@ -79,7 +82,9 @@ def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor
 
 
 def _draw_pixels(
-    model: keras.Model, examples: DecodedExamples | StreamedExamples, config: TrainConfig
+    predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
+    examples: DecodedExamples | StreamedExamples,
+    config: TrainConfig,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Sample equally many labelled pixels per image: logits float32 [N, C], class ids uint8 [N]."""
     rng = np.random.default_rng(config.seed)
@@ -87,12 +92,9 @@ def _draw_pixels(
     quota = -(-_PIXELS // len(images))
     block = block_length(config.image_size)
     chunks = (images[i : i + block] for i in range(0, len(images), block))
-    predict = tf.function(lambda pictures: predict_block(model, pictures, config.use_gpu))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):
-        # All blocks have the same length, so that the network is compiled once.
-        predicted = predict(fill_block(pictures, block, 0)).numpy()
-        for pixels, mask in zip(predicted, masks, strict=False):
+        for pixels, mask in zip(predict(pictures), masks, strict=True):
             labelled = np.flatnonzero(mask != IGNORED)
             chosen = rng.permutation(labelled)[:quota]
             logits.append(pixels.reshape(-1, pixels.shape[-1])[chosen])

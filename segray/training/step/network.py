@@ -138,13 +138,24 @@ class TrainableNetwork:
         blocks, summed = [], 0.0
         for start in range(0, len(images), self._block):
             block = slice(start, start + self._block)
-            predicted, loss = self._score(
+            predicted, loss, _ = self._score(
                 fill_block(images[block], self._block, 0),
                 fill_block(masks[block], self._block, IGNORED),
             )
             blocks.append(predicted.numpy())
             summed += float(loss)
         return np.concatenate(blocks)[: len(images)], summed
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Compute the logits of images, float32 [b, S, S, C], on this replica alone.
+
+        Args:
+            images: uint8 [b, S, S, 3] RGB, at most a block (`segray.training.step.blocks`).
+        """
+        masks = np.full((self._block, *images.shape[1:3]), IGNORED, dtype=np.uint8)
+        _, _, logits = self._score(fill_block(images, self._block, 0), masks)
+        predicted: npt.NDArray[np.float32] = logits.numpy()
+        return predicted[: len(images)]
 
     def sum_scores(self, confusion: Confusion, loss: float) -> tuple[Confusion, float]:
         """Sum the scores of all replicas; every replica calls it and gets the totals."""
@@ -225,10 +236,12 @@ class TrainableNetwork:
             images = recolour(tf.cast(images, tf.float32), colours)
         return images, masks
 
-    def _score_replica(self, images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _score_replica(
+        self, images: tf.Tensor, masks: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         logits = predict_block(self.model, images, self._config.use_gpu)
         predicted = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
-        return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64)
+        return predicted, tf.cast(summed_cross_entropy(logits, masks), tf.float64), logits
 
 
 def _split(decoder: list[keras.Variable]) -> list[list[keras.Variable]]:

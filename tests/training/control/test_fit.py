@@ -20,6 +20,7 @@ from segray.training.control.checkpoint import Checkpoints
 from segray.training.control.fit import fit
 from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import assign, hold
+from tests.training.tiny import shrink_network, train_tiny
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -41,6 +42,7 @@ def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
     clock = SimpleNamespace(monotonic=lambda: 10_000 * time.monotonic())
     monkeypatch.setattr(loop_module, "time", clock)
     policy = keras.config.dtype_policy().name
+    shrink_network(monkeypatch.setattr)
     assignment = assign(data, tmp_path / "out", workers=0, precision="mixed_bfloat16")
     fit(assignment, lambda history: None)
     assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
@@ -49,11 +51,12 @@ def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
 
 
 def test_what_a_restart_does_not_mend_is_tried_twice(
-    data: Path, tmp_path: Path, lines: list[str]
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
     """On the CPU that somebody else has left."""
     import ray
 
+    monkeypatch.setattr(fit_module, "train_worker", train_tiny)
     assignment = assign(data, tmp_path / "out", max_restarts=5)
     (tmp_path / "out" / "previews").write_text("a file where the run wants a folder")
     other = hold(cpus=1)
@@ -73,7 +76,6 @@ def test_without_restarts_a_run_ends_with_its_first_loss(
 
     def die_in_the_second_epoch(settings: dict) -> None:
         from segray.training.control.loop import TrainingLoop
-        from segray.training.control.worker import train_worker
 
         learn = TrainingLoop._learn
 
@@ -83,7 +85,7 @@ def test_without_restarts_a_run_ends_with_its_first_loss(
             return learn(loop, epoch)
 
         TrainingLoop._learn = learn_once  # type: ignore[method-assign]
-        train_worker(settings)
+        train_tiny(settings)
 
     assignment = assign(data, tmp_path / "out", epochs=2, max_restarts=0)
     monkeypatch.setattr(fit_module, "train_worker", die_in_the_second_epoch)
@@ -100,6 +102,7 @@ def test_workers_that_wait_for_room_say_so(
     import ray
 
     monkeypatch.setattr(nodes_module, "WAITING_SECONDS", 2.0)
+    monkeypatch.setattr(fit_module, "train_worker", train_tiny)
     assignment = assign(data, tmp_path / "out")
     other = hold(cpus=2)
 
@@ -117,6 +120,7 @@ def test_workers_that_wait_for_room_say_so(
     assert (tmp_path / "out" / "model" / DESCRIPTION).exists()
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_connect_are_started_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
@@ -124,8 +128,6 @@ def test_workers_that_cannot_connect_are_started_again(
 
     def train_unreachable(settings: dict) -> None:
         import tensorflow as tf
-
-        from segray.training.control.worker import train_worker
 
         connect = tf.distribute.MultiWorkerMirroredStrategy
 
@@ -138,7 +140,7 @@ def test_workers_that_cannot_connect_are_started_again(
             return connect()
 
         tf.distribute.MultiWorkerMirroredStrategy = connect_elsewhere
-        train_worker(settings)
+        train_tiny(settings)
 
     monkeypatch.setattr(fit_module, "train_worker", train_unreachable)
     assignment = assign(data, tmp_path / "out", workers=2, stall_timeout=60.0)
