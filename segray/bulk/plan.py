@@ -1,7 +1,6 @@
 """The plan of a segmentation: all that is checked and found out before an image is fetched."""
 
 import contextlib
-import json
 import logging
 import secrets
 import time
@@ -20,8 +19,8 @@ from segray.bulk.settings import (
     FOLDERS,
     RECORD,
     REPORT,
-    SETTINGS,
     check_settings,
+    folder_of,
     make_settings,
     read_settings,
 )
@@ -36,7 +35,7 @@ from segray.model.predictor import (
     load_gpu_predictor,
     load_predictor,
 )
-from segray.storage.files import child_names, remove, remove_partial, write_bytes
+from segray.storage.files import child_names, remove, remove_partial
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
@@ -101,7 +100,7 @@ class Plan:
             remove(uri)
         if overwrite and files:
             log.info(f"deleted {len(files)} files of earlier runs")
-        write_bytes(join_uri(self.output, SETTINGS), json.dumps(self.settings, indent=2).encode())
+        folder_of(self.output).write_settings(self.settings)
 
     def predictor_loader(self, threads: int) -> Callable[[], Predictor]:
         """A function that makes the network ready, on the GPU or on so many cores of a process."""

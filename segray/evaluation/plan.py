@@ -13,8 +13,9 @@ from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.write import METRICS, NAMES, SKIPPED
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import choose_engine, engine_file
-from segray.storage.files import child_names, remove
-from segray.storage.lock import LOCK, hold_lock
+from segray.storage.files import remove
+from segray.storage.lock import hold_lock
+from segray.storage.output import Output
 from segray.storage.uri import absolute_uri, join_uri
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def prepare_evaluation(config: EvaluateConfig) -> Preparation:
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
-    _check_output(output)
+    Output(output, "evaluation", NAMES).check()
     config, pairing = _find_pairs(config)
     _report_what_was_learned(bundle, pairing.pairs)
     if pairing.skipped:
@@ -106,12 +107,3 @@ def _report_what_was_learned(bundle: Bundle, pairs: list[Pair]) -> None:
         if count:
             uri = join_uri(output, DATASET)
             log.info(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
-
-
-def _check_output(output: str) -> None:
-    foreign = [name for name in child_names(output) if name not in (*NAMES, LOCK)]
-    if foreign:
-        raise InputError(
-            f"{output} holds something that is no evaluation ({', '.join(foreign[:3])}): "
-            "give another --output, or empty the folder"
-        )

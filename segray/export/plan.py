@@ -1,6 +1,5 @@
 """The plan of an export: the masks that there are, and those that are still to be written."""
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,15 +22,11 @@ from segray.export.segmentation import (
     read_listed,
 )
 from segray.export.versions import claim_files
-from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.ids import Ids, are_in
-from segray.storage.lock import LOCK
-from segray.storage.uri import absolute_uri, exists, join_uri
+from segray.storage.output import Output
+from segray.storage.uri import absolute_uri
 
 log = logging.getLogger(__name__)
-
-#: The file that marks a folder as an export's; it records the source and the settings.
-MARKER = "config.json"
 
 _SUFFIXES = {"png": ".png", "overlay": ".jpg", "rle": ""}
 
@@ -105,7 +100,7 @@ def prepare_export(config: ExportConfig) -> Preparation:
             "own: give another --output"
         )
     segmentation = open_segmentation(results)
-    before = _check_output(output, segmentation, config)
+    before = _check_output(Output(output, "export"), segmentation, config)
     root = segmentation.images if before is None else before["root"]
     if config.format != "rle" and root and _lies_in(output, root):
         raise InputError(
@@ -137,8 +132,9 @@ def make_plan(preparation: Preparation) -> Plan:
     check_keys(segmentation, rows, mirror)
     if preparation.is_new:
         settings = _settings(segmentation, config)
-        document = {**settings, "root": mirror.root, "classes": segmentation.classes}
-        write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())
+        Output(output, "export").write_settings(
+            {**settings, "root": mirror.root, "classes": segmentation.classes}
+        )
     if mirror.suffix:
         done = claim_files(output, rows, mirror)
     else:
@@ -176,31 +172,16 @@ def _settings(segmentation: Segmentation, config: ExportConfig) -> dict[str, Any
 
 
 def _check_output(
-    output: str, segmentation: Segmentation, config: ExportConfig
+    output: Output, segmentation: Segmentation, config: ExportConfig
 ) -> dict[str, Any] | None:
     """Return the settings that the output was started with; None if it is new."""
-    marker = join_uri(output, MARKER)
-    if not exists(marker):
-        foreign = [name for name in child_names(output) if name != LOCK]
-        if foreign:
-            raise InputError(
-                f"{output} holds something that is no export ({', '.join(foreign[:3])}): "
-                "give another --output, or empty the folder"
-            )
-        return None
     settings = _settings(segmentation, config)
-    try:
-        before: dict[str, Any] = json.loads(read_bytes(marker))
-        known = {name: before[name] for name in (*settings, "root")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{marker} is no record of an export: give another --output") from error
-    for name, value in settings.items():
-        if known[name] != value:
-            raise InputError(
-                f"{output} holds an export with {name.replace('_', ' ')} {known[name]}, and this "
-                f"one has {value}: give another --output, or delete that folder"
-            )
-    return known
+    before = output.read_settings((*settings, "root"))
+    if before:
+        for name, value in settings.items():
+            if before[name] != value:
+                output.refuse(name.replace("_", " "), before[name], value)
+    return before
 
 
 def _read_rows(preparation: Preparation, current: Ids) -> tuple[Mirror, Rows]:

@@ -16,20 +16,21 @@ from segray.evaluation.write import METRICS
 from segray.model.bundle import has_bundle
 from segray.model.encoder import check_image_size, read_encoder_weights
 from segray.packages import package_versions
-from segray.storage.files import child_names, read_bytes, write_bytes
-from segray.storage.lock import LOCK
+from segray.storage.files import child_names
+from segray.storage.output import Output
 from segray.storage.uri import absolute_uri, exists, join_uri
 from segray.training.config import TrainConfig
 from segray.training.outputs.tracking import check_tracking
 
 log = logging.getLogger(__name__)
 
-#: The file that marks a folder as a run's; it records what the run was started with.
-MARKER = "config.json"
 #: The folder, in a run's folder, of the best model's scores on the validation set.
 EVALUATION = "evaluation"
 #: The list of the files that are not used, with the reasons.
 SKIPPED = "skipped.jsonl"
+
+# What the record of a run's start has at least.
+_MARKER_KEYS = ("configuration", "data_fingerprint", "reading")
 
 # Packages whose versions can affect the result of a run.
 _PACKAGES = ("keras", "numpy", "pillow", "tensorflow")
@@ -112,9 +113,10 @@ def prepare_training(config: TrainConfig) -> Preparation:
     if config.mlflow is not None:
         check_tracking(config.mlflow)
     output = absolute_uri(config.output)
-    marker = read_marker(output) if exists(join_uri(output, MARKER)) else None
+    marker = read_marker(output)
     resumed = marker is not None
-    _check_output(output, marker, config)
+    if marker:
+        _check_settings(output, marker, config)
     config = _with_data(config)
     if marker and is_finished(output):
         _check_moved_data(output, marker["configuration"], config)
@@ -234,7 +236,7 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
 
 
 def write_marker(output: str, config: TrainConfig, data_fingerprint: str, reading: Reading) -> None:
-    """Record what a run is started with. From then on the folder belongs to this run.
+    """Record what a run is started with.
 
     Args:
         output: the URI of the folder.
@@ -245,29 +247,28 @@ def write_marker(output: str, config: TrainConfig, data_fingerprint: str, readin
     Raises:
         InputError: the file cannot be written.
     """
-    document = {
-        "configuration": config.to_json(),
-        "data_fingerprint": data_fingerprint,
-        "reading": reading.to_json(),
-        "versions": package_versions(*_PACKAGES),
-    }
-    write_bytes(join_uri(output, MARKER), json.dumps(document, indent=2).encode())
+    _folder(output).write_settings(
+        {
+            "configuration": config.to_json(),
+            "data_fingerprint": data_fingerprint,
+            "reading": reading.to_json(),
+            "versions": package_versions(*_PACKAGES),
+        }
+    )
 
 
-def read_marker(output: str) -> dict[str, Any]:
-    """Read the record that `write_marker` wrote.
+def read_marker(output: str) -> dict[str, Any] | None:
+    """Read the record that `write_marker` wrote; None if the folder is new.
 
     Raises:
-        InputError: the file is not a record of segray.
+        InputError: the folder holds something else, or the record is damaged.
     """
-    uri = join_uri(output, MARKER)
-    try:
-        document: dict[str, Any] = json.loads(read_bytes(uri))
-        if isinstance(document["configuration"], dict) and document["data_fingerprint"]:
-            return document
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise InputError(f"{uri} is no record of a training run: give another --output")
+    return _folder(output).read_settings(_MARKER_KEYS)
+
+
+def _folder(output: str) -> Output:
+    # A run that stopped because of too many unreadable files has left the list of them.
+    return Output(output, "training run", (SKIPPED, DATASET))
 
 
 def _compare_versions(before: dict[str, str]) -> None:
@@ -285,18 +286,8 @@ def _compare_versions(before: dict[str, str]) -> None:
         )
 
 
-def _check_output(output: str, marker: dict[str, Any] | None, config: TrainConfig) -> None:
-    """Refuse a folder that holds something else, or a run with other settings."""
-    if marker is None:
-        # A run that stopped because of too many unreadable files has left the list of them.
-        own = (SKIPPED, DATASET, LOCK)
-        foreign = [name for name in child_names(output) if name not in own]
-        if foreign:
-            raise InputError(
-                f"{output} holds something that is no training run ({', '.join(foreign[:3])}): "
-                "give another --output, or empty the folder"
-            )
-        return
+def _check_settings(output: str, marker: dict[str, Any], config: TrainConfig) -> None:
+    """Refuse to continue a run with other settings."""
     before = marker["configuration"]
     now = json.loads(json.dumps(config.to_json()))
     names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
@@ -304,13 +295,11 @@ def _check_output(output: str, marker: dict[str, Any] | None, config: TrainConfi
     for name in sorted(names, key=lambda name: (name != "recipe", name)):
         flag = f"--{name.replace('_', '-')}"
         if name in now and name in before:
-            difference = f"with {flag} {before[name]}, and this one has {now[name]}"
-            if before[name] == now[name]:
-                continue
-        elif name in now:
-            difference = f"of another version of segray, which knew no {flag}"
-        else:
-            difference = f"of another version of segray, with {flag}, which this one does not know"
+            if before[name] != now[name]:
+                _folder(output).refuse(flag, before[name], now[name])
+            continue
+        known = f"knew no {flag}" if name in now else f"had {flag}, which this one does not know"
         raise InputError(
-            f"{output} holds a run {difference}: give another --output, or delete that folder"
+            f"{output} holds a run of another version of segray, which {known}: give another "
+            "--output, or delete that folder"
         )

@@ -24,6 +24,7 @@ from segray.nodes import (
 )
 from segray.storage.files import read_bytes, remove, remove_partial
 from segray.storage.lock import hold_lock
+from segray.storage.output import SETTINGS
 from segray.storage.uri import exists, join_uri
 from segray.ticker import ticking
 from segray.training.control.checkpoint import Checkpoints
@@ -34,7 +35,6 @@ from segray.training.data.gathering import gather_data
 from segray.training.outputs.tracking import History, tracking
 from segray.training.plan import (
     EVALUATION,
-    MARKER,
     SKIPPED,
     Preparation,
     is_finished,
@@ -78,15 +78,17 @@ def train(preparation: Preparation) -> TrainSummary:
     """
     config, output = preparation.config, preparation.output
     with hold_lock(output, config.lock) as check_lock, _ending_with(check_lock):
-        if exists(join_uri(output, MARKER)) != preparation.resumed:
+        if (read_marker(output) is not None) != preparation.resumed:
             raise InputError(f"another run has begun or removed {output} just now: run again")
         # A finished run does not need its data any more.
         finished = preparation.finished or is_finished(output)
         data = None if finished else _claim_data(preparation)
+        marker = read_marker(output)
+        assert marker
         record = {
             "configuration": config.to_json(),
             "command": sys.argv,
-            "data_fingerprint": read_marker(output)["data_fingerprint"],
+            "data_fingerprint": marker["data_fingerprint"],
         }
         with tracking(config.mlflow, output, record) as track:
             if data is None:
@@ -162,7 +164,7 @@ def _learn(
     assignment = Assignment(
         config=config,
         output=output,
-        shared=SharedFiles.of({"--output": join_uri(output, MARKER)}),
+        shared=SharedFiles.of({"--output": join_uri(output, SETTINGS)}),
         train=data.train.examples,
         validation=data.validation.examples,
         class_weights=config.weigh_classes(data.train.class_pixels.sum(axis=0)),

@@ -11,12 +11,13 @@ import numpy as np
 from segray.data.pairs import find_pairs
 from segray.nodes import SharedFiles
 from segray.storage.files import write_bytes
+from segray.storage.output import SETTINGS
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
 from segray.training.control.loop import Assignment
 from segray.training.data.examples import Examples, decode_pairs
 from segray.training.outputs.tracking import History
-from segray.training.plan import MARKER, prepare_training
+from segray.training.plan import prepare_training
 from segray.training.recipes import RECIPES
 from tests.support import logged_lines
 
@@ -51,7 +52,7 @@ def assign(data: Path, output: Path, encoder: str | None = None, **settings: obj
     import ray
 
     output.mkdir()
-    (output / MARKER).write_text("{}")
+    (output / SETTINGS).write_text("{}")
     defaults: dict[str, object] = {
         "classes": ("box=10", "ground=20"),
         "image_size": 32,
@@ -72,7 +73,7 @@ def assign(data: Path, output: Path, encoder: str | None = None, **settings: obj
     return Assignment(
         config=config,
         output=str(output),
-        shared=SharedFiles.of({"--output": str(output / MARKER)}),
+        shared=SharedFiles.of({"--output": str(output / SETTINGS)}),
         train=decode(config.training_size),
         validation=decode(config.image_size),
         class_weights=np.ones(2, np.float32),

@@ -77,7 +77,8 @@ class DataSet:
         Raises:
             InputError: the data differ; the message names the differences.
         """
-        if read_marker(output)["data_fingerprint"] == self.fingerprint:
+        marker = read_marker(output)
+        if marker and marker["data_fingerprint"] == self.fingerprint:
             return
         if before := read_dataset(output):
             reasons = {item.image: item.reason for item in self.skipped}
