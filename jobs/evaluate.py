@@ -40,7 +40,7 @@ def main() -> int:
 
 def show(result: Evaluation) -> None:
     """Print a table of the classes, and the overall metrics."""
-    own, model = result.own_size, result.model_size
+    own, model = result.original_resolution, result.model_resolution
     figures = own.class_figures()
     log.info(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
     for row in zip(result.model.labels.names, *figures.values(), strict=True):

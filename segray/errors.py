@@ -7,3 +7,9 @@ class InputError(Exception):
     The message is one line that names the thing, says what is wrong with it and what to do. The job
     scripts print it and exit with status 1.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise an `InputError` with this message unless a condition holds."""
+    if not condition:
+        raise InputError(message)

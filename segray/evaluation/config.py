@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from segray.data.pairs_table import SPLITS
-from segray.errors import InputError
+from segray.errors import require
 from segray.model.predictor import Engine
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
@@ -82,35 +82,30 @@ class EvaluateConfig(DataFlags, RunFlags, ClusterFlags):
 
     def __post_init__(self) -> None:
         for name in ("model", "images", "masks", "pairs", "split", "output"):
-            _require(getattr(self, name) != "", f"--{name} is empty: give a value")
-        _require((self.images is None) == (self.masks is None), "--images and --masks go together")
-        _require(
+            require(getattr(self, name) != "", f"--{name} is empty: give a value")
+        require((self.images is None) == (self.masks is None), "--images and --masks go together")
+        require(
             self.images is None or self.pairs is None,
             "--pairs names images and masks itself: leave out --images and --masks",
         )
-        _require(
+        require(
             self.images is not None or not (self.image_suffix or self.mask_suffix),
             "--image-suffix and --mask-suffix are of files in --images and --masks: give these",
         )
-        _require(
+        require(
             self.split is None or self.pairs is not None,
             "--split names a part of --pairs: give --pairs too, or leave out --split",
         )
-        _require(
+        require(
             self.split is None or self.split.lower() in SPLITS,
             f"there is no --split {self.split}: take one of train, validation, test",
         )
         for name in ("workers", "batch_size"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1")
-        _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
+            require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1")
+        require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
         check_range(self.value_range)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings, JSON-ready, as metrics.json records them."""
         return dict(vars(self))
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

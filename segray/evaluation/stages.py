@@ -107,7 +107,7 @@ def figures_schema(labels: Labels) -> pa.Schema:
     ]
     for kind in ("iou", "dice", "precision", "recall", "boundary_iou"):
         fields += [(f"{kind}_{name}", pa.float64()) for name in labels.names]
-    at_model_size = ("model_size_mean_iou", "model_size_accuracy", "loss")
+    at_model_size = ("model_resolution_mean_iou", "model_resolution_accuracy", "loss")
     return pa.schema([*fields, *((name, pa.float64()) for name in at_model_size)])
 
 
@@ -156,8 +156,8 @@ def _count_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str
         "mean_iou": own.mean_iou,
         "accuracy": own.accuracy,
         **_class_columns(own, labels),
-        "model_size_mean_iou": model.mean_iou,
-        "model_size_accuracy": model.accuracy,
+        "model_resolution_mean_iou": model.mean_iou,
+        "model_resolution_accuracy": model.accuracy,
         "loss": summed_loss / pixels if pixels else None,
         **own.to_columns(OWN),
         **model.to_columns(MODEL),

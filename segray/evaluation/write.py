@@ -40,10 +40,10 @@ class Evaluation:
         images: the number of pairs, including those that were skipped.
         evaluated: the number of pairs that were scored.
         skipped: the other pairs, each with a reason.
-        own_size: counts at the original resolution of each image, to which the prediction is scaled
-            as in jobs/segment.py.
-        model_size: counts at the network's resolution, to which the ground truth is scaled as in
-            jobs/train.py.
+        original_resolution: counts at the resolution of each image, to which the prediction is
+            scaled as in jobs/segment.py.
+        model_resolution: counts at the network's resolution, to which the ground truth is scaled as
+            in jobs/train.py.
         loss: the mean cross-entropy in nats over the labelled pixels at the network's resolution;
             None if there are none.
         seconds: the duration of the evaluation, without writing the files.
@@ -56,8 +56,8 @@ class Evaluation:
     images: int
     evaluated: int
     skipped: Sequence[Skipped]
-    own_size: Scores
-    model_size: Scores
+    original_resolution: Scores
+    model_resolution: Scores
     loss: float | None
     seconds: float
     reading: Reading
@@ -87,7 +87,7 @@ def write_evaluation(
     for name in (name for name in NAMES if name in left):
         remove(join_uri(output, name))
     write_table(join_uri(output, PER_IMAGE), figures)
-    confusion = draw_confusion(evaluation.own_size.confusion, model.labels)
+    confusion = draw_confusion(evaluation.original_resolution.confusion, model.labels)
     write_bytes(join_uri(output, CONFUSION), confusion)
     sheet = draw_worst(worst, model, evaluation.reading)
     if sheet is not None:
@@ -111,11 +111,11 @@ def _record(evaluation: Evaluation, configuration: dict[str, Any]) -> dict[str, 
             "evaluated": evaluation.evaluated,
             "skipped": len(evaluation.skipped),
         },
-        "own_size": evaluation.own_size.to_json(labels),
-        "model_size": {
+        "original_resolution": evaluation.original_resolution.to_json(labels),
+        "model_resolution": {
             "image_size": evaluation.model.image_size,
             "loss": evaluation.loss,
-            **evaluation.model_size.to_json(labels),
+            **evaluation.model_resolution.to_json(labels),
         },
         "configuration": configuration,
         "seconds": round(evaluation.seconds, 3),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from segray.errors import InputError
+from segray.errors import require
 
 #: The formats in which masks can be written.
 FORMATS = ("png", "rle", "overlay")
@@ -49,22 +49,15 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         for name in ("results", "output"):
-            _require(getattr(self, name) != "", f"--{name} is empty: give a URI")
-        _require(
+            require(getattr(self, name) != "", f"--{name} is empty: give a URI")
+        require(
             self.format in FORMATS,
             f"there is no --format {self.format}: take one of {', '.join(FORMATS)}",
         )
-        _require(
+        require(
             not self.palette or self.format == "png",
             "--palette is of --format png: leave one of them out",
         )
-        _require(
-            16 <= self.max_side <= _MAX_SIDE, f"--max-side must be in 16 to {_MAX_SIDE} pixels"
-        )
-        _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
-        _require(self.workers is None or self.workers >= 0, "--workers must be at least 0")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
+        require(16 <= self.max_side <= _MAX_SIDE, f"--max-side must be in 16 to {_MAX_SIDE} pixels")
+        require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
+        require(self.workers is None or self.workers >= 0, "--workers must be at least 0")

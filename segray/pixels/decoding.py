@@ -104,14 +104,14 @@ def read_picture(
         image = open_image(source)
         if value_range and is_coloured(image):
             return _read_coloured(image, source, size, value_range)
-        own_size = image.size
+        original_size = image.size
         least = REDUCED_MARGIN * max(size)
         # Use the exact box, because a size that the scale does not divide is rounded up.
         _, box = image.draft(image.mode, (least, least)) or (None, None)
-        with MEMORY.reserved(memory_needed(image, source, own_size)):
+        with MEMORY.reserved(memory_needed(image, source, original_size)):
             if box is None:
                 return _make_picture(image, size, value_range)
-            return _make_reduced(image, own_size, size, box)
+            return _make_reduced(image, original_size, size, box)
 
 
 def read_reach(data: bytes) -> int | None:
@@ -252,17 +252,17 @@ def _scale_upright(
 
 def _make_reduced(
     image: ImageFile.ImageFile,
-    own_size: tuple[int, int],
+    original_size: tuple[int, int],
     size: tuple[int, int],
     box: tuple[float, float, float, float],
 ) -> Picture:
-    """Load a JPEG at a reduced scale, and scale the box at its upper left, of size `own_size`."""
+    """Load a JPEG at a reduced scale, and scale the box at its upper left, of its full size."""
     told, left = load_oriented(image)
     turned = swaps_sides(left)
     small = scale_to_rgb(image, size[::-1] if turned else size, box[2:])
     # Rotating few pixels is faster than many, and the pixels of a JPEG are not exact.
     pixels = np.asarray(turn_upright(small, left))
-    return Picture(pixels, *(own_size[::-1] if turned else own_size), told)
+    return Picture(pixels, *(original_size[::-1] if turned else original_size), told)
 
 
 def _read_coloured(

@@ -45,19 +45,19 @@ def check_pixels(image: ImageFile.ImageFile) -> None:
         )
 
 
-def memory_needed(image: ImageFile.ImageFile, content: bytes, own_size: tuple[int, int]) -> int:
+def memory_needed(image: ImageFile.ImageFile, content: bytes, full_size: tuple[int, int]) -> int:
     """Return the peak memory of decoding an image, in bytes, without the file's content.
 
     Args:
         image: the image, opened, not yet loaded, and set to the scale at which it will be decoded.
         content: the content of the file.
-        own_size: the image's width and height at full scale.
+        full_size: the image's width and height at full scale.
 
     Raises:
         DecodeError: it is above `MAX_MEMORY`.
         ValueError: decoding would take very long.
     """
-    width, height = own_size
+    width, height = full_size
     stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4)
     # Pillow keeps a pointer to each row, and converts whole rows; an image may have a single one.
     needed = stored * image.width * image.height + 8 * max(image.size)

@@ -51,9 +51,10 @@ class Output:
         except ValueError:
             settings = None
         if not isinstance(settings, dict) or any(key not in settings for key in keys):
+            article = "an" if self.kind[0] in "aeiou" else "a"
             raise InputError(
-                f"{self.settings_uri} is no record of a {self.kind}: give another --output, or "
-                "empty the folder"
+                f"{self.settings_uri} is no record of {article} {self.kind}: give another "
+                "--output, or empty the folder"
             )
         return settings
 

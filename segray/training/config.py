@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from segray.errors import InputError
+from segray.errors import InputError, require
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
@@ -231,31 +231,31 @@ class TrainConfig(
     def __post_init__(self) -> None:
         self._check_data()
         for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, f"{_flag(name)} must be at least 1")
+            require(getattr(self, name) >= 1, f"{_flag(name)} must be at least 1")
         least, most = self.least_workers, self.most_workers
-        _require(least >= 0, "--workers must not be below 0")
-        _require(
+        require(least >= 0, "--workers must not be below 0")
+        require(
             least == most or 1 <= least < most,
             f"--workers {name_workers(self.workers)}: a range goes from at least 1 up, as in 1..4",
         )
         for name in ("frozen_epochs", "patience", "max_restarts"):
-            _require(getattr(self, name) >= 0, f"{_flag(name)} must not be below 0")
+            require(getattr(self, name) >= 0, f"{_flag(name)} must not be below 0")
         for name in ("learning_rate", "stall_timeout"):
-            _require(0 < getattr(self, name) < math.inf, f"{_flag(name)} must be a number above 0")
+            require(0 < getattr(self, name) < math.inf, f"{_flag(name)} must be a number above 0")
         for name in ("encoder_learning_rate", "weight_decay", "overlap_weight", "rotation"):
             value = getattr(self, name)
-            _require(0 <= value < math.inf, f"{_flag(name)} must be a number, 0 or above")
+            require(0 <= value < math.inf, f"{_flag(name)} must be a number, 0 or above")
         for name in ("warmup", "label_smoothing", "stretch", "colour", "batch_norm_momentum"):
-            _require(0 <= getattr(self, name) < 1, f"{_flag(name)} must be in 0 to 1, 1 excluded")
-        _require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
-        _require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
-        _require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
-        _require(
+            require(0 <= getattr(self, name) < 1, f"{_flag(name)} must be in 0 to 1, 1 excluded")
+        require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
+        require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
+        require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
+        require(
             -math.inf < self.input_range[0] < self.input_range[1] < math.inf,
             "--input-range takes two numbers, as in -1 1",
         )
         check_range(self.value_range)
-        _require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
+        require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
         self.weigh_classes(np.ones(len(self.labels), dtype=np.int64))
 
     @property
@@ -281,7 +281,7 @@ class TrainConfig(
         Raises:
             InputError: a worker would have no image of a batch.
         """
-        _require(
+        require(
             self.batch_size >= self.most_workers,
             f"--batch-size {self.batch_size} has no image for some of --workers "
             f"{name_workers(self.workers)}: give at least --batch-size {self.most_workers}, or "
@@ -291,25 +291,25 @@ class TrainConfig(
     def _check_data(self) -> None:
         names = ("images", "masks", "pairs", "output", "validation_images", "validation_masks")
         for name in names:
-            _require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
-        _require((self.images is None) == (self.masks is None), "--images and --masks go together")
-        _require(
+            require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
+        require((self.images is None) == (self.masks is None), "--images and --masks go together")
+        require(
             self.images is None or self.pairs is None,
             "--pairs names images and masks itself: leave out --images and --masks",
         )
-        _require(
+        require(
             self.images is not None or not (self.image_suffix or self.mask_suffix),
             "--image-suffix and --mask-suffix are of files in --images and --masks: give these",
         )
-        _require(
+        require(
             (self.validation_images is None) == (self.validation_masks is None),
             "--validation-images and --validation-masks go together",
         )
-        _require(
+        require(
             self.images is not None or self.validation_images is None,
             "--validation-images needs --images and --masks to train on",
         )
-        _require(
+        require(
             0 < self.validation_fraction < 1, "--validation-fraction must be above 0 and below 1"
         )
 
@@ -358,7 +358,7 @@ class TrainConfig(
         named = set()
         for word in self.class_weights:
             name, _, text = word.partition("=")
-            _require(
+            require(
                 name not in named,
                 f"--class-weights names {name} twice: give each class one weight",
             )
@@ -373,11 +373,11 @@ class TrainConfig(
             # As float32, in which the loss is computed: 1e39 is infinite there.
             with np.errstate(over="ignore"):
                 weights[index] = weight
-            _require(
+            require(
                 0 <= weights[index] < math.inf,
                 f"--class-weights: {word!r} must be in 0 to 3e38",
             )
-        _require(bool(weights.any()), "--class-weights: one must be above 0")
+        require(bool(weights.any()), "--class-weights: one must be above 0")
         return weights
 
     def to_json(self) -> dict[str, Any]:
@@ -387,8 +387,3 @@ class TrainConfig(
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

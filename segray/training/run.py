@@ -104,7 +104,7 @@ def train(preparation: Preparation) -> TrainSummary:
             track(history)
         uris = join_uri(output, "model", DESCRIPTION), join_uri(output, EVALUATION, METRICS)
         document = _parse(uris[0], read_bytes(uris[0]), "metrics")
-        evaluation = _parse(uris[1], read_bytes(uris[1]), "model_size")
+        evaluation = _parse(uris[1], read_bytes(uris[1]), "model_resolution")
         return TrainSummary(output, len(history), document["metrics"], evaluation)
 
 

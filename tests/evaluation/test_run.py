@@ -107,7 +107,7 @@ def test_counts_at_the_own_size_are_those_of_the_masks_that_segmenting_makes(fin
         (truth_of(number), segmenter.segment(f"{config.images}/p{number}.png"))
         for number in range(len(SIZES))
     ]
-    figures = metrics(config.output)["own_size"]
+    figures = metrics(config.output)["original_resolution"]
     assert figures["confusion"] == naive_confusion(pairs)
     assert figures["pixels"] == sum(int((truth != IGNORED).sum()) for truth, _ in pairs)
     for number, row in enumerate(rows(config.output)):
@@ -127,7 +127,7 @@ def test_counts_at_the_model_s_size_are_those_that_training_makes(finished) -> N
         scaled = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
         truth = Image.fromarray(truth_of(number)).resize(size, Image.Resampling.NEAREST)
         pairs.append((np.asarray(truth), segmenter.segment(scaled)))
-    figures = metrics(config.output)["model_size"]
+    figures = metrics(config.output)["model_resolution"]
     assert figures["confusion"] == naive_confusion(pairs)
     losses = [
         (row["loss"], int((pairs[i][0] != IGNORED).sum()))
@@ -168,7 +168,7 @@ def test_the_record_says_what_was_scored_and_how(finished) -> None:
     assert record["engine"] == evaluation.engine == "onnx"
     assert record["configuration"] == config.to_json()
     assert record["versions"]["segray"] == segray.__version__
-    assert list(record["own_size"]["classes"]) == ["pet", "background", "border"]
+    assert list(record["original_resolution"]["classes"]) == ["pet", "background", "border"]
 
 
 def test_the_query_of_the_document(
@@ -213,7 +213,7 @@ def test_two_workers_and_s3_give_the_same_figures(
     )
     run(again)
     first, second = metrics(config.output), metrics(again.output)
-    for part in ("counts", "own_size", "model_size"):
+    for part in ("counts", "original_resolution", "model_resolution"):
         assert json.dumps(first[part]) == json.dumps(second[part])
     for one, other in zip(rows(config.output), rows(again.output), strict=True):
         assert Path(one.pop("image")).name == Path(other.pop("image")).name
@@ -233,7 +233,7 @@ def test_a_manifest_s_split_is_scored_with_a_bundle_in_memory(
     evaluation = evaluate_pairs(open_bundle(bundle_uri, []), [pair], output)
     assert lines == ["scoring 1 pairs with onnx"]
     assert ONNX in evaluation.model.files
-    assert evaluation.own_size.mean_iou == rows(config.output)[0]["mean_iou"]
+    assert evaluation.original_resolution.mean_iou == rows(config.output)[0]["mean_iou"]
     assert metrics(output)["configuration"]["batch_size"] == 32
 
 
@@ -271,7 +271,7 @@ def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(
     evaluation = evaluate_pairs(bundle_uri, [pair], str(tmp_path))
     assert (evaluation.evaluated, evaluation.loss) == (0, None)
     record = metrics(str(tmp_path))
-    assert record["own_size"]["mean_iou"] is record["model_size"]["loss"] is None
+    assert record["original_resolution"]["mean_iou"] is record["model_resolution"]["loss"] is None
     assert rows(str(tmp_path)) == []
     assert not (tmp_path / "worst.png").exists()
     assert "gone.jpg" in (tmp_path / "skipped.jsonl").read_text()

@@ -47,7 +47,7 @@ def test_a_column_that_is_lost_at_the_model_s_size_counts_at_the_image_s_own() -
     counted = count_one(truth, as_logits(np.zeros((4, 4), dtype=np.uint8)))
     # Of each 2x2 pixels the nearest is the last, so the first column is in none of the 4x4.
     assert scale_truth(truth, 4).max() == 0
-    assert (counted["model_size_accuracy"], counted["model_size_mean_iou"]) == (1, 1)
+    assert (counted["model_resolution_accuracy"], counted["model_resolution_mean_iou"]) == (1, 1)
     assert counted["accuracy"] == 56 / 64
     assert (counted["iou_pet"], counted["iou_background"]) == (56 / 64, 0)
     assert counted["mean_iou"] == 28 / 64
@@ -66,7 +66,7 @@ def test_the_prediction_at_the_own_size_is_interpolated_from_logits() -> None:
     logits[:, 0, 0], logits[:, 1, 1] = 3, 1
     counted = count_one(truth, logits)
     assert dict(zip(counted["own_cells"], counted["own_counts"], strict=True)) == {0: 3, 2: 1, 3: 2}
-    assert counted["model_size_accuracy"] == 1
+    assert counted["model_resolution_accuracy"] == 1
 
 
 def test_ignored_pixels_are_in_no_count() -> None:
@@ -84,7 +84,7 @@ def test_an_image_without_a_label_has_figures_that_are_null() -> None:
     truth = np.full((5, 3), IGNORED, dtype=np.uint8)
     counted = count_one(truth, as_logits(np.zeros((4, 4), dtype=np.uint8)))
     assert counted["labelled_pixels"] == 0
-    for name in ("mean_iou", "accuracy", "model_size_mean_iou", "loss", "boundary_iou_pet"):
+    for name in ("mean_iou", "accuracy", "model_resolution_mean_iou", "loss", "boundary_iou_pet"):
         assert counted[name] is None
     assert counted["own_cells"] == counted["model_counts"] == []
 

@@ -39,8 +39,8 @@ def test_too_many_unreadable_pairs_end_the_job_with_one_line_and_all_that_was_fo
     record = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert record["counts"] == {"images": 3, "evaluated": 2, "skipped": 1}
     table = {words[0]: words[1:] for row in result.stdout.splitlines() if (words := row.split())}
-    figures = record["own_size"]["classes"]["border"]
+    figures = record["original_resolution"]["classes"]["border"]
     kinds = ("iou", "dice", "precision", "recall", "boundary_iou")
     expected = ["-" if figures[kind] is None else f"{figures[kind]:.4f}" for kind in kinds]
     assert table["border"] == expected
-    assert f"mIoU {record['model_size']['mean_iou']:.4f}" in result.stdout
+    assert f"mIoU {record['model_resolution']['mean_iou']:.4f}" in result.stdout

@@ -202,7 +202,7 @@ def check_counts(record: dict, streets: Streets) -> None:
     """Exactly the labelled pixels are counted, at both sizes."""
     masks = streets.masks()
     counts = count_classes(masks)
-    own = record["own_size"]
+    own = record["original_resolution"]
     confusion = np.array(own["confusion"])
     ignored = len(masks) * VOID_SIZE[0] * VOID_SIZE[1]
     pixels = sum(mask.width * mask.height for mask in masks)
@@ -214,7 +214,7 @@ def check_counts(record: dict, streets: Streets) -> None:
     small = [mask.resize((64, 64), Image.Resampling.NEAREST) for mask in masks]
     small_counts = count_classes(small)
     np.testing.assert_array_equal(
-        np.array(record["model_size"]["confusion"]).sum(axis=1), small_counts
+        np.array(record["model_resolution"]["confusion"]).sum(axis=1), small_counts
     )
     assert small_counts.sum() < 64 * 64 * len(masks)
 
@@ -235,7 +235,10 @@ def test_an_evaluation_of_its_own_counts_the_same(streets: Streets) -> None:
     assert record["counts"] == {"images": 8, "evaluated": 7, "skipped": 1}
     assert set(streets.skipped("scores", "skipped.jsonl")) == {"alone.png"}
     check_counts(record, streets)
-    assert record["own_size"] == streets.read("run", "evaluation", "metrics.json")["own_size"]
+    assert (
+        record["original_resolution"]
+        == streets.read("run", "evaluation", "metrics.json")["original_resolution"]
+    )
     [table] = read_tables(str(streets.folder / "scores"), ["width", "height", "labelled_pixels"])
     for row in table.to_pylist():
         assert row["labelled_pixels"] == row["width"] * row["height"] - 30 * 40
@@ -262,5 +265,5 @@ def test_predicted_masks_have_the_colours_and_are_what_was_scored(streets: Stree
         guess, truth = decode_mask(predicted[name]), class_ids(mask)
         np.testing.assert_array_equal(shown, split_colours(np.array(COLOURS)[guess]))
         np.add.at(confusion, (truth[truth >= 0], guess[truth >= 0]), 1)
-    own = streets.read("run", "evaluation", "metrics.json")["own_size"]
+    own = streets.read("run", "evaluation", "metrics.json")["original_resolution"]
     np.testing.assert_array_equal(own["confusion"], confusion)

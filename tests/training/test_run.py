@@ -105,7 +105,7 @@ def test_the_model_is_the_best_epoch_calibrated(finished) -> None:
     with np.load(folder / f"out/checkpoints/epoch_{metrics['epoch']:04}.npz") as arrays:
         kernels = [arrays[name] for name in arrays.files if arrays[name].shape == kernel.shape]
     assert any(np.allclose(other / temperature, kernel, rtol=1e-5) for other in kernels)
-    scores = json.loads((folder / "out/evaluation/metrics.json").read_text())["model_size"]
+    scores = json.loads((folder / "out/evaluation/metrics.json").read_text())["model_resolution"]
     assert scores["mean_iou"] == pytest.approx(metrics["mean_iou"], abs=1e-3)
     assert scores["loss"] < metrics["loss"]
 

@@ -100,7 +100,7 @@ def evaluate(model: str | Path, data: Path, output: Path, **flags: Any) -> tuple
 def figures(output: Path) -> Any:
     """What an evaluation has measured."""
     document = json.loads((output / "metrics.json").read_text())
-    return [document[key] for key in ("counts", "own_size", "model_size")]
+    return [document[key] for key in ("counts", "original_resolution", "model_resolution")]
 
 
 @pytest.fixture(scope="module")
