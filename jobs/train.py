@@ -33,13 +33,13 @@ def main() -> int:
 
     summary = train(preparation)
     best = summary.best
-    log.info(f"\nbest of {summary.epochs} epochs: epoch {best['epoch']}, on the validation part")
+    log.info(f"\nbest of {summary.epochs} epochs: epoch {best['epoch']}, on the validation set")
     log.info(
         f"  mIoU {best['mean_iou']:.3f}   accuracy {best['accuracy']:.3f}   loss {best['loss']:.3f}"
     )
     for name in config.labels.names:
         iou = best[f"iou_{name}"]
-        log.info(f"  IoU of {name:<20} {'not there' if iou is None else f'{iou:.3f}'}")
+        log.info(f"  IoU of {name:<20} {'undefined' if iou is None else f'{iou:.3f}'}")
     log.info(f"model:    {summary.output}/model")
     log.info(f"scores:   {summary.output}/evaluation")
     log.info(f"pictures: {summary.output}/previews, {summary.output}/curves.png")

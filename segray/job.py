@@ -43,7 +43,7 @@ def run_job(main: Callable[[], int]) -> None:
         _discard_output()
         status = 0
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         status = 143 if _told_to_end else 130
     sys.stdout.flush()
     if threading.current_thread() is threading.main_thread():
@@ -172,7 +172,7 @@ def start_ray(use_gpu: bool, niceness: int = 15, workers: int = 1) -> None:
                 f"{os.environ.get('RAY_TMPDIR', '/tmp')}/ray"
             ) from error
         raise InputError(
-            f"Ray did not start: {reason}: mend that, or end other work on this machine, and run "
+            f"Ray did not start: {reason}: fix that, or end other work on this machine, and run "
             "again"
         ) from error
     ray.data.DataContext.get_current().enable_progress_bars = False

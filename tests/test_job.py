@@ -200,4 +200,4 @@ def test_a_job_that_is_told_to_end_says_how_to_go_on(
         process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert errors == "interrupted; run the same command again to go on\n"
+    assert errors == "interrupted; run the same command again to resume\n"

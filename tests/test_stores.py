@@ -138,7 +138,7 @@ def test_a_model_is_trained_and_scored_where_all_is_demanded_at_once(
                 timeout=900,
             )
             assert done.returncode == 0, done.stderr
-            assert "--no-lock: nothing keeps a second run away" in done.stdout
+            assert "--no-lock: nothing prevents a second run" in done.stdout
         # Of s3fs, which looks for the bucket before Ray Train's folder, and then asks otherwise.
         of_bucket = {"HEAD /stores AccessDenied", "GET /stores?location AccessDenied"}
         assert set(store.refused) <= of_bucket

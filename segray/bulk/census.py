@@ -114,7 +114,7 @@ def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) ->
         sample.add(uri, places, table["id"].to_numpy(), shares, confidences)
     segmented = rows.claimed
     if rows.doubled:
-        log.info(f"removed {rows.doubled} rows that were there twice")
+        log.info(f"removed {rows.doubled} duplicate rows")
     errors = _count_errors(output, rows)
     if prune:
         log.info(f"removed {rows.stale} rows of images that are gone or have changed")

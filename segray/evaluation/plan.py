@@ -83,7 +83,7 @@ def _read_split(uri: str, split: str | None) -> tuple[str, list[Pair]]:
     if split is None and len(parts) == 1:
         split = next(iter(parts))
         if split != "test":
-            log.info(f"{uri} has nothing set apart to test on: scoring all of it")
+            log.info(f"{uri} has no test split: scoring all of its pairs")
     chosen = SPLITS[(split or "test").lower()]
     if chosen not in parts:
         filled = " or ".join(f"--split {name}" for name in parts)
@@ -99,11 +99,11 @@ def _report_what_was_learned(bundle: Bundle, pairs: list[Pair]) -> None:
     except InputError:
         return  # the folder may not be readable
     for part, what in (
-        ("train", "that the model has learned from"),
-        ("validation", "by which the model's epoch was chosen"),
+        ("train", "in the training set of the model"),
+        ("validation", "in the validation set of the model"),
     ):
         known = {image for image, _, split, *_ in rows if split == part}
         count = sum(pair.image in known for pair in pairs)
         if count:
             uri = join_uri(output, DATASET)
-            log.info(f"{count} of these {len(pairs)} images are among those {what}: see {uri}")
+            log.info(f"{count} of these {len(pairs)} images were {what}: see {uri}")

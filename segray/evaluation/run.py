@@ -150,10 +150,12 @@ def evaluate_pairs(
         settled = settle_orientation(gathered.says.elements())
         reading = replace(reading, mask_orientation=settled)
         if settled == "upright":
-            log.info("masks were drawn on upright images, as their shapes say: scoring once more")
+            log.info("masks were drawn on upright images, as their shapes show: scoring again")
             gathered = score(reading)
     if gathered.turned:
-        log.info(f"turned {gathered.turned} mask(s) with their photographs, as EXIF says")
+        log.info(
+            f"turned {gathered.turned} mask(s) with their photographs, by their EXIF orientation"
+        )
     if model.labels.others_ignored:
         log.info(f"{gathered.ignored:.1%} of the pixels are ignored")
     if gathered.reasons:

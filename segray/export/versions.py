@@ -58,7 +58,7 @@ def claim_files(output: str, rows: Rows, mirror: Mirror) -> npt.NDArray[np.bool]
     there, stale_uris = _list_keys(output, mirror, stale)
     gone = np.setdiff1d(there, rows.keys)
     if len(gone):
-        log.info(f"{len(gone)} files are left of images that are gone; nothing is done to them")
+        log.info(f"{len(gone)} files of images that no longer exist are left as they are")
     with ThreadPoolExecutor(_REQUESTS) as requests:
         list(requests.map(remove, stale_uris))
     done = known & (ids[place] == rows.ids) & are_in(rows.keys, there)

@@ -57,7 +57,7 @@ def hold_lock(output: str, lock: bool = True) -> Iterator[Callable[[], None]]:
     """
     if not lock and not is_local(output):
         log.info(
-            f"--no-lock: nothing keeps a second run away from {output}: see to it that this is the "
+            f"--no-lock: nothing prevents a second run on {output}: make sure that this is the "
             "only one"
         )
         yield lambda: None

@@ -136,18 +136,18 @@ def prepare_training(config: TrainConfig) -> Preparation:
             )
     elif not validation:
         train, validation = split_pairs(train, config.validation_fraction, config.seed)
-    log.info(f"{len(train)} pairs to train on, {len(validation)} to validate on")
+    log.info(f"training set: {len(train)} pairs, validation set: {len(validation)} pairs")
     if len(validation) < _FEW:
-        log.info("so few images to validate on say little about which epoch is the best")
+        log.info("so small a validation set says little about which epoch is the best")
     if len(train) < config.batch_size:
         log.info(
             f"{len(train)} pairs do not fill a batch of --batch-size {config.batch_size}: some are "
-            "learned more than once in a step"
+            "repeated in a batch"
         )
     fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
     if fine_tunes and config.epochs <= config.frozen_epochs:
         log.info(
-            f"the encoder stays as it is: --frozen-epochs {config.frozen_epochs} of --epochs "
+            f"the encoder stays frozen: --frozen-epochs {config.frozen_epochs} of --epochs "
             f"{config.epochs}"
         )
     if skipped and not resumed:
@@ -230,7 +230,7 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
         if both := [pair.image for pair in validation if pair.image in learned]:
             raise InputError(
                 f"{len(both)} image(s) are in both --images and --validation-images, such as "
-                f"{both[0]}: scores on what was learned say nothing; give folders apart"
+                f"{both[0]}: scores on the training set mean nothing; give separate folders"
             )
     return pairs, validation, skipped
 
@@ -281,8 +281,8 @@ def _compare_versions(before: dict[str, str]) -> None:
     ]
     if changes:
         log.info(
-            f"this run was started with {'; '.join(changes)}: it may end elsewhere than it would "
-            "have"
+            f"this run was started with {'; '.join(changes)}: its result may differ from that "
+            "of an uninterrupted run"
         )
 
 

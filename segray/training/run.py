@@ -92,7 +92,7 @@ def train(preparation: Preparation) -> TrainSummary:
         }
         with tracking(config.mlflow, output, record) as track:
             if data is None:
-                log.info("this run is finished: for other data give another --output")
+                log.info("this run is finished already; for another run give another --output")
             else:
                 _learn(preparation, data, record, track)
                 check_lock()
@@ -201,7 +201,7 @@ def _evaluate(preparation: Preparation, data: DataSet) -> None:
         # This file marks the run as finished.
         remove(join_uri(output, EVALUATION, METRICS))
         raise InputError(
-            f"{len(evaluation.skipped)} pair(s) of the validation part cannot be read any more, "
+            f"{len(evaluation.skipped)} pair(s) of the validation set cannot be read any more, "
             f"the first: {evaluation.skipped[0].reason}; the model is trained: put the data back "
             "and run the same command again to score it"
         )
@@ -218,8 +218,8 @@ def _claim_data(preparation: Preparation) -> DataSet:
     copies = set(data.train.digests) & set(data.validation.digests)
     if copies:
         log.info(
-            f"{len(copies)} pair(s) of the validation part are learned from as well, as copies: "
-            "scores on them say nothing"
+            f"{len(copies)} pair(s) of the validation set are copies of pairs of the training set: "
+            "their scores mean nothing"
         )
     if not preparation.resumed:
         data.write(preparation.output)
@@ -252,15 +252,15 @@ def _check_labels(preparation: Preparation, data: DataSet) -> None:
         pixels = part.class_pixels.sum(axis=0)
         if not pixels.any():
             raise InputError(
-                f"no pixel of the {what} part is labelled: every value there is one of "
+                f"no pixel of the {what} set is labelled: every value there is one of "
                 "--ignore-values, or ignored by --ignore-others"
             )
         if labels.others_ignored:
             share = 1 - pixels.sum() / (len(part.examples) * part.examples.image_size**2)
-            log.info(f"{share:.1%} of the pixels of the {what} part are ignored")
+            log.info(f"{share:.1%} of the pixels of the {what} set are ignored")
         absent = [name for name, count in zip(names, pixels, strict=True) if not count]
         if absent:
-            log.info(f"no pixel of the {what} part is of the class {' or '.join(absent)}")
+            log.info(f"no pixel of the {what} set is of the class {' or '.join(absent)}")
 
 
 def _read_history(output: str) -> list[dict[str, Any]]:

@@ -108,9 +108,7 @@ def test_a_manifest_of_one_part_is_scored_as_a_whole(
     [pair] = preparation.pairing.pairs
     assert pair.key == "data/images/shape_0"
     assert preparation.config.split == (split or "train")
-    assert lines == ["one.csv has nothing set apart to test on: scoring all of it"] * (
-        split != "test"
-    )
+    assert lines == ["one.csv has no test split: scoring all of its pairs"] * (split != "test")
 
 
 def test_files_without_a_partner_are_listed_and_too_many_are_refused(

@@ -249,16 +249,16 @@ def test_images_that_the_model_has_learned_from_are_told(
     (tmp_path / "pairs.csv").write_text(table)
     moved = dataclasses.replace(config, model=str(tmp_path / "model"), output=str(tmp_path / "out"))
     prepare_evaluation(moved)
-    told = [line for line in lines if line.startswith("1 of these 9 images are among those ")]
+    told = [line for line in lines if line.startswith("1 of these 9 images were in the ")]
     assert len(told) == 1 + (learned == "p0")
-    assert told[-1].endswith(f"by which the model's epoch was chosen: see {tmp_path}/pairs.csv")
-    assert ("that the model has learned from: see" in told[0]) == (learned == "p0")
+    assert told[-1].endswith(f"validation set of the model: see {tmp_path}/pairs.csv")
+    assert ("training set of the model: see" in told[0]) == (learned == "p0")
 
     # A table of the user's own that lies there says nothing.
     (tmp_path / "pairs.csv").write_text(table.replace("key", "note"))
     lines.clear()
     prepare_evaluation(moved)
-    assert not [line for line in lines if "are among" in line]
+    assert not [line for line in lines if "of these" in line]
 
 
 def test_where_nothing_can_be_read_figures_are_null_and_old_pictures_go(

@@ -184,7 +184,7 @@ def test_new_and_changed_images_are_exported_and_gone_ones_are_not(
     made.list(made.entries[:10] + made.entries[11:])
     summary = run(made, output, "png")
     assert (summary.masks, summary.written) == (18, 5)
-    assert any(line.startswith("1 files are left of images that are gone") for line in lines)
+    assert any(line.startswith("1 files of images that no longer exist are left") for line in lines)
     made.list([*made.entries, first_entries[10]])
     check_masks(made, output)
     assert run(made, output, "png").written == 0

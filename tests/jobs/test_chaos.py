@@ -139,7 +139,7 @@ def test_a_run_whose_process_is_killed_ends_where_an_uninterrupted_one_does(
         **{"epochs": EPOCHS, "frozen_epochs": 1, "workers": 0, "validation_fraction": 0.1},
     )
     _, lines = run(dataclasses.replace(straight, output=str(output)))
-    assert [line for line in lines if line.startswith("going on after epoch")]
+    assert [line for line in lines if line.startswith("resuming after epoch")]
     run(straight)
     assert scores(output) == scores(tmp_path / "straight")
     assert [record["epoch"] for record in scores(output)] == list(range(1, EPOCHS + 1))

@@ -194,7 +194,7 @@ def test_what_could_not_be_used_is_listed_with_the_reason(streets: Streets) -> N
 
 def test_a_finished_run_says_so_and_starts_nothing(streets: Streets) -> None:
     first, *lines = streets.run("train", *TRAINING).splitlines()
-    assert first == "this run is finished: for other data give another --output"
+    assert first == "this run is finished already; for another run give another --output"
     assert lines[1].startswith("best of 2 epochs: epoch ")
 
 

@@ -33,7 +33,7 @@ def test_a_run_takes_in_a_node_that_joins_and_goes_on_without_one_that_is_killed
     cluster.start_node("stays")
     await_lines(job, "epoch   1/")
     cluster.start_node("dies")
-    grown = ("starting 2 worker(s)", "going on after epoch")
+    grown = ("starting 2 worker(s)", "resuming after epoch")
     await_lines(job, *grown)
     cluster.kill_node("dies")
     killed = time.monotonic()

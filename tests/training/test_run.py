@@ -178,7 +178,7 @@ def test_a_finished_run_is_not_trained_again(finished) -> None:
             gone.rename(there)
     assert again == summary
     assert (folder / "out/model/model.json").read_bytes() == before
-    assert "this run is finished: for other data give another --output" in lines
+    assert "this run is finished already; for another run give another --output" in lines
     assert not [line for line in lines if line.startswith(("epoch", "decoded"))]
 
 
@@ -204,7 +204,7 @@ def test_two_workers_from_s3_to_s3_with_two_images(
         **{"epochs": 1, "workers": 2, "cache": "none"},
     )
     summary, lines = run(config)
-    assert any("decoded anew" in line for line in lines)
+    assert any("decoded in each epoch" in line for line in lines)
     assert summary.output == f"{bucket}/runs/one"
     assert child_names(f"{bucket}/runs/one") == list(OUTPUT)
     assert segray.load(f"{bucket}/runs/one/model").labels.names == ("box", "ground")
@@ -258,8 +258,8 @@ def test_an_interrupted_run_goes_on_after_its_last_epoch(
     names = child_names(str(tmp_path / "out" / "previews"))
     assert names == [f"epoch_000{i}.png" for i in (1, 2, 3)]
     straight, kept_lines = alone
-    assert any("decoded anew" in line for line in lines)
-    assert not any("decoded anew" in line for line in kept_lines)
+    assert any("decoded in each epoch" in line for line in lines)
+    assert not any("decoded in each epoch" in line for line in kept_lines)
     assert scores(tmp_path / "out") == scores(straight)
     assert weights(tmp_path / "out") == weights(straight)
 
@@ -305,14 +305,14 @@ def test_workers_that_die_or_hang_are_replaced_without_a_person(
         patch.setattr(fit_module, "train_worker", train_and_fail)
         summary, lines = run(again)
     assert (tmp_path / "failed_in_2").exists()
-    told = [line for line in lines if "did not come to" in line]
+    told = [line for line in lines if "did not reach" in line]
     assert len(told) == hangs
     if hangs:
         process = (tmp_path / "failed_in_3").read_text()
         assert f"worker 1 (process {process} on" in told[0]
         assert "the scores of epoch 3 within 30 s" in told[0]
     for epoch in (1, 2)[: 1 + hangs]:
-        assert f"going on after epoch {epoch}, the last one saved" in lines
+        assert f"resuming after epoch {epoch}" in lines
     assert summary.epochs == 3
     assert scores(tmp_path / "out") == scores(folder / "out")
     assert weights(tmp_path / "out") == weights(folder / "out")

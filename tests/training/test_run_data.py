@@ -272,10 +272,7 @@ def test_a_wrong_class_value_is_told_with_what_to_do(tmp_path: Path) -> None:
 def test_fewer_images_than_a_batch_are_told(tmp_path: Path, fitted: list[Assignment]) -> None:
     write_shapes(str(tmp_path), 6)
     _, lines = run(settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0, epochs=1))
-    assert (
-        "5 pairs do not fill a batch of --batch-size 8: some are learned more than once in a step"
-        in lines
-    )
+    assert "5 pairs do not fill a batch of --batch-size 8: some are repeated in a batch" in lines
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
@@ -295,7 +292,7 @@ def test_a_part_without_a_label_is_refused_before_it_is_learned(
         validation_masks=str(tmp_path / other / "masks"),
         workers=0,
     )
-    with pytest.raises(InputError, match=f"no pixel of the {part} part is labelled: every value"):
+    with pytest.raises(InputError, match=f"no pixel of the {part} set is labelled: every value"):
         run(config)
     assert not [line for line in lines if "compiling" in line]
     # The folder is free for a run with better masks.
@@ -310,7 +307,7 @@ def test_a_class_that_is_nowhere_is_named(tmp_path: Path, fitted: list[Assignmen
     )
     _, lines = run(config)
     for part in ("training", "validation"):
-        assert f"no pixel of the {part} part is of the class sky or sea" in lines
+        assert f"no pixel of the {part} set is of the class sky or sea" in lines
 
 
 def check_that_it_ends(
@@ -424,7 +421,9 @@ def test_copies_of_what_is_learned_from_are_told(
     )
     _, lines = run(config)
     [told] = [line for line in lines if "copies" in line]
-    assert told.startswith("3 pair(s) of the validation part are learned from as well")
+    assert told.startswith(
+        "3 pair(s) of the validation set are copies of pairs of the training set"
+    )
 
 
 @pytest.mark.parametrize(
@@ -461,7 +460,7 @@ def test_a_finished_run_is_not_taken_for_one_on_other_data(stopped, tmp_path: Pa
         return run(dataclasses.replace(config, output=output, **data))
 
     _, lines = again("moved")
-    assert lines[-1] == "this run is finished: for other data give another --output"
+    assert lines[-1] == "this run is finished already; for another run give another --output"
     with pytest.raises(InputError, match="holds a finished run on other data"):
         again("other")
 
@@ -536,7 +535,7 @@ def test_a_validation_part_that_is_gone_in_the_end_is_scored_when_it_is_back(
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "fit", fit_and_lose)
-        with pytest.raises(InputError, match=r"^2 pair\(s\) of the validation part cannot be read"):
+        with pytest.raises(InputError, match=r"^2 pair\(s\) of the validation set cannot be read"):
             run(config)
     assert not (tmp_path / "out" / "evaluation" / "metrics.json").exists()
     # As a process leaves it that is killed while it writes.

@@ -28,6 +28,7 @@ from tests.training.runs import fit_as, run, scores, settings, weights
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 COUNT = 24
+TURNED = "mask(s) with their photographs, by their EXIF orientation"
 KINDS: list[tuple[str, dict[str, Any]]] = [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})]
 # A third of the photographs are stored otherwise than upright, in all ways that there are.
 A_THIRD = {number: 2 + number // 3 % 7 for number in range(0, COUNT, 3)}
@@ -134,7 +135,7 @@ def test_examples_are_those_of_the_upright_set_to_the_bit(
     for one, other in zip(arrays(data), expected, strict=True):
         assert np.array_equal(one, other)
     count = len(A_THIRD)
-    told = [f"turned {count} mask(s) with their photographs, as EXIF says"]
+    told = [f"turned {count} {TURNED}"]
     assert turned_told(lines) == (told if name == "stored" else [])
     asked = "stored" if name == "stored" else "upright"
     assert data.reading == Reading(asked)
@@ -174,7 +175,9 @@ def test_shapes_that_contradict_each_other_decide_for_themselves_alone(tmp_path:
     for one, other in zip(arrays(data), expected, strict=True):
         assert np.array_equal(one, other)
     assert data.reading == Reading("auto")
-    assert turned_told(lines) == ["turned 1 mask(s) with their photographs, as EXIF says"]
+    assert turned_told(lines) == [
+        "turned 1 mask(s) with their photographs, by their EXIF orientation"
+    ]
     image = np.ascontiguousarray(draw(4)[0][::-1])
     write_bytes(f"{folder}/images/p04.png", encode(image, "PNG", exif=oriented(4)))
     with pytest.raises(InputError, match=r"^1 image.*EXIF.* 1 others .* 1 of .*--mask-orientation"):
@@ -227,7 +230,7 @@ def test_a_run_settles_the_orientation_once(
     for part in ("model", "evaluation"):
         shutil.rmtree(output / part)
     _, lines = run(config_of(folder, output))
-    assert not [line for line in lines if "once more" in line]
+    assert not [line for line in lines if "again" in line]
     assert figures(output / "evaluation") == scored
     begun, resumed = assignments
     assert begun.train.reading == resumed.train.reading
@@ -256,9 +259,7 @@ def test_evaluations_of_all_three_sets_are_alike(
     assert not turned_told(lines)
     found, lines = evaluate(bundle_uri, stored, tmp_path / "stored")
     assert found == expected
-    assert turned_told(lines) == [
-        f"turned {len(A_THIRD)} mask(s) with their photographs, as EXIF says"
-    ]
+    assert turned_told(lines) == [f"turned {len(A_THIRD)} {TURNED}"]
     found, lines = evaluate(bundle_uri, drawn_upright, tmp_path / "drawn_upright")
     assert found == expected
     assert not turned_told(lines)

@@ -79,7 +79,7 @@ def fit(assignment: Assignment, track: Callable[[History], None]) -> None:
                 if mailbox.has_ended() or losses > config.max_restarts:
                     raise InputError(problem) from error
                 if not mailbox.problem():  # it is printed when the next workers start
-                    log.info(f"{problem}: all go on from the last finished epoch")
+                    log.info(f"{problem}: restarting all workers after the last finished epoch")
                 continue
             if has_bundle(join_uri(assignment.output, "model")):
                 return
@@ -87,7 +87,7 @@ def fit(assignment: Assignment, track: Callable[[History], None]) -> None:
                 raise InputError(problem)
             if not grows:
                 raise InputError("the workers ended without a model: run again")
-            log.info("there is room for more workers: all go on from here with them")
+            log.info("there is room for more workers: restarting with them after this epoch")
             # The room may belong to another job by the time it is claimed, so do not restart every
             # epoch.
             may_grow_at = time.monotonic() + _SECONDS_BETWEEN_GROWTHS

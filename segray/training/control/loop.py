@@ -160,7 +160,7 @@ class TrainingLoop:
             return Progress()
         progress = self._checkpoints.load(epoch, self.network)
         if self._rank == 0:
-            log.info(f"going on after epoch {epoch}, the last one saved")
+            log.info(f"resuming after epoch {epoch}")
             self._find_best(progress)
         with self._barrier("the best epoch so far"):
             best = progress.best_epoch if self._rank == 0 else 0
@@ -348,7 +348,7 @@ class TrainingLoop:
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:
     if record["mean_iou"] is None:
         return (
-            "no pixel of the validation part is labelled: every value there is one of "
+            "no pixel of the validation set is labelled: every value there is one of "
             "--ignore-values"
         )
     if record["train_loss"] is None or record["loss"] is None:

@@ -132,5 +132,7 @@ class Watchdog:
                 late.append(f"worker {rank} (at {address}; it has not begun)")
             elif position.barriers < self._barriers:
                 late.append(f"worker {rank} ({position.process}; it was last at {position.place})")
-        who = " and ".join(late) if late else "the network between the workers, where all are,"
-        return f"{who} did not come to {self._place} within {self._timeout:g} s: the workers end"
+        who = (
+            " and ".join(late) if late else "the network between the workers, which are all there,"
+        )
+        return f"{who} did not reach {self._place} within {self._timeout:g} s; ending all workers"

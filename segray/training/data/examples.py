@@ -101,7 +101,7 @@ class DecodedExamples:
         for (images, _), rows in zip(self._blocks, examples.rows, strict=True):
             if len(images) != rows:
                 raise InputError(
-                    "a lost part of the examples was decoded anew, and not the same pairs can be "
+                    "a lost block of examples was decoded again, and not the same pairs can be "
                     "read as when the run was started: put the data back as it was, and run again"
                 )
 

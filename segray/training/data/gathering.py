@@ -53,12 +53,12 @@ def gather_data(preparation: Preparation) -> DataSet:
         settled = replace(reading, mask_orientation=settle_orientation(data.says))
         if settled.mask_orientation == "upright":
             del data  # to free memory for the next ones
-            log.info("masks were drawn on upright images, as their shapes say: decoding once more")
+            log.info("masks were drawn on upright images, as their shapes show: decoding again")
             data = _decode(preparation, settled, keep, shared)
         else:
             data = data.with_reading(settled)
     if data.turned:
-        log.info(f"turned {data.turned} mask(s) with their photographs, as EXIF says")
+        log.info(f"turned {data.turned} mask(s) with their photographs, by their EXIF orientation")
     return data
 
 
@@ -138,7 +138,7 @@ def _fits(preparation: Preparation) -> bool:
     sizes = [node.total.get("object_store_memory", 0.0) for node in nodes]
     room = _STORE_SHARE * min(sizes, default=0.0)
     keep = needed <= room if config.cache == "auto" else config.cache == "memory"
-    where = "are kept in memory" if keep else "are decoded anew each epoch"
+    where = "are kept in memory" if keep else "are decoded in each epoch each epoch"
     log.info(
         f"examples take {needed / 1e9:.2f} GB decoded, of {room / 1e9:.2f} GB that they may take: "
         f"they {where}"

@@ -66,7 +66,7 @@ def test_what_a_restart_does_not_mend_is_tried_twice(
     finally:
         ray.kill(other)
     assert lines[0] == "starting 1 worker(s) with 1 CPU each; it may take a minute"
-    assert lines.count("going on after epoch 1, the last one saved") == 1
+    assert lines.count("resuming after epoch 1") == 1
 
 
 def test_without_restarts_a_run_ends_with_its_first_loss(

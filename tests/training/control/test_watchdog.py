@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import ray
 
-from segray.training.control.mailbox import Mailbox, Position, forward_log, relay_mailbox
+from segray.training.control.mailbox import Line, Mailbox, Position, forward_log, relay_mailbox
 from segray.training.control.watchdog import Watchdog
 from segray.training.outputs.tracking import History
 from tests.support import free_port
@@ -87,11 +87,11 @@ def test_the_one_that_does_not_come_is_named(mailbox: Mailbox) -> None:
         with generation.watchdogs[0].barrier("step 2 of epoch 1"):
             generation.wait_for(0)
     expected = (
-        f"worker 1 ({PROCESS}; it was last at step 1 of epoch 1) did not come to "
-        "step 2 of epoch 1 within 1 s: the workers end"
+        f"worker 1 ({PROCESS}; it was last at step 1 of epoch 1) did not reach "
+        "step 2 of epoch 1 within 1 s; ending all workers"
     )
     assert mailbox.problem() == expected
-    assert mailbox.take() == ([expected], None)
+    assert mailbox.take() == ([Line(expected)], None)
 
 
 def test_who_comes_twice_to_one_place_is_not_ahead(mailbox: Mailbox) -> None:
@@ -121,10 +121,10 @@ def test_all_that_do_not_come_are_named_once(mailbox: Mailbox) -> None:
         ):
             generation.wait_for(0, 1)
     [line], _ = mailbox.take()
-    assert line == mailbox.problem()
-    assert line == (
+    assert line.text == mailbox.problem()
+    assert line.text == (
         f"worker 2 ({PROCESS}; it was last at step 7) and worker 3 ({PROCESS}; it was last at "
-        "the start) did not come to the scores within 1 s: the workers end"
+        "the start) did not reach the scores within 1 s; ending all workers"
     )
 
 
@@ -145,9 +145,9 @@ def test_one_that_does_not_begin_is_named(mailbox: Mailbox) -> None:
             second.gather()
             gathering.join()
     [line], _ = mailbox.take()
-    assert line == (
-        "worker 1 (at 10.0.0.1:4001; it has not begun) did not come to the start within 1 s: "
-        "the workers end"
+    assert line.text == (
+        "worker 1 (at 10.0.0.1:4001; it has not begun) did not reach the start within 1 s; "
+        "ending all workers"
     )
 
 
@@ -180,7 +180,7 @@ def test_a_worker_that_cannot_connect_ends(mailbox: Mailbox) -> None:
     assert mailbox.problem() == expected
     assert mailbox.take() == ([], None)
     mailbox.start()  # the next workers
-    assert mailbox.take() == ([expected], None)
+    assert mailbox.take() == ([Line(expected)], None)
     assert mailbox.problem() == ""
 
 
@@ -204,8 +204,8 @@ def test_where_all_are_there_it_is_the_network(mailbox: Mailbox) -> None:
     with generation.running(), first.barrier("step 3"), second.barrier("step 3"):
         generation.wait_for(0, 1)
     assert mailbox.problem() == (
-        "the network between the workers, where all are, did not come to step 3 within 1 s: "
-        "the workers end"
+        "the network between the workers, which are all there, did not reach step 3 within 1 s; "
+        "ending all workers"
     )
 
 
