@@ -237,7 +237,8 @@ def _quiet_nodes() -> None:
             if "low on memory" in line:
                 log.info(f"Ray: {line.partition('. ')[0]}")
 
-    # Ray has no setting for this, and calls the function for nothing else if log_to_driver is off.
+    # Ray has no setting for this (ray-project/ray#19636), and calls the function for nothing else
+    # if log_to_driver is off.
     ray._private.worker.print_to_stdstream = tell_of_memory
 
 

@@ -52,7 +52,7 @@ class Node:
 
 def worker_nodes() -> list[Node]:
     """Return the nodes that do work, which excludes a head without CPUs and GPUs."""
-    # A developer API under a private name: Ray has no public one for idle resources per node.
+    # Ray has no public function for the free resources of each node (ray-project/ray#60134).
     from ray._private.state import available_resources_per_node
 
     free = available_resources_per_node()

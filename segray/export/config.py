@@ -1,11 +1,11 @@
 """The configuration of an export: the flags of jobs/export.py, with their defaults."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from segray.errors import require
 
-#: The formats in which masks can be written.
-FORMATS = ("png", "rle", "overlay")
+Format = Literal["png", "rle", "overlay"]
 
 # Pixels; an image is decoded to a square of this side, which takes 200 MB.
 _MAX_SIDE = 8192
@@ -26,7 +26,7 @@ class ExportConfig:
     output: str | None = None
     """URI of the folder that receives the files, one folder per format; default:
     output/export/FORMAT."""
-    format: str = "png"
+    format: Format = "png"
     """png: a grey file for each image, named like the image, whose values are class ids (from 0 in
     the order of the model's classes). rle: all masks as COCO RLE in annotations.json. overlay: each
     image with its mask drawn over it."""
@@ -50,10 +50,6 @@ class ExportConfig:
     def __post_init__(self) -> None:
         for name in ("results", "output"):
             require(getattr(self, name) != "", f"--{name} is empty: give a URI")
-        require(
-            self.format in FORMATS,
-            f"there is no --format {self.format}: take one of {', '.join(FORMATS)}",
-        )
         require(
             not self.palette or self.format == "png",
             "--palette is of --format png: leave one of them out",

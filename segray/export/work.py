@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from segray.errors import InputError
 from segray.export.coco import annotate, write_parts
+from segray.export.config import Format
 from segray.export.keys import Mirror
 from segray.export.overlay import draw_overlay
 from segray.export.segmentation import read_rows
@@ -54,7 +55,7 @@ class Task:
     """The work to do for every mask. It is small, because it is sent to other processes.
 
     Attributes:
-        format: one of `segray.export.config.FORMATS`.
+        format: the format of the files.
         palette: True if PNG files keep their colours.
         output: the absolute URI of the output folder.
         mirror: the mapping from URIs to keys.
@@ -63,7 +64,7 @@ class Task:
         value_range: see `segray.export.segmentation.Segmentation`.
     """
 
-    format: str
+    format: Format
     palette: bool
     output: str
     mirror: Mirror

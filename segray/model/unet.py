@@ -6,8 +6,6 @@ three differences. The network takes images as uint8 in [0, 255] and scales them
 to the [-1, 1] that ImageNet encoders expect. The output of each up-sampling is average-pooled by
 default (`_even_out`). And the decoder's batch normalisation is synchronised over the replicas of a
 training run.
-
-`segray.training.step.parts` relies on the order of the layers: scaling, encoder, decoder.
 """
 
 import io
@@ -153,6 +151,18 @@ def _even_out(x: keras.KerasTensor, dtype: str | None = None) -> keras.KerasTens
     nine weights counts once, except at the edges.
     """
     return keras.layers.AveragePooling2D(2, strides=1, padding="same", dtype=dtype)(x)
+
+
+def split_stages(model: keras.Model) -> tuple[keras.Layer, keras.Model, list[keras.Layer]]:
+    """Return the stages of a network: the scaling, the encoder, and the layers of the decoder.
+
+    The encoder's outputs are the skip connections, from the finest to the coarsest, the last of
+    which is the decoder's input. Each `keras.layers.Concatenate` of the decoder takes the coarsest
+    one that is left.
+    """
+    encoder = model.get_layer("encoder")
+    after = model.layers.index(encoder) + 1
+    return model.get_layer("scale"), encoder, model.layers[after:]
 
 
 def input_range(model: keras.Model) -> tuple[float, float]:

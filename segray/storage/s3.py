@@ -102,8 +102,9 @@ def _make_client(connect_seconds: float, read_seconds: float) -> Any:
     events = client.meta.events
     events.register("provide-client-params.s3", complete)
     events.register("before-parse.s3.ListObjectsV2", _parse_listing)
-    # Parse each page once. botocore's own handler, which comes first, would parse the whole page in
-    # search of an error, which `_parse_listing` finds as well.
+    # Parse each page once. botocore's own handler, which comes first and which no setting removes
+    # (boto/botocore#3276), would parse the whole page in search of an error, which `_parse_listing`
+    # finds as well.
     parses_all = getattr(botocore.handlers, "_handle_200_error", None)
     if parses_all:
 

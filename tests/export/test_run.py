@@ -417,9 +417,9 @@ def test_what_cannot_be_written_ends_the_export_in_one_line(users_folder: Path) 
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"format": "rle"}, ["an export with format png", "rle"]),
-        ({"results": "other"}, ["an export with results", "other"]),
-        ({"format": "overlay"}, ["an export with format png"]),
+        ({"format": "rle"}, ["with format png", "rle"]),
+        ({"results": "other"}, ["with results", "other"]),
+        ({"format": "overlay"}, ["with format png"]),
     ],
 )
 def test_an_output_has_one_kind_of_export(

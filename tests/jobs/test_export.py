@@ -198,8 +198,6 @@ def segmented(tmp_path: Path) -> Path:
         (["--output", "segmented"], ["lies in --results"]),
         (["--output", "images/masks"], ["lies among the images"]),
         (["--output", "photos"], ["no export", "holiday.jpg"]),
-        (["--format", "gif"], ["--format gif", "png, rle, overlay"]),
-        (["--format", ""], ["--format ", "png, rle, overlay"]),
         (["--output", ""], ["--output is empty"]),
         (["--workers", "-1"], ["--workers"]),
         (["--max-side", "3"], ["--max-side"]),

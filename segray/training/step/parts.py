@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from segray.model.normalisation import BatchNormalization
+from segray.model.unet import split_stages
 from segray.training.config import MOST_PARTS
 
 
@@ -22,9 +23,6 @@ def split_batch(batch: tf.Tensor, parts: int) -> list[tf.Tensor]:
 def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
     """Call a network in training mode on all parts of a batch, as on the whole batch.
 
-    This relies on the order of the layers in `segray.model.unet.build_unet`: scaling, encoder,
-    decoder.
-
     Args:
         model: a network of `segray.model.unet.build_unet`.
         parts: the parts, each uint8 or float32 [b, S, S, 3] RGB in [0, 255], with at least one
@@ -34,7 +32,7 @@ def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.T
         Logits float32 [b, S, S, C] of each part.
     """
     # Keras would pass each part through the whole network before the next one.
-    _, scale, encoder, *decoder = model.layers
+    scale, encoder, decoder = split_stages(model)
     *skips, x = _encode(encoder, _call(scale, parts))
     for layer in decoder:
         x = _call(layer, x, *([skips.pop()] if isinstance(layer, keras.layers.Concatenate) else []))
