@@ -39,9 +39,6 @@ def run_job(main: Callable[[], int]) -> None:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         status = 1
-    except BrokenPipeError:  # --help
-        _discard_output()
-        status = 0
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         status = 143 if _told_to_end else 130
@@ -78,16 +75,16 @@ class _Console(logging.Handler):
             print(self.format(record), flush=True)
         except BrokenPipeError:
             # The work continues.
-            _discard_output()
+            discard_output()
 
 
-def _discard_output() -> None:
+def discard_output() -> None:
     """Print to nowhere from now on, because the reader of the output is gone, as with `| head`."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def show_log(verbose: bool = False) -> None:
-    """Print what segray logs to standard output.
+    """Print what segray logs to standard output, as a notebook may want it, too.
 
     Args:
         verbose: True to print debugging messages as well, each line with its time, level and
@@ -97,7 +94,12 @@ def show_log(verbose: bool = False) -> None:
     if verbose:
         console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("segray")
-    logger.handlers = [console]
+    for handler in logger.handlers[:]:
+        if isinstance(handler, _Console):
+            logger.removeHandler(handler)
+    logger.addHandler(console)
+    # Handlers of the root logger would print each line again.
+    logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -209,7 +211,7 @@ def _init_ray(address: str, runtime_env: dict[str, Any] | None) -> None:
     verbose = log.isEnabledFor(logging.DEBUG)
     for attempt in range(1, _STARTS + 1):
         try:
-            with quiet_native_logs():
+            with contextlib.nullcontext() if verbose else quiet_native_logs():
                 ray.init(
                     address,
                     log_to_driver=verbose,

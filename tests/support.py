@@ -34,12 +34,14 @@ def logged_lines(react: Callable[[str], None] = lambda line: None) -> Iterator[l
     """
     logger, lines = logging.getLogger("segray"), []  # type: logging.Logger, list[str]
     collector = _Collector(lines, react)
+    before = logger.level
     logger.addHandler(collector)
     logger.setLevel(logging.INFO)
     try:
         yield lines
     finally:
         logger.removeHandler(collector)
+        logger.setLevel(before)
 
 
 def free_port() -> int:

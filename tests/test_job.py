@@ -1,6 +1,7 @@
 """What every job does around its one function."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from segray.job import show_log
 from tests.processes import ray_cluster
 from tests.support import free_port
 
@@ -201,3 +203,18 @@ def test_a_job_that_is_told_to_end_says_how_to_go_on(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert errors == "interrupted; run the same command again to resume\n"
+
+
+def test_debugging_messages_are_shown_with_their_level_if_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = logging.getLogger("segray.storage.objects")
+    for verbose in (False, True):
+        show_log(verbose)
+        logger.debug("s3://b/k: throttled")
+        logger.info("100% done")
+    show_log()
+    plain, debug, info = capsys.readouterr().out.splitlines()
+    assert plain == "100% done"
+    assert "DEBUG segray.storage.objects: s3://b/k: throttled" in debug
+    assert "INFO segray.storage.objects: 100% done" in info

@@ -98,7 +98,7 @@ def test_no_verb_goes_on_without_a_lock_unless_it_is_told_to(
 
     def evaluate_into(output: str) -> None:
         images, truth = f"{bucket}/pets/images", f"{bucket}/pets/masks"
-        config = EvaluateConfig(f"{bucket}/model", images, truth, output=output)
+        config = EvaluateConfig(model=f"{bucket}/model", images=images, masks=truth, output=output)
         evaluate(prepare_evaluation(config))
 
     verbs: list[Callable[[str], object]] = [

@@ -13,7 +13,7 @@ from segray.pixels.wide import ValueRange, check_range
 MaskSize = Literal["original", "model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """The model and the images."""
 
@@ -40,7 +40,7 @@ class DataFlags:
     default: those of the training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFlags:
     """The results, and what becomes of earlier ones."""
 
@@ -61,7 +61,7 @@ class RunFlags:
     conditional writes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClusterFlags:
     """Where the work is done."""
 
@@ -77,8 +77,8 @@ class ClusterFlags:
     """Images that the network takes at a time."""
 
 
-@dataclass(frozen=True)
-class SegmentConfig(DataFlags, RunFlags, ClusterFlags):
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
     """Segment every image below a URI, and write masks and pixel statistics as Parquet.
 
     Run again on the same output, it segments what is missing: new and changed images, and what an

@@ -39,7 +39,7 @@ def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict
 
 def folder_of(output: str) -> Output:
     """Return the output folder of a segmentation."""
-    return Output(output, "segmentation")
+    return Output(output, "segmentation", later=(*FOLDERS, RECORD, REPORT))
 
 
 def read_settings(output: str) -> dict[str, Any] | None:
@@ -48,7 +48,7 @@ def read_settings(output: str) -> dict[str, Any] | None:
     Raises:
         InputError: it holds something that is no segmentation.
     """
-    return folder_of(output).read_settings((*_FIXED, *_CHOICE))
+    return folder_of(output).read_settings(dict.fromkeys((*_FIXED, *_CHOICE), object))
 
 
 def check_settings(

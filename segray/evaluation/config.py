@@ -12,7 +12,7 @@ from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """The model and the labelled images."""
 
@@ -43,7 +43,7 @@ class DataFlags:
     Default: the range in the model bundle."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFlags:
     """The results."""
 
@@ -56,7 +56,7 @@ class RunFlags:
     writes; then no two runs may share an output."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClusterFlags:
     """Where the work is done."""
 
@@ -71,8 +71,8 @@ class ClusterFlags:
     """Images per batch of a predictor."""
 
 
-@dataclass(frozen=True)
-class EvaluateConfig(DataFlags, RunFlags, ClusterFlags):
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(ClusterFlags, RunFlags, DataFlags):
     """Score a model on labelled images, and write metrics, tables and pictures.
 
     With neither --images nor --pairs it scores the labelled sample images, on which jobs/train.py

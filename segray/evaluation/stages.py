@@ -107,8 +107,8 @@ def figures_schema(labels: Labels) -> pa.Schema:
     ]
     for kind in ("iou", "dice", "precision", "recall", "boundary_iou"):
         fields += [(f"{kind}_{name}", pa.float64()) for name in labels.names]
-    at_model_size = ("model_resolution_mean_iou", "model_resolution_accuracy", "loss")
-    return pa.schema([*fields, *((name, pa.float64()) for name in at_model_size)])
+    at_model_resolution = ("model_resolution_mean_iou", "model_resolution_accuracy", "loss")
+    return pa.schema([*fields, *((name, pa.float64()) for name in at_model_resolution)])
 
 
 def counted_schema(labels: Labels) -> pa.Schema:

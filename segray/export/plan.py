@@ -176,7 +176,7 @@ def _check_output(
 ) -> dict[str, Any] | None:
     """Return the settings that the output was started with; None if it is new."""
     settings = _settings(segmentation, config)
-    before = output.read_settings((*settings, "root"))
+    before = output.read_settings(dict.fromkeys((*settings, "root"), object))
     if before:
         for name, value in settings.items():
             if before[name] != value:

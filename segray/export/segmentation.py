@@ -93,7 +93,7 @@ def _read_settings(uri: str) -> dict[str, Any]:
     try:
         document = json.loads(read_bytes(record))
         model, mask_size = str(document["model"]), str(document["mask_size"])
-        low_high = document.get("value_range")  # older outputs have no range
+        low_high = document["value_range"]
         return {
             "model": model,
             "mask_size": mask_size,

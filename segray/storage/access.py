@@ -56,10 +56,6 @@ class S3Access:
         return parameters
 
 
-#: The settings for ordinary buckets.
-ORDINARY = S3Access()
-
-
 def explain_refusal(error: BaseException) -> str:
     """Explain why a store refused a request, and what to do about it; empty if that is unknown.
 

@@ -147,13 +147,13 @@ def retry(
             return request()
         except Exception as error:
             failure = _classify(uri, error)
+            if isinstance(failure, StaleError):
+                forget_client(RENEWAL_SECONDS)
             pause = _draw_pause(attempt)
             is_last = attempt == ATTEMPTS or time.monotonic() - begun + pause > TOTAL_SECONDS
             if is_last or not isinstance(failure, PassingError) or stopped.is_set():
                 raise
         log.debug(f"{uri}: {failure.message}; attempt {attempt + 1} in {pause:.1f} s")
-        if isinstance(failure, StaleError):
-            forget_client(RENEWAL_SECONDS)
         if on_retry:
             on_retry(failure.kind)
         if stopped.wait(pause):

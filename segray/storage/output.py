@@ -22,35 +22,41 @@ class Output:
         uri: its absolute URI.
         kind: what such a folder holds, such as ``training run``.
         names: the names of the files and folders that may be in it before it has `SETTINGS`.
+        later: the names of those that may be in it as well afterwards; None: any.
     """
 
     uri: str
     kind: str
     names: Collection[str] = ()
+    later: Collection[str] | None = None
 
     @property
     def settings_uri(self) -> str:
         """The URI of the file with the settings."""
         return join_uri(self.uri, SETTINGS)
 
-    def read_settings(self, keys: Collection[str]) -> dict[str, Any] | None:
+    def read_settings(self, keys: Mapping[str, type]) -> dict[str, Any] | None:
         """Return the settings that the folder was started with; None if it is new.
 
         Args:
-            keys: the keys that the settings must have.
+            keys: the keys that the settings must have, and the types of their values.
 
         Raises:
             InputError: the folder holds something else, or the settings are damaged.
         """
         names = child_names(self.uri)
         if SETTINGS not in names:
-            self._check_names(names)
+            self._check_names(names, self.names)
             return None
+        if self.later is not None:
+            self._check_names(names, (*self.names, *self.later, SETTINGS))
         try:
             settings = json.loads(read_bytes(self.settings_uri))
         except ValueError:
             settings = None
-        if not isinstance(settings, dict) or any(key not in settings for key in keys):
+        if not isinstance(settings, dict) or not all(
+            key in settings and isinstance(settings[key], kind) for key, kind in keys.items()
+        ):
             article = "an" if self.kind[0] in "aeiou" else "a"
             raise InputError(
                 f"{self.settings_uri} is no record of {article} {self.kind}: give another "
@@ -64,10 +70,10 @@ class Output:
         Raises:
             InputError: it does.
         """
-        self._check_names(child_names(self.uri))
+        self._check_names(child_names(self.uri), self.names)
 
-    def _check_names(self, names: Collection[str]) -> None:
-        foreign = [name for name in names if name not in (*self.names, LOCK)]
+    def _check_names(self, names: Collection[str], own: Collection[str]) -> None:
+        foreign = [name for name in names if name not in (*own, LOCK)]
         if foreign:
             raise InputError(
                 f"{self.uri} holds something that is no {self.kind} ({', '.join(foreign[:3])}): "
@@ -95,13 +101,15 @@ class Output:
             InputError: always.
         """
         raise InputError(
-            f"{self.uri} was started with {name} {_spell(before)}, and this {self.kind} has "
-            f"{_spell(now)}: give another --output, or {remedy}"
+            f"{self.uri} was started with {_spell(name, before)}, and this {self.kind} has "
+            f"{_spell(name, now)}: give another --output, or {remedy}"
         )
 
 
-def _spell(setting: Any) -> str:
-    """Write a setting as a flag has it."""
+def _spell(name: str, setting: Any) -> str:
+    """Write a setting as its flag has it."""
+    if isinstance(setting, bool) and name.startswith("--"):
+        return name if setting else f"--no-{name.removeprefix('--')}"
     if isinstance(setting, list | tuple):
-        return " ".join(map(str, setting))
-    return "none" if setting is None else str(setting)
+        setting = " ".join(map(str, setting))
+    return f"{name} {'none' if setting is None else setting}"

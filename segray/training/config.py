@@ -30,7 +30,7 @@ _IMAGES_OF_A_PART = 4
 MOST_PARTS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataFlags:
     """The training set and the validation set."""
 
@@ -77,7 +77,7 @@ class DataFlags:
     """Share of unreadable or unpaired files, 0 to 1, above which the job fails."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetworkFlags:
     """The network and its initial weights."""
 
@@ -95,7 +95,7 @@ class NetworkFlags:
     do not change."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OptimisationFlags:
     """How the network is trained."""
 
@@ -136,7 +136,7 @@ class OptimisationFlags:
     number of CPUs, the same seed gives the same model, bit for bit."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AugmentationFlags:
     """Random changes of the training images, new ones in each epoch."""
 
@@ -151,7 +151,7 @@ class AugmentationFlags:
     """Maximum relative change of brightness, contrast and saturation; 0 switches it off."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFlags:
     """Where the results go."""
 
@@ -165,7 +165,7 @@ class RunFlags:
     writes; then no two runs may share an output."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClusterFlags:
     """Where the work is done."""
 
@@ -182,7 +182,7 @@ class ClusterFlags:
     finished epoch resets the count."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExpertFlags:
     """Settings that rarely need a change."""
 
@@ -210,15 +210,15 @@ class ExpertFlags:
     restarted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(
-    DataFlags,
-    NetworkFlags,
-    OptimisationFlags,
-    AugmentationFlags,
-    RunFlags,
-    ClusterFlags,
     ExpertFlags,
+    ClusterFlags,
+    RunFlags,
+    AugmentationFlags,
+    OptimisationFlags,
+    NetworkFlags,
+    DataFlags,
 ):
     """Train a U-Net on images and masks, and write it as a model bundle.
 

@@ -30,7 +30,7 @@ EVALUATION = "evaluation"
 SKIPPED = "skipped.jsonl"
 
 # What the record of a run's start has at least.
-_MARKER_KEYS = ("configuration", "data_fingerprint", "reading")
+_MARKER_KEYS = {"configuration": dict, "data_fingerprint": str, "reading": dict}
 
 # Packages whose versions can affect the result of a run.
 _PACKAGES = ("keras", "numpy", "pillow", "tensorflow")

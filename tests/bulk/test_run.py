@@ -460,7 +460,7 @@ def test_an_output_that_cannot_be_written_is_named(
         model=bundle_uri, images=str(tmp_path / "in"), output=str(tmp_path / "out")
     )
     with make_plan(config) as plan:
-        plan.claim(print)
+        plan.claim()
     (tmp_path / "out" / "results").write_text("a file where a folder should be")
     with pytest.raises(InputError, match=r"cannot .*out/results") as caught:
         run(config, on_ray)

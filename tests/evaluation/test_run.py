@@ -100,7 +100,9 @@ def naive_confusion(pairs: list[tuple[np.ndarray, np.ndarray]]) -> list[list[int
     ]
 
 
-def test_counts_at_the_own_size_are_those_of_the_masks_that_segmenting_makes(finished) -> None:
+def test_counts_at_the_original_resolution_are_those_of_the_masks_that_segmenting_makes(
+    finished,
+) -> None:
     config, _ = finished
     segmenter = segray.load(config.model)
     pairs = [

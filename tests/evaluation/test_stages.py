@@ -57,7 +57,7 @@ def test_a_column_that_is_lost_at_the_model_s_size_counts_at_the_image_s_own() -
     assert counted["loss"] == pytest.approx(np.log(1 + np.exp(-1)))
 
 
-def test_the_prediction_at_the_own_size_is_interpolated_from_logits() -> None:
+def test_the_prediction_at_the_original_resolution_is_interpolated_from_logits() -> None:
     truth = np.zeros((1, 6), dtype=np.uint8)
     truth[0, 3:] = 1
     # Class 0 leads by 3 on the left and trails by 1 on the right: the contour is at three quarters

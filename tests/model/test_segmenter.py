@@ -55,7 +55,7 @@ def test_every_way_to_give_an_image_gives_the_same_mask(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (IMAGE_SIZE, IMAGE_SIZE), (241, 97)])
-def test_mask_has_the_images_own_size(size: tuple[int, int], segmenter: Segmenter) -> None:
+def test_mask_has_the_size_of_the_image(size: tuple[int, int], segmenter: Segmenter) -> None:
     mask = segmenter.segment(draw_picture(*size))
 
     assert mask.shape == size

@@ -47,15 +47,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encode
         from segray.training.control.loop import TrainingLoop
         from segray.training.control.worker import train_worker
 
-        run = TrainingLoop.run
+        run_epoch = TrainingLoop._run_epoch
 
-        def run_and_save(loop: TrainingLoop) -> str:
-            problem = run(loop)
+        def run_and_save(loop: TrainingLoop, epoch: int) -> dict:
+            record = run_epoch(loop, epoch)
             file = folder / f"rank{ray.train.get_context().get_world_rank()}.npz"
             np.savez(file, *loop.network.model.get_weights())
-            return problem
+            return record
 
-        TrainingLoop.run = run_and_save  # type: ignore[method-assign]
+        TrainingLoop._run_epoch = run_and_save  # type: ignore[method-assign]
         train_worker(loop_settings)
 
     config = settings(str(folder), str(folder / "out"), encoder_file, workers=2, epochs=3)
@@ -184,11 +184,11 @@ def test_a_finished_run_is_not_trained_again(finished) -> None:
 
 def test_other_settings_on_the_same_output_are_refused(finished) -> None:
     _, config, *_ = finished
-    with pytest.raises(InputError, match=r"started with --seed 0, and .* has 5"):
+    with pytest.raises(InputError, match=r"started with --seed 0, and .* has --seed 5"):
         run(dataclasses.replace(config, seed=5))
     # Of the many settings that differ then, the one that was given is named.
     tutorial = dataclasses.replace(config, **tutorial_settings())
-    with pytest.raises(InputError, match=r"started with --recipe segray, and .* has tutorial"):
+    with pytest.raises(InputError, match=r"--recipe segray, and .* has --recipe tutorial"):
         run(tutorial)
 
 

@@ -489,7 +489,7 @@ def test_a_finished_run_that_lost_a_file_of_its_model_writes_it_again(
         run(dataclasses.replace(config, output=str(output)))
 
 
-@pytest.mark.parametrize(("setting", "message"), [("seed", "knew no --seed"), ("", "with --ema, ")])
+@pytest.mark.parametrize(("setting", "message"), [("seed", "knew no --seed"), ("", "had --ema, ")])
 def test_a_run_of_a_version_with_other_settings_is_refused(
     stopped, tmp_path: Path, setting: str, message: str
 ) -> None:
@@ -551,7 +551,9 @@ def test_a_validation_part_that_is_gone_in_the_end_is_scored_when_it_is_back(
     assert not half.exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"configuration": null, "data_fingerprint": "x"}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"configuration": null, "data_fingerprint": "x", "reading": {}}']
+)
 def test_a_damaged_record_of_a_run_is_refused(tmp_path: Path, content: str) -> None:
     write_shapes(str(tmp_path), 4)
     (tmp_path / "out").mkdir()

@@ -91,7 +91,12 @@ def evaluate(model: str | Path, data: Path, output: Path, **flags: Any) -> tuple
     from segray.evaluation.run import evaluate
 
     config = EvaluateConfig(
-        *(str(model), f"{data}/images", f"{data}/masks"), output=str(output), workers=1, **flags
+        model=str(model),
+        images=f"{data}/images",
+        masks=f"{data}/masks",
+        output=str(output),
+        workers=1,
+        **flags,
     )
     with logged_lines() as lines:
         evaluate(prepare_evaluation(config))
@@ -234,7 +239,7 @@ def test_a_run_settles_the_orientation_once(
     assert figures(output / "evaluation") == scored
     begun, resumed = assignments
     assert begun.train.reading == resumed.train.reading
-    with pytest.raises(InputError, match=rf"--mask-orientation auto, and .* has {asked}"):
+    with pytest.raises(InputError, match=rf"auto, and .* has --mask-orientation {asked}"):
         run(config_of(folder, output, mask_orientation=asked))
 
 

@@ -336,6 +336,7 @@ class TrainingLoop:
         metrics = progress.history[progress.best_epoch - 1]
         record = {**self._assignment.record, "metrics": metrics}
         if config.calibrate:
+            # Nothing else uses this network any more.
             self._checkpoints.load_model(progress.best_epoch, self.network.model)
             temperature = find_temperature(self.network.predict, self._validation, config)
             divide_logits(best, temperature)

@@ -284,11 +284,12 @@ class _Forwarder(logging.Handler):
 @contextlib.contextmanager
 def forward_log(mailbox: Mailbox) -> Iterator[None]:
     """Send what segray logs in this process to a mailbox while the block runs."""
-    forwarder, before = _Forwarder(mailbox), _LOGGER.level
+    forwarder, before = _Forwarder(mailbox), (_LOGGER.level, _LOGGER.propagate)
     _LOGGER.setLevel(mailbox.level)
     _LOGGER.addHandler(forwarder)
+    _LOGGER.propagate = False  # Ray Train's handlers would bring the lines to the driver again
     try:
         yield
     finally:
         _LOGGER.removeHandler(forwarder)
-        _LOGGER.setLevel(before)
+        _LOGGER.level, _LOGGER.propagate = before

@@ -132,7 +132,10 @@ class Watchdog:
                 late.append(f"worker {rank} (at {address}; it has not begun)")
             elif position.barriers < self._barriers:
                 late.append(f"worker {rank} ({position.process}; it was last at {position.place})")
-        who = (
-            " and ".join(late) if late else "the network between the workers, which are all there,"
-        )
-        return f"{who} did not reach {self._place} within {self._timeout:g} s; ending all workers"
+        within = f"within {self._timeout:g} s; ending all workers"
+        if not late:
+            return (
+                f"all workers reached {self._place} and did not complete it {within}: check the "
+                "network between them"
+            )
+        return f"{' and '.join(late)} did not reach {self._place} {within}"

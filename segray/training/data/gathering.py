@@ -138,7 +138,7 @@ def _fits(preparation: Preparation) -> bool:
     sizes = [node.total.get("object_store_memory", 0.0) for node in nodes]
     room = _STORE_SHARE * min(sizes, default=0.0)
     keep = needed <= room if config.cache == "auto" else config.cache == "memory"
-    where = "are kept in memory" if keep else "are decoded in each epoch each epoch"
+    where = "are kept in memory" if keep else "are decoded in each epoch"
     log.info(
         f"examples take {needed / 1e9:.2f} GB decoded, of {room / 1e9:.2f} GB that they may take: "
         f"they {where}"

@@ -138,10 +138,11 @@ class TrainableNetwork:
         blocks, summed = [], 0.0
         for start in range(0, len(images), self._block):
             block = slice(start, start + self._block)
-            predicted, loss, _ = self._score(
+            # The logits, which are large, are not kept.
+            predicted, loss = self._score(
                 fill_block(images[block], self._block, 0),
                 fill_block(masks[block], self._block, IGNORED),
-            )
+            )[:2]
             blocks.append(predicted.numpy())
             summed += float(loss)
         return np.concatenate(blocks)[: len(images)], summed

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import keras
+import numpy as np
 import pytest
 
 from segray import nodes as nodes_module
@@ -48,6 +49,31 @@ def test_a_machine_that_takes_minutes_for_an_image_saves_its_epoch(
     assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
     assert any("0.0 images/s" in line for line in lines)
     assert keras.config.dtype_policy().name == policy
+
+
+def test_the_best_epoch_is_calibrated_and_not_the_last(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_network(monkeypatch.setattr)
+    score = loop_module.TrainingLoop._score
+    used: list[list[np.ndarray]] = []
+
+    def get_worse(loop: loop_module.TrainingLoop, epoch: int) -> dict:
+        return {**score(loop, epoch), "mean_iou": 1 / epoch}
+
+    def find(predict, examples, config) -> float:
+        used.append(predict.__self__.model.get_weights())
+        return 2.0
+
+    monkeypatch.setattr(loop_module.TrainingLoop, "_score", get_worse)
+    monkeypatch.setattr(loop_module, "find_temperature", find)
+    fit(assign(data, tmp_path / "out", workers=0, epochs=2), lambda history: None)
+    [weights] = used
+    with np.load(tmp_path / "out" / "checkpoints" / "epoch_0001.npz") as arrays:
+        for i, values in enumerate(weights):
+            np.testing.assert_array_equal(values, arrays[f"model/{i}"])
+    model = json.loads((tmp_path / "out" / "model" / "model.json").read_text())
+    assert (model["metrics"]["epoch"], model["temperature"]) == (1, 2.0)
 
 
 def test_what_a_restart_does_not_mend_is_tried_twice(

@@ -185,7 +185,7 @@ def test_a_worker_that_cannot_connect_ends(mailbox: Mailbox) -> None:
 
 
 def test_what_no_restart_mends_stays(mailbox: Mailbox) -> None:
-    """The same refusal of two teams: it may have been the store, but not twice."""
+    """The same refusal of two generations: it may have been the store, but not twice."""
     mailbox.refuse("one", "cannot write: no space")
     mailbox.refuse("one", "cannot write: no space")  # by another worker
     mailbox.refuse("two", "cannot write: no answer")
@@ -204,8 +204,8 @@ def test_where_all_are_there_it_is_the_network(mailbox: Mailbox) -> None:
     with generation.running(), first.barrier("step 3"), second.barrier("step 3"):
         generation.wait_for(0, 1)
     assert mailbox.problem() == (
-        "the network between the workers, which are all there, did not reach step 3 within 1 s; "
-        "ending all workers"
+        "all workers reached step 3 and did not complete it within 1 s; ending all workers: check "
+        "the network between them"
     )
 
 
@@ -221,7 +221,7 @@ def test_nobody_leaves_while_all_come_in_time(mailbox: Mailbox) -> None:
     assert mailbox.take() == ([], None)
 
 
-def test_a_meeting_that_breaks_off_is_over(mailbox: Mailbox) -> None:
+def test_a_barrier_that_breaks_off_is_over(mailbox: Mailbox) -> None:
     generation = Generation(mailbox, 1, timeout=0.4)
     with generation.running():
         with pytest.raises(OSError, match="gone"), generation.watchdogs[0].barrier("step 1"):
