@@ -1,6 +1,5 @@
 """Rows: the rows of a segmentation that are exported, and the keys of their files."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from segray.errors import InputError
 from segray.export.keys import Mirror
 from segray.export.segmentation import Segmentation
 from segray.storage.ids import Ids, are_in, as_ids
+from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_table
 
 # Results files that are read concurrently.
@@ -58,8 +58,7 @@ def scan_rows(segmentation: Segmentation, current: Ids, mirror: Mirror) -> tuple
         digests = [mirror.digest(key) for key in keys if key is not None]
         return as_ids(table["id"]), np.array(digests, np.int64), stray
 
-    with ThreadPoolExecutor(_REQUESTS) as requests:
-        scanned = list(requests.map(scan_file, segmentation.files))
+    scanned = list(map_ahead(scan_file, segmentation.files, _REQUESTS))
     stray = next((stray for *_, stray in scanned if stray is not None), None)
     if stray is not None:
         nothing = np.zeros(0, np.int64)

@@ -7,7 +7,6 @@ version in the list, and whatever is missing is still to be exported.
 """
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from segray.export.rows import Rows
 from segray.storage.files import remove, remove_partial
 from segray.storage.ids import Ids, are_in, as_ids, find_ids
 from segray.storage.listing import Shard, list_pages, relative_key
+from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_table, write_table
 from segray.storage.uri import exists, join_uri
 
@@ -59,8 +59,8 @@ def claim_files(output: str, rows: Rows, mirror: Mirror) -> npt.NDArray[np.bool]
     gone = np.setdiff1d(there, rows.keys)
     if len(gone):
         log.info(f"{len(gone)} files of images that no longer exist are left as they are")
-    with ThreadPoolExecutor(_REQUESTS) as requests:
-        list(requests.map(remove, stale_uris))
+    for _ in map_ahead(remove, stale_uris, _REQUESTS):
+        pass
     done = known & (ids[place] == rows.ids) & are_in(rows.keys, there)
     if not done.all():
         # The file of an image that is gone stays in the list, because the image may come back.

@@ -6,6 +6,7 @@ import io
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -17,6 +18,7 @@ from segray.pixels.labels import Labels
 from segray.storage.failures import FetchError
 from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import list_keys
+from segray.storage.parallel import map_ahead
 from segray.storage.ranges import CHANGED, open_ranges
 from segray.storage.s3 import split_uri
 from segray.storage.uri import explain_errors, is_local, join_uri
@@ -44,6 +46,8 @@ _FILES = ("mask.bytes", "image")
 
 # Hugging Face's type of a column whose bytes are an image file.
 _HUGGINGFACE_IMAGE = {"_type": "Image"}
+
+_READERS = 16  # files that are read at once
 
 
 def results_schema(labels: Labels) -> pa.Schema:
@@ -109,13 +113,14 @@ def table_uris(folder: str) -> list[str]:
 
 
 def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Read columns of every Parquet file directly in a folder, as one table per file.
+    """Read columns of every Parquet file directly in a folder, as one table per file, in order.
+
+    A few files are read ahead of use.
 
     Raises:
         InputError: a file cannot be read or is not a Parquet file.
     """
-    for uri in table_uris(folder):
-        yield read_table(uri, columns)
+    return map_ahead(partial(read_table, columns=columns), table_uris(folder), _READERS)
 
 
 @contextlib.contextmanager
