@@ -1,6 +1,7 @@
 """Pictures for people: coloured masks, masks over images, and sheets of pictures."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +69,11 @@ def draw_sheet(
     ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     fitted = ["\n".join(_fit(ruler, line) for line in text.split("\n")) for text in captions]
     beside = max((ruler.multiline_textbbox((0, 0), text)[2] for text in fitted), default=-_GAP)
-    sheet = Image.new(
-        "RGB",
-        (left + round(beside) + _GAP, 2 * _HEADER + _GAP + step_y * len(rows)),
-        "white",
-    )
+    sheet_width = left + round(beside) + _GAP
+    legend = _lay_out_legend(ruler, sheet_width, labels)
+    below = _HEADER + step_y * len(rows)
+    lines = legend[-1].line + 1
+    sheet = Image.new("RGB", (sheet_width, below + _GAP + _HEADER * lines), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(titles):
         draw.text((_GAP + column * step_x, 4), title, fill="black")
@@ -82,26 +83,40 @@ def draw_sheet(
             sheet.paste(Image.fromarray(picture), corner)
     for line, text in enumerate(fitted):
         draw.text((left, _HEADER + line * step_y), text, fill="black")
-    _draw_legend(draw, sheet.width, sheet.height - _HEADER - 2, labels)
+    for entry, colour in zip(legend, labels.palette, strict=True):
+        x, y = entry.x, below + _GAP - 2 + _HEADER * entry.line
+        draw.rectangle((x, y + 1, x + 10, y + 11), fill=colour, outline="black")
+        draw.text((x + 14, y), entry.name, fill="black")
     return sheet
 
 
-def _fit(draw: ImageDraw.ImageDraw, line: str) -> str:
-    """Shorten a line of a caption in the middle if it is too long."""
+def _fit(draw: ImageDraw.ImageDraw, line: str, room: float = _MAX_CAPTION) -> str:
+    """Shorten a line in the middle if it is longer than the room for it, in pixels."""
     kept, shown = len(line), line
-    while draw.textlength(shown) > _MAX_CAPTION:
+    while kept and draw.textlength(shown) > room:
         kept -= 1
         shown = f"{line[: (kept + 1) // 2]}…{line[len(line) - kept // 2 :]}"
     return shown
 
 
-def _draw_legend(draw: ImageDraw.ImageDraw, width: int, y: int, labels: Labels) -> None:
-    x: float = _GAP
-    for name, colour in zip(labels.names, labels.palette, strict=True):
-        needed = 22 + draw.textlength(name)
-        if x + needed > width:
-            draw.text((x, y), "…", fill="black")
-            return
-        draw.rectangle((x, y + 1, x + 10, y + 11), fill=colour, outline="black")
-        draw.text((x + 14, y), name, fill="black")
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a legend: its place, its line, and the name of the class, shortened to fit."""
+
+    x: float
+    line: int
+    name: str
+
+
+def _lay_out_legend(draw: ImageDraw.ImageDraw, width: int, labels: Labels) -> list[_Entry]:
+    """Arrange the classes in lines of a sheet's width."""
+    entries: list[_Entry] = []
+    x, line = float(_GAP), 0
+    for name in labels.names:
+        shown = _fit(draw, name, width - 2 * _GAP - 14)
+        needed = 22 + draw.textlength(shown)
+        if entries and x + needed > width:
+            x, line = float(_GAP), line + 1
+        entries.append(_Entry(x, line, shown))
         x += needed + 6
+    return entries
