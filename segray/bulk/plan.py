@@ -4,7 +4,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from segray.bulk.settings import (
     make_settings,
     read_settings,
 )
+from segray.data.pairs import find_masks
 from segray.data.sample import SAMPLE_FOLDER, write_sample
 from segray.data.values import check_values
 from segray.errors import InputError
@@ -143,7 +144,9 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
             raise InputError(f"no image found in {where}: {left_out or 'it is empty'}")
         done = _find_done(output, config)
         missing = None if ids is None else _count_missing(ids, found, done)
-        check_values(_uris_without_row(first, done), bundle.value_range)
+        todo = _uris_without_row(first, done)
+        check_values(todo, bundle.value_range)
+        _report_masks(todo)
         if missing is None and search.root and not config.limit:
             # The first images by URI are found by one search only.
             log.info(
@@ -213,6 +216,15 @@ def _uris_without_row(images: list[tuple[int, str]], done: Ids) -> list[str]:
     """The URIs of the images that have no row."""
     have = are_in(np.array([id for id, _ in images], dtype=np.int64), done)
     return [uri for (_, uri), has in zip(images, have, strict=True) if not has]
+
+
+def _report_masks(uris: Sequence[str]) -> None:
+    masks, pattern = find_masks(uris)
+    if masks:
+        log.warning(
+            f"{len(masks)} files are named like the masks of other images, such as {masks[0]}: "
+            f"--exclude '{pattern}' leaves them out"
+        )
 
 
 def _count_missing(ids: Ids, found: Found, done: Ids) -> int:

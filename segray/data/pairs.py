@@ -1,5 +1,7 @@
 """Pairs: match images with masks, and split off a validation set."""
 
+import posixpath
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -19,6 +21,8 @@ from segray.storage.uri import absolute_uri, exists, is_local
 _ANNOTATIONS = (".json", ".xml", ".csv", ".parquet", ".txt", ".zip", ".npy", ".npz", ".mat")
 # The number of masks whose names are compared to suggest a suffix.
 _COMPARED = 1000
+# What the name of a mask often ends with, and that of its image does not.
+_MASK_ENDING = re.compile(r"[-_.](?:masks?|labels?|labelids|gt|seg|trimap)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,27 @@ def _group(side: _Side, key_of: Callable[[str, str], str]) -> dict[str, list[str
     for uri in uris:
         groups[key_of(root, uri).removesuffix(suffix)].append(uri)
     return groups
+
+
+def find_masks(uris: Sequence[str]) -> tuple[list[str], str]:
+    """Find files that are named like masks of others: a_mask.png, or a.png, beside a.jpg.
+
+    Returns:
+        Their URIs, and a pattern of --exclude that matches the first of them.
+    """
+    stems = {uri: posixpath.splitext(uri)[0] for uri in uris}
+    photographs = {stem for uri, stem in stems.items() if uri.lower().endswith((".jpg", ".jpeg"))}
+    masks, patterns = [], []
+    for uri, stem in stems.items():
+        suffix = uri.removeprefix(stem)
+        ending = _MASK_ENDING.search(stem)
+        if ending and stem.removesuffix(ending[0]) in photographs:
+            masks.append(uri)
+            patterns.append(f"*{ending[0]}{suffix}")
+        elif suffix.lower() == ".png" and stem in photographs:
+            masks.append(uri)
+            patterns.append(f"*{suffix}")
+    return masks, patterns[0] if patterns else ""
 
 
 def _stem(root: str, uri: str) -> str:

@@ -177,3 +177,19 @@ def test_without_images_there_is_nothing_to_prune_in_a_new_output(
     manifest = f"{tmp_path}/table.csv"
     reason = rf"no image found in {re.escape(manifest)}: it is empty"
     check_refused(config, reason, images=None, manifest=manifest, prune=True)
+
+
+def test_masks_beside_images_are_told_with_what_leaves_them_out(
+    config: SegmentConfig, images: Path
+) -> None:
+    photo = next(images.iterdir())
+    (images / f"{photo.stem}_mask.png").write_bytes(encode(draw_picture(12, 16), "PNG"))
+    config = dataclasses.replace(config, limit=None)
+    summary, lines = run(config)
+    [line] = [line for line in lines if "named like the masks" in line]
+    assert f"{photo.stem}_mask.png" in line
+    assert "--exclude '*_mask.png'" in line
+    before = summary.census.listed
+    summary, lines = run(config, exclude=("*_mask.png",), overwrite=True)
+    assert summary.census.listed == before - 1
+    assert not [line for line in lines if "named like the masks" in line]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from segray.data.pairs import Pair, find_pairs, split_pairs
+from segray.data.pairs import Pair, find_masks, find_pairs, split_pairs
 from segray.data.skipped import Skipped
 from segray.errors import InputError
 
@@ -222,3 +222,25 @@ def test_each_part_keeps_one_pair(fraction: float) -> None:
 def test_one_pair_cannot_be_split() -> None:
     with pytest.raises(InputError, match="at least two"):
         split_pairs(numbered(1), 0.5, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("names", "masks", "pattern"),
+    [
+        (
+            ["a.jpg", "a_mask.png", "b.jpg", "b_mask.png"],
+            ["a_mask.png", "b_mask.png"],
+            "*_mask.png",
+        ),
+        (["x/a.JPG", "x/a.png", "y/a.png"], ["x/a.png"], "*.png"),
+        (["a.jpeg", "a-Labels.tif"], ["a-Labels.tif"], "*-Labels.tif"),
+        (["mask.jpg", "gt_a.png", "a_mask.png", "b.jpg", "c.png"], [], ""),
+    ],
+)
+def test_files_named_like_masks_of_others_are_found(
+    names: list[str], masks: list[str], pattern: str
+) -> None:
+    assert find_masks([f"s3://b/{name}" for name in names]) == (
+        [f"s3://b/{name}" for name in masks],
+        pattern,
+    )
