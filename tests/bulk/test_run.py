@@ -268,7 +268,7 @@ def test_another_model_size_is_refused_and_overwriting_begins_anew(
 ) -> None:
     run(config)
     smaller = dataclasses.replace(config, mask_size="model")
-    with pytest.raises(InputError, match="made with mask size original, and this run has model"):
+    with pytest.raises(InputError, match=r"mask size original, and .* mask size model"):
         plan_only(smaller)
     summary, lines = run(dataclasses.replace(smaller, overwrite=True))
     assert summary.processed == 4
@@ -342,7 +342,7 @@ def test_a_doubled_row_is_removed(images: Path, config: SegmentConfig) -> None:
     pq.write_table(pq.read_table(results).slice(1, 2), twin)
     summary, lines = run(config)
     assert counts(summary) == (4, 4, 0)
-    assert "removed 2 rows that were there twice" in lines
+    assert "removed 2 duplicate rows" in lines
     assert len(rows(config.output, "results")) == 4
 
 
