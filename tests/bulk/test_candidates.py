@@ -161,6 +161,7 @@ def test_the_report_reads_no_source(
     config: SegmentConfig, labels: Labels, lines: list[str]
 ) -> None:
     run(config)
+    lines.clear()
     for path in Path(str(config.images)).iterdir():
         path.unlink()
     Path(config.output, "report.html").unlink()

@@ -104,7 +104,9 @@ def test_another_range_gives_other_masks_and_needs_another_output(
     clipped = masks(config.output)
 
     asked = dataclasses.replace(config, value_range=(0, 65535))
-    with pytest.raises(InputError, match="value range 0 4095, and this run has 0 65535") as refusal:
+    with pytest.raises(
+        InputError, match=r"value range 0 4095, and .* value range 0 65535"
+    ) as refusal:
         run(asked)
     assert "\n" not in str(refusal.value)
     lines = run(dataclasses.replace(asked, output=str(tmp_path / "other")))
@@ -114,23 +116,6 @@ def test_another_range_gives_other_masks_and_needs_another_output(
         narrow = segmenter.segment(encode(draw(int(name[1])), "PNG"))
         assert (mask != narrow).mean() < 0.02
         assert (mask != clipped[name]).mean() > 0.1
-
-
-def test_an_output_from_before_there_were_ranges_goes_on(bundle_uri: str, tmp_path: Path) -> None:
-    folder = tmp_path / "images"
-    folder.mkdir()
-    (folder / "a.png").write_bytes(encode(draw(0), "PNG"))
-    config = SegmentConfig(
-        model=bundle_uri, images=str(folder), output=str(tmp_path / "out"), workers=0
-    )
-    run(config)
-    settings = tmp_path / "out" / "config.json"
-    document = json.loads(settings.read_text())
-    del document["value_range"]
-    settings.write_text(json.dumps(document))
-    (folder / "b.png").write_bytes(encode(draw(1), "PNG"))
-    run(config)
-    assert masks(config.output).keys() == {"a.png", "b.png"}
 
 
 @pytest.mark.parametrize("value_range", [(5, 5), (0, 65536), (-1, 255), (4095, 0)])

@@ -102,7 +102,12 @@ def make_segmentation(folder: str, keys: list[str], images: str | None = None) -
     """
     made = Made(join_uri(folder, "segmented"), images or join_uri(folder, "images"))
     made.add(keys)
-    settings = {"model": MODEL, "mask_size": "original", "images": made.images}
+    settings = {
+        "model": MODEL,
+        "mask_size": "original",
+        "images": made.images,
+        "value_range": None,
+    }
     write_bytes(join_uri(made.uri, "config.json"), json.dumps(settings).encode())
     write_bytes(join_uri(made.uri, "run.json"), b"{}")
     return made

@@ -444,7 +444,7 @@ def test_masks_of_another_model_are_another_export(tmp_path: Path) -> None:
     made = make_segmentation(str(tmp_path), KEYS)
     output = str(tmp_path / "out")
     run(made, output, "png")
-    settings = {"model": "fedcba9876543210", "mask_size": "original", "images": made.images}
+    settings = json.loads(read_bytes(f"{made.uri}/config.json")) | {"model": "fedcba9876543210"}
     write_bytes(f"{made.uri}/config.json", json.dumps(settings).encode())
     with pytest.raises(InputError, match=r"model 0123456789abcdef, and .* has model fedcba"):
         run(made, output, "png")
