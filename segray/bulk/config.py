@@ -63,7 +63,7 @@ class RunFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFlags:
-    """Where the work is done."""
+    """The engine, the workers and their devices."""
 
     engine: Engine = "auto"
     """Engine that runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""

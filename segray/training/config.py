@@ -97,7 +97,7 @@ class NetworkFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationFlags:
-    """How the network is trained."""
+    """Recipe, learning rates, optimizer and loss."""
 
     recipe: Recipe = "segray"
     """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
@@ -153,7 +153,7 @@ class AugmentationFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags:
-    """Where the results go."""
+    """The output folder and the tracking server."""
 
     output: str = "output/train"
     """URI of the folder that receives the model, checkpoints, metrics and previews."""
@@ -167,7 +167,7 @@ class RunFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterFlags:
-    """Where the work is done."""
+    """The workers and their devices."""
 
     workers: Annotated[Workers, WORKERS_FLAG] = 1
     """Number of data-parallel worker processes, each of which takes a share of every batch. A range
