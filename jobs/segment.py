@@ -34,7 +34,7 @@ def main() -> int:
         log.info(f"{name:<20} {share:>8.2%}")
     census = summary.census
     log.info(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
-    if summary.processed:
+    if summary.processed and summary.seconds >= 1:
         log.info(
             f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
         )

@@ -20,7 +20,8 @@ class DataFlags:
     model: str = "output/train/model"
     """URI of the model bundle, the folder model/ in the output of jobs/train.py."""
     images: str | None = None
-    """URI of the folder of images, searched at any depth; default: sample images."""
+    """URI of the folder of images, searched at any depth. Default, without --model: sample
+    images."""
     manifest: str | None = None
     """Instead of --images: URI of a CSV or Parquet file with a column uri (and size and etag, so
     that changes are noticed), of a folder of such Parquet files, or of the manifest.json of an S3
@@ -34,10 +35,10 @@ class DataFlags:
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Leave out images whose key matches one of these."""
     limit: int | None = None
-    """Most images to take, the first by URI; the others are not listed. Default: all."""
+    """Segment at most so many images, the first in the order of their URIs. Default: all."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
-    """Values, 0 to 65535, that are black and white in images of more than 8 bits a channel;
-    default: those of the training."""
+    """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
+    Default: the range in the model bundle."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class RunFlags:
     """The results, and what becomes of earlier ones."""
 
     output: str = "output/segment"
-    """URI of the folder that receives manifest, results, errors and run.json."""
+    """URI of the folder that receives results, errors, the manifest, report.html and run.json."""
     mask_size: MaskSize = "original"
     """Resolution of the masks: each image's own, or the network's input resolution."""
     retry_errors: bool = False
@@ -57,8 +58,8 @@ class RunFlags:
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
     lock: bool = True
-    """Lock an output in S3 against other runs. --no-lock leaves that to you, for stores without
-    conditional writes."""
+    """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
+    writes; then no two runs may share an output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +67,23 @@ class ClusterFlags:
     """The engine, the workers and their devices."""
 
     engine: Engine = "auto"
-    """Engine that runs the network; auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
+    """Inference engine. auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
     workers: int | None = None
-    """Most worker processes at once, or with --use-gpu, GPUs; 0: all work is done in the job's own
-    process. Default: as many as the cluster has CPUs or GPUs, and grows to; and 0 without a cluster
-    if there are few images, because Ray would take longer to start."""
+    """Maximum number of worker processes, or of GPUs with --use-gpu. 0: segment in the job's own
+    process. Default: one per CPU or GPU of the cluster, and more as it grows; without a cluster, 0
+    for a few images."""
     use_gpu: bool = False
     """Predict on GPUs; all CPUs of the cluster fetch, decode and write for them."""
     batch_size: int = 32
-    """Images that the network takes at a time."""
+    """Images per batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
     """Segment every image below a URI, and write masks and pixel statistics as Parquet.
 
-    Run again on the same output, it segments what is missing: new and changed images, and what an
-    interrupted run left. With no flags at all it segments sample images with the model that
+    If you run it again on the same output, it segments what is missing: new and changed images, and
+    what an interrupted run left. With no flags at all it segments sample images with the model that
     jobs/train.py just wrote. A URI is a local path or s3://bucket/key; S3 is configured by the
     standard AWS environment.
     """

@@ -184,6 +184,8 @@ def _images_uri(config: SegmentConfig) -> str:
     """The URI of the images; without --images, the sample images are written first."""
     if config.images is not None:
         return absolute_uri(config.images)
+    if config.model != SegmentConfig.model:
+        raise InputError("--images is missing: give the folder or the bucket to segment")
     write_sample(SAMPLE_FOLDER)
     return join_uri(absolute_uri(SAMPLE_FOLDER), "new")
 

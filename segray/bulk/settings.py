@@ -57,8 +57,9 @@ def check_settings(
     """Refuse to mix rows of several models, and to prune what was only left out."""
     for name in _FIXED:
         if before[name] != settings[name]:
+            shown = "a --model of digest" if name == "model" else f"--{name.replace('_', '-')}"
             folder_of(output).refuse(
-                *(name.replace("_", " "), before[name], settings[name]),
+                *(shown, before[name], settings[name]),
                 "--overwrite to delete what is there",
             )
     for name in _CHOICE if config.prune else ():

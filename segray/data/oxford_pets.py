@@ -49,9 +49,9 @@ class OxfordPetsConfig:
     """Fetch the Oxford-IIIT Pet data set: 7349 photographs of cats and dogs with their trimaps.
 
     Fetches images.tar.gz (792 MB) and annotations.tar.gz (19 MB), verifies them, and writes
-    images/, masks/ and pairs.csv, which lists the pairs and the published split. Run again after an
-    interruption, it resumes. Licence of the data: CC BY-SA 4.0. A URI is a local path or
-    s3://bucket/key.
+    images/, masks/ and pairs.csv, which lists the pairs and the published split. If you run it
+    again after an interruption, it resumes. Licence of the data: CC BY-SA 4.0. A URI is a local
+    path or s3://bucket/key.
     """
 
     output: str

@@ -68,7 +68,7 @@ class ClusterFlags:
     use_gpu: bool = False
     """Give each predictor a GPU."""
     batch_size: int = 32
-    """Images per batch of a predictor."""
+    """Images per batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

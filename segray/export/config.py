@@ -15,21 +15,21 @@ _MAX_SIDE = 8192
 class ExportConfig:
     """Write the masks of a segmentation as files for other tools.
 
-    Run again on the same output, it writes what is missing: the masks of new and changed images,
-    and those that an interrupted run did not reach. Without flags it exports what jobs/segment.py
-    wrote without flags. A URI is a local path or s3://bucket/key; S3 is configured by the standard
-    AWS environment.
+    If you run it again on the same output, it writes what is missing: the masks of new and changed
+    images, and those that an interrupted run did not reach. Without flags it exports what
+    jobs/segment.py wrote without flags. A URI is a local path or s3://bucket/key; S3 is configured
+    by the standard AWS environment.
     """
 
     results: str = "output/segment"
     """URI of the output folder of jobs/segment.py."""
     output: str | None = None
-    """URI of the folder that receives the files, one folder per format; default:
+    """URI of the folder that receives the files; each format needs a folder of its own. Default:
     output/export/FORMAT."""
     format: Format = "png"
-    """png: a grey file for each image, named like the image, whose values are class ids (from 0 in
-    the order of the model's classes). rle: all masks as COCO RLE in annotations.json. overlay: each
-    image with its mask drawn over it."""
+    """png: a grey file for each image, such as cat.jpg.png for cat.jpg, whose values are class ids:
+    0, 1, … in the order of the model's classes, and not the mask values of --classes. rle: all
+    masks as COCO RLE in annotations.json. overlay: each image with its mask drawn over it."""
     palette: bool = False
     """Write png files with indexed colours, for viewing. Some programs, including TensorFlow and
     Keras, convert them to the greys of the colours instead of class ids."""

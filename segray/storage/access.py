@@ -21,7 +21,7 @@ _NOT_KNOWN = ("NotImplemented", "InvalidRequest", "InvalidArgument", "501")
 
 @dataclass(frozen=True)
 class S3Access:
-    """Settings for buckets that need special requests: the S3 flags of all jobs."""
+    """Settings for buckets that need special requests."""
 
     s3_requester_pays: bool = False
     """Pay for requests to a requester-pays bucket; or set SEGRAY_S3_REQUESTER_PAYS=1."""

@@ -65,8 +65,8 @@ class DataFlags:
     inferred from pairs whose width and height differ."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
-    Default: 0 and the greatest value of the bit depth that a sample of the images needs. The model
-    bundle keeps the range."""
+    Default: 0 and the greatest value of the least bit depth that holds the values of a sample of
+    the images. The model bundle keeps the range."""
     validation_fraction: float = 0.1
     """Share of the pairs that form the validation set, above 0 and below 1."""
     validation_images: str | None = None
@@ -103,7 +103,8 @@ class OptimisationFlags:
     """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
     comparison. Other flags take precedence over a recipe."""
     epochs: int = 20
-    """Passes over the training set."""
+    """Passes over the training set. A finished run cannot be extended, because the learning-rate
+    schedule depends on their number."""
     batch_size: int = 8
     """Global batch size: images per step over all workers. An incomplete last batch is dropped
     (other images each epoch); a training set smaller than a batch is repeated."""
@@ -156,7 +157,7 @@ class RunFlags:
     """The output folder and the tracking server."""
 
     output: str = "output/train"
-    """URI of the folder that receives the model, checkpoints, metrics and previews."""
+    """URI of the folder that receives the model, its scores, checkpoints, metrics and previews."""
     mlflow: str | None = None
     """URL of an MLflow tracking server that also receives the metrics of each epoch. User name and
     password come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
@@ -178,7 +179,7 @@ class ClusterFlags:
     precision: Precision = "auto"
     """Numeric precision. auto: mixed_bfloat16 on GPUs with hardware support, float32 otherwise."""
     max_restarts: int = 3
-    """Restarts after a worker failure, from the last finished epoch, before the job gives up; each
+    """Restarts after a worker failure, from the last finished epoch, before the job gives up. Each
     finished epoch resets the count."""
 
 
@@ -292,7 +293,10 @@ class TrainConfig(
         names = ("images", "masks", "pairs", "output", "validation_images", "validation_masks")
         for name in names:
             require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
-        require((self.images is None) == (self.masks is None), "--images and --masks go together")
+        require(
+            (self.images is None) == (self.masks is None),
+            "--images and --masks go together: give both",
+        )
         require(
             self.images is None or self.pairs is None,
             "--pairs names images and masks itself: leave out --images and --masks",

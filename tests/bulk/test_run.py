@@ -268,7 +268,7 @@ def test_another_model_size_is_refused_and_overwriting_begins_anew(
 ) -> None:
     run(config)
     smaller = dataclasses.replace(config, mask_size="model")
-    with pytest.raises(InputError, match=r"mask size original, and .* mask size model"):
+    with pytest.raises(InputError, match=r"--mask-size original, and .* --mask-size model"):
         plan_only(smaller)
     summary, lines = run(dataclasses.replace(smaller, overwrite=True))
     assert summary.processed == 4

@@ -19,6 +19,7 @@ from segray.model.bundle import write_bundle
 from segray.model.unet import build_unet
 from segray.nodes import SharedFiles
 from segray.pixels.metrics import class_iou, mean_iou, pixel_accuracy
+from segray.progress import format_time
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
 from segray.training.control.checkpoint import Checkpoints, Progress
@@ -299,7 +300,7 @@ class TrainingLoop:
         log.info(
             f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
             f"mIoU {record['mean_iou']:.3f}  accuracy {record['accuracy']:.3f}  "
-            f"{record['images_per_second']:.1f} images/s  {left / 60:.1f} min left"
+            f"{record['images_per_second']:.1f} images/s  {format_time(left)} left"
         )
 
     def _find_best(self, progress: Progress) -> None:

@@ -140,7 +140,7 @@ def _fits(preparation: Preparation) -> bool:
     keep = needed <= room if config.cache == "auto" else config.cache == "memory"
     where = "are kept in memory" if keep else "are decoded in each epoch"
     log.info(
-        f"examples take {needed / 1e9:.2f} GB decoded, of {room / 1e9:.2f} GB that they may take: "
+        f"the decoded images take {needed / 1e9:.2f} GB, with room for {room / 1e9:.2f} GB: "
         f"they {where}"
     )
     return keep
