@@ -18,8 +18,6 @@ from segray.storage.access import S3Access
 Config = TypeVar("Config")
 
 _VERBOSE = "Print debugging messages and Ray's output, each line with time, level and module."
-    "Print debugging messages and Ray's own output, with time, level and module in each line."
-)
 
 
 def read_flags(
