@@ -177,6 +177,10 @@ def _settings(model: onnx.ModelProto) -> None:
     model.metadata_props.add(key="ort_config", value='{"session_options": {}}')
 
 
+def _other_format(model: onnx.ModelProto) -> None:
+    model.ir_version = 999
+
+
 def _two_outputs(model: onnx.ModelProto) -> None:
     model.graph.output.append(
         helper.make_tensor_value_info(model.graph.node[3].output[0], TensorProto.FLOAT, None)
@@ -209,6 +213,7 @@ GRAPHS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto | None]] = {
     "an operator that the network lacks": _behind("Sin"),
     "a function": _function,
     "settings": _settings,
+    "another version of the format": _other_format,
     "a terabyte of zeros": _terabyte_of_zeros,
     "a terabyte of edges": _terabyte_of_edges,
     "a terabyte around a constant": _terabyte_around_a_constant,

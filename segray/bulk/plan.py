@@ -243,7 +243,7 @@ def describe_left_out(found: Found) -> str:
     """The passed-over files in words; empty if there are none."""
     parts = {
         "with another suffix": found.other,
-        "by --include or --exclude": found.excluded,
+        "by --include or --exclude, whose patterns match keys without the bucket": found.excluded,
         "hidden": found.hidden,
         "that stand for folders": found.placeholders,
         "that cannot be read": found.unreadable,

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import posixpath
 from collections.abc import Iterator
 
@@ -72,11 +73,13 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
             place_of[image] = place
             place_of_mask[mask] = place
             rows.append((image, mask, split))
-    for both in sorted(place_of.keys() & place_of_mask.keys()):
-        raise InputError(
-            f"{both} is an image in {place_of[both]} and a mask in {place_of_mask[both]}: name "
-            "another file in one of these columns"
-        )
+    images = {_follow(image): place for image, place in place_of.items()}
+    for mask, place in sorted(place_of_mask.items()):
+        if _follow(mask) in images:
+            raise InputError(
+                f"{mask} is an image in {images[_follow(mask)]} and a mask in {place}: name "
+                "another file in one of these columns"
+            )
     if not rows:
         raise InputError(
             f"{uri} lists no pairs: give --pairs a CSV or Parquet file, or a folder of *.parquet, "
@@ -173,6 +176,11 @@ def _check_text(place: str, name: str, cell: str | None) -> str:
     if cell.splitlines() != [cell]:
         raise InputError(f"{place}: the cell {name} has several lines: check the quotes there")
     return cell
+
+
+def _follow(uri: str) -> str:
+    """Return the file that a URI leads to, by links on a disk."""
+    return os.path.realpath(uri) if is_local(uri) else uri
 
 
 def _resolve(folder: str, path: str) -> str:

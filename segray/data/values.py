@@ -24,8 +24,9 @@ _READERS = 8
 _SAMPLE, _FEW = 64, 8
 # The time limit in seconds for a store that hardly answers.
 _PATIENCE = 20.0
-# A share of the range; images with all values below it appear nearly black.
-_DARK = 1 / 8
+# Shares of the range that a model was trained on, and of all 16 bits, of which 14 bits are a quarter;
+# images with all values below them appear dark.
+_DARK, _DARK_OF_16_BITS = 1 / 8, 0.3
 
 
 def may_be_wide(uri: str) -> bool:
@@ -92,8 +93,8 @@ def check_values(uris: Sequence[str], value_range: ValueRange | None) -> None:
     greatest = max(highest)
     if greatest > high:
         what = "what is above is white"
-    elif greatest - low < _DARK * (high - low):
-        what = "they come out nearly black"
+    elif greatest - low < (_DARK if value_range else _DARK_OF_16_BITS) * (high - low):
+        what = "they come out dark"
     else:
         return
     log.info(

@@ -57,6 +57,8 @@ _OUTSIDE = {"external_data", "data_location"}
 # The opsets in which these operators mean the same to this check and to ONNX Runtime; tf2onnx
 # writes 15.
 _OPSETS = range(13, 22)
+# The versions of the format that ONNX Runtime 1.26 reads; tf2onnx writes 8.
+_FORMATS = range(7, 11)
 # Networks have fewer than 180.
 _MOST_NODES = 400
 # Strides, sides of kernels, edges, axes and data types; not the groups of a convolution.
@@ -97,6 +99,8 @@ def check_graph(content: bytes, classes: int, image_size: int) -> None:
         _check_constant(tensor)
     _check_names(graph)
     _check_ends(graph, classes, image_size)
+    if model.ir_version not in _FORMATS:
+        raise ValueError(f"its format has the version {model.ir_version}")
     batch = _LEAST_BATCH + secrets.randbelow(_LEAST_BATCH)
     shapes = _infer_shapes(model, batch, image_size)
     most = 2 * max(40, classes) * image_size**2  # twice the network's largest

@@ -22,7 +22,7 @@ from segray.pixels.formats import (
 from segray.pixels.limits import MAX_PIXELS, check_pixels
 from segray.pixels.orientation import ORIENTATIONS
 from segray.pixels.refusals import DecodeError
-from segray.pixels.tiff import explain_pixels, mend_planes
+from segray.pixels.tiff import explain_pixels, has_signed_bytes, mend_planes
 
 # Pillow's decoders that may be used. Its other codecs are rarely needed and less hardened. Their
 # classes are called directly, because `Image.open` drops the reason of a refusal.
@@ -89,6 +89,8 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         raise
     check_pixels(image)
     if isinstance(image, TiffImageFile):
+        if has_signed_bytes(image):
+            raise DecodeError(explain_pixels(data), "unsupported")
         mend_planes(image)
     return image
 

@@ -40,6 +40,14 @@ def explain_pixels(content: bytes) -> str:
     )
 
 
+def has_signed_bytes(image: TiffImageFile) -> bool:
+    """Return True if pixels are signed numbers of 8 bits, which Pillow takes for unsigned ones."""
+    tags = image.tag_v2
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    kinds = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    return max(bits) == 8 and any(kind in _SIGNED for kind in kinds)
+
+
 def mend_planes(image: TiffImageFile) -> None:
     """Make Pillow read planar channels of 16 bits correctly.
 

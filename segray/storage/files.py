@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,7 +11,7 @@ from typing import BinaryIO
 from segray.errors import InputError
 from segray.storage.failures import FetchError
 from segray.storage.listing import list_keys
-from segray.storage.objects import CONNECT_SECONDS, fetch, retry
+from segray.storage.objects import CONNECT_SECONDS, fetch, open_at_once, retry
 from segray.storage.s3 import s3_client, split_uri
 from segray.storage.uri import explain_errors, file_system, is_local
 
@@ -33,7 +34,9 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
         InputError: the file does not exist, cannot be read or is too large.
     """
     if is_local(uri):
-        with explain_errors(uri), Path(uri).open("rb") as file:
+        with explain_errors(uri), open(uri, "rb", opener=open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InputError(f"cannot read {uri}: is no regular file")
             content = file.read() if limit is None else file.read(limit + 1)
         if limit is not None and len(content) > limit:
             raise InputError(f"cannot read {uri}: is larger than the limit of {limit} bytes")

@@ -310,7 +310,7 @@ def _read_file(
 ) -> bytes:
     try:
         # Non-blocking, because a pipe of this name would wait for a writer.
-        with open(path, "rb", opener=_open_at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FetchError("NotAFile", "is no regular file")
             if on_length:
@@ -330,7 +330,8 @@ def _read_file(
     raise failure
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def open_at_once(path: str, flags: int) -> int:
+    """Open a file, as an opener of `open`, without waiting for a writer if it is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 

@@ -126,10 +126,11 @@ def test_what_is_no_range_is_refused(value_range: tuple[int, int]) -> None:
     ("highest", "value_range", "told"),
     [
         ([4000, 300], (0, 4095), ""),
-        ([500], (0, 4095), "values to 500, .*nearly black.*--value-range 0 511$"),
+        ([500], (0, 4095), "values to 500, .*dark.*--value-range 0 511$"),
         ([500, 600], (0, 4095), ""),
         ([4000, 4096], (0, 4095), "values to 4096, .*above is white.*--value-range 0 8191$"),
-        ([3000], None, "values to 3000, .*0 to 65535 .*nearly black.*--value-range 0 4095$"),
+        ([16320], None, "values to 16320, .*0 to 65535 .*dark.*--value-range 0 16383$"),
+        ([3000], None, "values to 3000, .*0 to 65535 .*dark.*--value-range 0 4095$"),
         ([3000, 60000], None, ""),
         ([200], None, ""),
         ([], None, ""),

@@ -326,3 +326,11 @@ def test_a_hundred_thousand_rows_take_seconds_at_most(
     # 1.3 s on one of two busy cores.
     assert time.process_time() - started < 5
     assert len(parts["train"]) == len(parts["validation"]) == 50_000
+
+
+def test_a_file_that_is_an_image_and_a_mask_by_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    (tmp_path / "pairs.csv").write_text("image,mask\nall/a.png,link/a.png\n")
+    with pytest.raises(InputError, match=r"link/a\.png is an image in .* and a mask in"):
+        read_manifest(str(tmp_path / "pairs.csv"))

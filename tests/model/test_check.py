@@ -32,6 +32,7 @@ GRAPH_REASONS = {
     "an operator that the network lacks": "the operator 'Sin'",
     "a function": "has the entry functions",
     "settings": "has the entry metadata_props",
+    "another version of the format": "its format has the version 999",
     "a terabyte of zeros": "the operator 'ConstantOfShape'",
     "a terabyte of edges": "is not in -1 to 16384",
     "a terabyte around a constant": "a Pad gives no images",

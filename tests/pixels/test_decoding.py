@@ -19,6 +19,7 @@ from PIL import Image
 
 from segray.pixels import bands
 from segray.pixels.decoding import FORMATS, DecodeError, read_mask, read_picture
+from segray.pixels.labels import Labels
 from segray.pixels.limits import MAX_MEMORY, MEMORY
 from segray.pixels.sample import draw_sample
 from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
@@ -657,3 +658,14 @@ def test_masks_of_few_grey_bits_keep_their_values(bits: int) -> None:
     values = [0, 1, 2, 3] if bits == 2 else [1, 2, 3, 15]
     data = png(4, 1, b"\0" + row, bits=bits, colour=0)
     assert read_mask_values(data).tolist() == [values]
+
+
+@pytest.mark.parametrize(
+    "read", [read_picture, lambda source: read_mask(source, Labels(("a",), (1,)))]
+)
+def test_signed_bytes_are_refused(read: Callable[[bytes], object]) -> None:
+    """Pillow would read -128 as 128."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 200, np.uint8)).save(buffer, "TIFF", tiffinfo={339: 2})
+    with pytest.raises(DecodeError, match="signed 8-bit"):
+        read(buffer.getvalue())

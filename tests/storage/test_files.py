@@ -421,3 +421,9 @@ def test_writes_through_faults_leave_what_was_written_last(
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     S3FileSystem.clear_instance_cache()
     assert [read_bytes(f"{bucket}/{number}") for number in range(4)] == [b"16", b"17", b"18", b"19"]
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no regular file"):
+        read_bytes(str(tmp_path / "pipe"))
