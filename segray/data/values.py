@@ -24,8 +24,8 @@ _READERS = 8
 _SAMPLE, _FEW = 64, 8
 # The time limit in seconds for a store that hardly answers.
 _PATIENCE = 20.0
-# Shares of the range that a model was trained on, and of all 16 bits, of which 14 bits are a quarter;
-# images with all values below them appear dark.
+# Shares of the range that a model was trained on, and of all 16 bits, of which 14 bits are a
+# quarter; images with all values below them appear dark.
 _DARK, _DARK_OF_16_BITS = 1 / 8, 0.3
 
 
