@@ -34,7 +34,7 @@ def shrink_network(replace: Callable[[Any, str, Any], None] = setattr) -> None:
 
 
 def train_tiny(settings: dict[str, Any]) -> None:
-    """What Ray Train runs in a worker, with such a network."""
+    """Run a worker as Ray Train does, with such a network."""
     from segray.training.control.worker import train_worker
 
     shrink_network()

@@ -337,8 +337,9 @@ class TrainingLoop:
         metrics = progress.history[progress.best_epoch - 1]
         record = {**self._assignment.record, "metrics": metrics}
         if config.calibrate:
-            # Nothing else uses this network any more.
-            self._checkpoints.load_model(progress.best_epoch, self.network.model)
+            # Nothing else uses this network any more; the checkpoint is read once.
+            for own, loaded in zip(self.network.model.variables, best.variables, strict=True):
+                own.assign(loaded.numpy())
             temperature = find_temperature(self.network.predict, self._validation, config)
             divide_logits(best, temperature)
             record["temperature"] = temperature
