@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from segray.job import quiet_native_logs
+from segray.model.architecture import Architecture
 from segray.model.bundle import ONNX, WEIGHTS, open_bundle
 
 _BATCH = 32
@@ -31,7 +32,8 @@ def make_model(folder: str) -> None:
 
     keras.utils.set_random_seed(0)
     labels = Labels.parse(("pet=1", "background=2", "border=3"))
-    write_bundle(folder, build_unet(3, 128), labels, {})
+    architecture = Architecture(3, 128, 128)
+    write_bundle(folder, build_unet(architecture), architecture, labels, {})
 
 
 def _load_keras(model: str) -> Any:
@@ -42,14 +44,9 @@ def _load_keras(model: str) -> Any:
         from segray.model.unet import build_unet, load_weights_content
 
     bundle = open_bundle(model, [WEIGHTS])
-    network = build_unet(
-        len(bundle.labels),
-        bundle.image_size,
-        input_range=bundle.input_range,
-        even_upsampling=bundle.even_upsampling,
-    )
+    network = build_unet(bundle.architecture)
     load_weights_content(network, bundle.files[WEIGHTS])
-    return tf.function(lambda images: network(images, training=False)), bundle.image_size
+    return tf.function(lambda images: network(images, training=False)), bundle.architecture.height
 
 
 def ray_data(model: str, images: str, output: str) -> None:
@@ -133,7 +130,7 @@ def bare_onnx(model: str, *_: str) -> None:
 
     bundle = open_bundle(model, [ONNX])
     predictor = load_predictor(bundle, "onnx", os.cpu_count() or 1)
-    print(_time_forward(predictor.predict, bundle.image_size))
+    print(_time_forward(predictor.predict, bundle.architecture.height))
 
 
 def bare_tensorflow(model: str, *_: str) -> None:

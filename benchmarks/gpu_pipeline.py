@@ -192,11 +192,13 @@ def _with_plan(task: dict[str, Any], use: Callable[[Plan], Any]) -> Any:
         batch_size=_BATCH,
     )
     with make_plan(config) as plan:
-        return use(replace(plan, bundle=replace(plan.bundle, image_size=task["size"])))
+        size = task["size"]
+        architecture = replace(plan.bundle.architecture, height=size, width=size)
+        return use(replace(plan, bundle=replace(plan.bundle, architecture=architecture)))
 
 
 def _loader(plan: Plan, rate: float | None) -> Callable[[], ReadyPredictor]:
-    return partial(ReadyPredictor, plan.bundle.image_size, len(plan.bundle.labels), rate)
+    return partial(ReadyPredictor, plan.bundle.architecture.height, len(plan.bundle.labels), rate)
 
 
 def _files(plan: Plan) -> list[tuple[float, int]]:

@@ -34,6 +34,7 @@ from PIL import Image
 
 from segray.data.pairs import find_pairs
 from segray.job import start_ray
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.training.data.augmentation import Augmentation
 from segray.training.data.batches import draw_epoch
@@ -165,7 +166,7 @@ class Reader:
 
     def __init__(self, examples: Examples, batch_size: int) -> None:
         self._examples, self._batch_size = examples.open(), batch_size
-        self._sizes = examples.image_size, examples.image_size
+        self._sizes = examples.frame.shape
 
     def process(self) -> int:
         """The number of this process."""
@@ -239,7 +240,9 @@ def measure(mode: str, folder: Path, config: ImportBenchmark) -> Outcome:
 
 def _decode(folder: Path, config: ImportBenchmark, keep: bool) -> Decoded:
     pairs = find_pairs(str(folder / "images"), str(folder / "masks")).pairs
-    decoded = decode_pairs(pairs, LABELS, config.image_size, keep, lambda done: None)
+    decoded = decode_pairs(
+        pairs, LABELS, Frame(config.image_size, config.image_size), keep, lambda done: None
+    )
     assert len(decoded.examples) == config.pairs, decoded.skipped[:1]
     return decoded
 

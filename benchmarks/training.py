@@ -44,6 +44,8 @@ from PIL import Image
 from segray.data.labelled import read_pair
 from segray.data.pairs_table import read_manifest
 from segray.job import quiet_native_logs
+from segray.model.architecture import Architecture
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.pixels.sample import draw_sample
 
@@ -236,7 +238,7 @@ def fit_bare(
         images, masks = images[part::2], masks[part::2]
     keras.utils.set_random_seed(0)
     content = (folder / "encoder.weights.h5").read_bytes()
-    model = build_unet(len(CLASSES), config.image_size, content)
+    model = build_unet(Architecture(len(CLASSES), config.image_size, config.image_size), content)
     encoder = model.get_layer("encoder")
     encoder.trainable = True
     for layer in encoder.layers:
@@ -283,9 +285,8 @@ def read_arrays(
     images, masks = [], []
     for pair in read_manifest(str(folder / "pairs.csv"))["train"]:
         labelled = read_pair(pair, labels, image_size)
-        mask = Image.fromarray(labelled.class_ids)
         images.append(labelled.picture.pixels)
-        masks.append(np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST)))
+        masks.append(Frame(image_size, image_size).scale_mask(labelled.class_ids))
     return np.stack(images), np.stack(masks)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from segray.pixels.labels import Labels
 from tests.endpoints import moto_server
-from tests.support import IMAGE_SIZE, RECORD, draw_batch, logged_lines
+from tests.support import IMAGE_SIZE, RECORD, draw_batch, logged_lines, square
 
 if TYPE_CHECKING:
     import keras
@@ -157,7 +157,7 @@ def network() -> "keras.Model":
     from segray.model.unet import build_unet
 
     keras.utils.set_random_seed(0)
-    network = build_unet(3, IMAGE_SIZE)
+    network = build_unet(square(3, IMAGE_SIZE))
     for step in range(15):
         network(draw_batch(4, seed=4 * step), training=True)
     mean = np.mean(network(draw_batch(16)), axis=(0, 1, 2))
@@ -174,5 +174,5 @@ def bundle_uri(
     from segray.model.bundle import write_bundle
 
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    write_bundle(str(folder), network, labels, RECORD)
+    write_bundle(str(folder), network, square(3, IMAGE_SIZE), labels, RECORD)
     return str(folder)

@@ -2,14 +2,19 @@
 
 import contextlib
 import io
+import json
 import logging
+import shutil
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from segray.model.architecture import Architecture
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
 
@@ -92,3 +97,19 @@ def draw_picture(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8
 def draw_batch(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """Images as the network takes them, uint8 [B, S, S, 3]."""
     return np.stack([draw_picture(IMAGE_SIZE, IMAGE_SIZE, seed + i) for i in range(count)])
+
+
+def square(classes: int, side: int, **settings: Any) -> Architecture:
+    """The architecture of a network that takes squares of a side, in pixels."""
+    return Architecture(classes, side, side, **settings)
+
+
+def change_bundle(uri: str, folder: Path, **settings: object) -> str:
+    """Copy a bundle, with other settings of its architecture, and return the copy's URI."""
+    copy = folder / "changed-model"
+    shutil.copytree(uri, copy)
+    description = copy / "model.json"
+    document = json.loads(description.read_text())
+    document["architecture"] |= settings
+    description.write_text(json.dumps(document))
+    return str(copy)

@@ -61,7 +61,7 @@ class _GpuActor:
         self._running, self._since, self._busy, self._done = 0, 0.0, 0.0, 0
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C]."""
         with self._lock:
             if not self._running:
                 self._since = time.monotonic()

@@ -179,7 +179,7 @@ class Pipeline:
         bundle = self._config.bundle
         # One large image takes hundreds of megabytes: no more of them at once than CPUs.
         with self._decoders:
-            picture = read_picture(content, bundle.image_size, bundle.value_range)
+            picture = read_picture(content, bundle.frame, bundle.value_range)
         return DecodedImage(entry, picture)
 
     def _predict(self, batch: list[DecodedImage]) -> npt.NDArray[np.float32]:

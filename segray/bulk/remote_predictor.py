@@ -49,7 +49,7 @@ class RemotePredictor:
         self._looked = float("-inf")
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C], not to be written to.
+        """images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C], not to be written to.
 
         Waits while there is no predictor.
 

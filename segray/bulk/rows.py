@@ -21,7 +21,7 @@ class DecodedImage:
 
     Attributes:
         entry: the image as it was listed.
-        picture: its pixels at the size of the network.
+        picture: its pixels in the frame of the network.
     """
 
     entry: Entry
@@ -76,7 +76,7 @@ def make_result(
 
     Args:
         image: the image.
-        logits: float32 [S, S, C], of the network.
+        logits: float32 [H, W, C], of the network.
         bundle: the model.
         mask_size: size of the mask.
 
@@ -84,6 +84,7 @@ def make_result(
         A row of results, or a failure where the logits are not finite.
     """
     entry, picture = image.entry, image.picture
+    logits = logits[picture.box.slices]
     own = mask_size == "original"
     height, width = (picture.height, picture.width) if own else logits.shape[:2]
     try:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from segray.data.pairs import Pair
 from segray.errors import InputError
 from segray.pixels.decoding import DecodeError, Mask, Picture, read_mask, read_picture
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation, Says, swaps_sides, turn_mask
 from segray.pixels.wide import ValueRange
@@ -49,7 +50,7 @@ class LabelledPicture:
     """A decoded pair of files.
 
     Attributes:
-        picture: the image, scaled to a square, and its original width and height.
+        picture: the image, brought to a frame, and its original width and height.
         class_ids: uint8 [H, W] at the original resolution of the image, upright like the image;
             `segray.pixels.labels.IGNORED` for ignored pixels.
         digest: the digest of the content of both files, 32 hexadecimal digits.
@@ -65,21 +66,21 @@ class LabelledPicture:
 
 
 def read_pair(
-    pair: Pair, labels: Labels, image_size: int, reading: Reading = DEFAULT_READING
+    pair: Pair, labels: Labels, frame: int | Frame, reading: Reading = DEFAULT_READING
 ) -> LabelledPicture:
     """Read and decode a pair of files.
 
     Args:
         pair: the files.
         labels: the mapping from mask values or colours to classes.
-        image_size: S, the side of the square that the image is scaled to, in pixels.
+        frame: the frame that the image is brought to, or the side of a square, in pixels.
         reading: the settings with which the files are read.
 
     Raises:
         InputError: a file cannot be read, or the mask does not fit its image or the classes; the
             message names the file.
     """
-    return decode_pair(pair, fetch_pair(pair), labels, image_size, reading)
+    return decode_pair(pair, fetch_pair(pair), labels, frame, reading)
 
 
 def fetch_pair(pair: Pair) -> tuple[bytes, bytes]:
@@ -95,13 +96,13 @@ def decode_pair(
     pair: Pair,
     contents: tuple[bytes, bytes],
     labels: Labels,
-    image_size: int,
+    frame: int | Frame,
     reading: Reading = DEFAULT_READING,
 ) -> LabelledPicture:
     """Decode the files that `fetch_pair` read; see `read_pair`."""
     uri = pair.image
     try:
-        picture = read_picture(contents[0], image_size, reading.value_range)
+        picture = read_picture(contents[0], frame, reading.value_range)
         uri = pair.mask
         mask = read_mask(contents[1], labels.coloured)
         says, turned = _compare(pair, picture, mask, reading.mask_orientation)

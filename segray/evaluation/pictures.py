@@ -15,7 +15,7 @@ from PIL import Image
 from segray.data.labelled import DEFAULT_READING, Reading, read_pair
 from segray.data.pairs import Pair
 from segray.errors import InputError
-from segray.evaluation.stages import scale_truth, unpack
+from segray.evaluation.stages import unpack
 from segray.model.bundle import Bundle
 from segray.pixels.labels import Labels
 from segray.pixels.metrics import Confusion
@@ -137,14 +137,15 @@ def draw_worst(
 
 
 def _draw_row(worst: Worst, bundle: Bundle, reading: Reading) -> list[npt.NDArray[np.uint8]]:
-    labels, size = bundle.labels, bundle.image_size
-    labelled = read_pair(worst.pair, labels, size, reading)
-    truth = scale_truth(labelled.class_ids, size)
-    prediction = unpack(worst.counted["prediction"], size, size)
-    side = min(max(size, _TILE_SIDES[0]), _TILE_SIDES[1])
-    tile = _tile_size(labelled.picture.width, labelled.picture.height, side)
+    labels, frame = bundle.labels, bundle.frame
+    labelled = read_pair(worst.pair, labels, frame, reading)
+    height, width = labelled.picture.height, labelled.picture.width
+    truth = frame.crop(frame.scale_mask(labelled.class_ids), height, width)
+    prediction = unpack(worst.counted["prediction"], *truth.shape)
+    side = min(max(*frame.shape, _TILE_SIDES[0]), _TILE_SIDES[1])
+    tile = _tile_size(width, height, side)
     return [
-        _letterbox(labelled.picture.pixels, tile, Image.Resampling.BILINEAR),
+        _letterbox(labelled.picture.content, tile, Image.Resampling.BILINEAR),
         _letterbox(colour_mask(truth, labels), tile, Image.Resampling.NEAREST),
         _letterbox(colour_mask(prediction, labels), tile, Image.Resampling.NEAREST),
     ]

@@ -236,7 +236,7 @@ def _pipeline(
     batch_size: int,
 ) -> ray.data.Dataset:
     """Build the pipeline: pairs in, metrics and counts of each image out."""
-    labels, image_size = bundle.labels, bundle.image_size
+    labels, frame = bundle.labels, bundle.frame
     rows = _block_rows(bundle, batch_size)
     blocks = _as_tables(pairs, rows)
     # At most as many predictors as blocks: Ray would wait for the idle ones.
@@ -246,7 +246,7 @@ def _pipeline(
     whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
     return (
         ray.data.from_arrow(blocks)
-        .map_batches(read, fn_args=(labels, image_size, reading), num_cpus=_TASK_CPUS, **whole)
+        .map_batches(read, fn_args=(labels, frame, reading), num_cpus=_TASK_CPUS, **whole)
         .map_batches(
             Predict,
             fn_constructor_args=(bundle, engine, use_gpu, rows),
@@ -255,12 +255,12 @@ def _pipeline(
             num_gpus=1 if use_gpu else 0,
             **whole,
         )
-        .map_batches(count, fn_args=(labels, image_size), num_cpus=_TASK_CPUS, **whole)
+        .map_batches(count, fn_args=(labels, frame), num_cpus=_TASK_CPUS, **whole)
     )
 
 
 def _block_rows(bundle: Bundle, batch_size: int) -> int:
-    logits_bytes = 4 * len(bundle.labels) * bundle.image_size**2
+    logits_bytes = 4 * len(bundle.labels) * bundle.frame.pixels
     return min(batch_size, max(1, _BLOCK_LOGITS_BYTES // logits_bytes))
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from PIL import Image
 
 from segray.data.labelled import DEFAULT_READING, Reading, read_pair
 from segray.data.pairs import Pair
@@ -17,6 +16,7 @@ from segray.errors import InputError
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
 from segray.model.predictor import load_gpu_predictor, load_predictor
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.pixels.masks import segment_logits
 from segray.pixels.metrics import summed_cross_entropy
@@ -44,19 +44,19 @@ _CODEC = "lz4"
 
 
 def read(
-    pairs: pa.Table, labels: Labels, image_size: int, reading: Reading = DEFAULT_READING
+    pairs: pa.Table, labels: Labels, frame: Frame, reading: Reading = DEFAULT_READING
 ) -> pa.Table:
-    """Read and decode pairs: ``pixels`` (uint8 [S, S, 3]) and ``truth`` (packed), or ``reason``."""
-    rows = [_read_one(row, labels, image_size, reading) for row in pairs.to_pylist()]
+    """Read and decode pairs: ``pixels`` (uint8 [H, W, 3]) and ``truth`` (packed), or ``reason``."""
+    rows = [_read_one(row, labels, frame, reading) for row in pairs.to_pylist()]
     return pa.Table.from_pylist(rows, _READ)
 
 
 def _read_one(
-    row: dict[str, Any], labels: Labels, image_size: int, reading: Reading
+    row: dict[str, Any], labels: Labels, frame: Frame, reading: Reading
 ) -> dict[str, Any]:
     try:
         pair = Pair(row["key"], row["image"], row["mask"])
-        labelled = read_pair(pair, labels, image_size, reading)
+        labelled = read_pair(pair, labels, frame, reading)
     except InputError as error:
         return {**row, "reason": str(error)}
     except Exception as error:
@@ -74,7 +74,7 @@ def _read_one(
 
 
 class Predict:
-    """Applies the network: ``pixels`` -> ``logits`` (float32 [S, S, C])."""
+    """Applies the network: ``pixels`` -> ``logits`` (float32 [H, W, C])."""
 
     def __init__(
         self, bundle: Bundle, engine: Literal["tensorflow", "onnx"], use_gpu: bool, batch_size: int
@@ -83,7 +83,7 @@ class Predict:
             self._predictor = load_gpu_predictor(bundle, engine, batch_size)
         else:
             self._predictor = load_predictor(bundle, engine, threads=1)
-        self._shape = (bundle.image_size, bundle.image_size, 3)
+        self._shape = (*bundle.frame.shape, 3)
 
     def __call__(self, images: pa.Table) -> pa.Table:
         rows = images.to_pylist()
@@ -131,22 +131,23 @@ def counted_schema(labels: Labels) -> pa.Schema:
     )
 
 
-def count(images: pa.Table, labels: Labels, image_size: int) -> pa.Table:
+def count(images: pa.Table, labels: Labels, frame: Frame) -> pa.Table:
     """Compare with the ground truth: ``logits, truth`` -> metrics and counts of each image."""
-    rows = [_count_one(row, labels, image_size) for row in images.to_pylist()]
+    rows = [_count_one(row, labels, frame) for row in images.to_pylist()]
     return pa.Table.from_pylist(rows, counted_schema(labels))
 
 
-def _count_one(row: dict[str, Any], labels: Labels, image_size: int) -> dict[str, Any]:
+def _count_one(row: dict[str, Any], labels: Labels, frame: Frame) -> dict[str, Any]:
     if row["reason"]:
         return row
     classes, height, width = len(labels), row["height"], row["width"]
-    logits = np.frombuffer(row["logits"], np.float32).reshape(image_size, image_size, classes)
+    framed = np.frombuffer(row["logits"], np.float32).reshape(*frame.shape, classes)
+    logits = frame.crop(framed, height, width)
     truth = unpack(row["truth"], height, width)
     own = Scores.compare(truth, segment_logits(logits, height, width)[0], classes)
 
-    small_truth = scale_truth(truth, image_size)
-    prediction = segment_logits(logits, image_size, image_size)[0]
+    small_truth = frame.crop(frame.scale_mask(truth), height, width)
+    prediction = segment_logits(logits, *logits.shape[:2])[0]
     model = Scores.compare(small_truth, prediction, classes)
     summed_loss, pixels = summed_cross_entropy(logits, small_truth)
     return {
@@ -172,20 +173,6 @@ def _class_columns(scores: Scores, labels: Labels) -> dict[str, float | None]:
         for kind, values in scores.class_figures().items()
         for name, value in zip(labels.names, values, strict=True)
     }
-
-
-def scale_truth(truth: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
-    """Scale class ids to the network's resolution, as training does.
-
-    Args:
-        truth: uint8 [H, W] of class ids or `segray.pixels.labels.IGNORED`.
-        image_size: S, the side of the square, in pixels.
-
-    Returns:
-        uint8 [S, S], by nearest neighbour.
-    """
-    image = Image.fromarray(truth).resize((image_size, image_size), Image.Resampling.NEAREST)
-    return np.asarray(image)
 
 
 def pack(mask: npt.NDArray[np.uint8]) -> bytes:

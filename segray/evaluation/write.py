@@ -12,6 +12,7 @@ from segray.data.labelled import Reading
 from segray.data.skipped import Skipped, write_skipped
 from segray.evaluation.pictures import Worst, draw_confusion, draw_worst
 from segray.evaluation.scores import Scores
+from segray.model.architecture import join_size
 from segray.model.bundle import Bundle
 from segray.packages import package_versions
 from segray.storage.files import child_names, remove, write_bytes
@@ -113,7 +114,7 @@ def _record(evaluation: Evaluation, configuration: dict[str, Any]) -> dict[str, 
         },
         "original_resolution": evaluation.original_resolution.to_json(labels),
         "model_resolution": {
-            "image_size": evaluation.model.image_size,
+            "image_size": join_size(*evaluation.model.frame.shape),
             "loss": evaluation.loss,
             **evaluation.model_resolution.to_json(labels),
         },

@@ -7,18 +7,18 @@ weights are loaded. A Keras archive, which can carry code, is never opened.
 
 import hashlib
 import json
-import math
 import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from segray.errors import InputError
+from segray.model.architecture import NAME, Architecture
 from segray.model.check import check_file, most_bytes, shorten
-from segray.model.encoder import IMAGE_SIZES
 from segray.packages import package_versions
+from segray.pixels.framing import Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange, check_range
 from segray.storage.files import read_bytes, remove, write_bytes
@@ -27,8 +27,9 @@ from segray.storage.uri import absolute_uri, exists, join_uri
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 2
-ARCHITECTURE = "mobilenetv2-unet"
+FORMAT_VERSION = 3
+# What all networks of the format before were.
+_SETTINGS_OF_FORMAT_2 = {"decoder": "tutorial", "fit": "squash"}
 DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
@@ -49,9 +50,8 @@ class Bundle:
         digest: the first 16 hexadecimal digits of the sha256 of ``model.json``, which contains
             those of the other files: it identifies the model.
         labels: the classes of the model.
-        image_size: S, the input resolution of the network: the side of a square, in pixels.
-        input_range: the range that the network scales pixel values to.
-        even_upsampling: see `segray.model.unet.build_unet`.
+        architecture: the settings of the network.
+        fit: how images are brought to the network's input resolution.
         files: the content of the requested files, each verified by its sha256.
         value_range: the pixel values of black and white in images of more than 8 bits per channel;
             None if the training set had no such image.
@@ -60,11 +60,15 @@ class Bundle:
     uri: str
     digest: str
     labels: Labels
-    image_size: int
-    input_range: tuple[float, float]
-    even_upsampling: bool
+    architecture: Architecture
+    fit: Fit
     files: dict[str, bytes]
     value_range: ValueRange | None = None
+
+    @property
+    def frame(self) -> Frame:
+        """The rectangle that images are brought to for the network."""
+        return Frame(self.architecture.height, self.architecture.width, self.fit)
 
 
 def has_bundle(uri: str) -> bool:
@@ -101,34 +105,36 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
     text = read_bytes(description, _MOST_TEXT)
     try:
         document = json.loads(text)
-        version, name = document["format_version"], document["architecture"]["name"]
-        if version != FORMAT_VERSION:
+        version, settings = document["format_version"], document["architecture"]
+        if version == 2:
+            settings = {**_SETTINGS_OF_FORMAT_2, **settings}
+        elif version != FORMAT_VERSION:
             raise InputError(
                 f"{description} has the format version {shorten(repr(version))}, and this segray "
                 f"reads {FORMAT_VERSION}: use the version of segray that wrote it"
             )
-        if name != ARCHITECTURE:
+        if settings["name"] != NAME:
+            name = shorten(repr(settings["name"]))
             raise InputError(
-                f"{description} describes a {shorten(repr(name))}, which this segray cannot "
-                "build: use the version of segray that wrote it"
+                f"{description} describes a {name}, which this segray cannot build: use the "
+                "version of segray that wrote it"
             )
         expected = {name: str(document["sha256"][name]) for name in files}
-        labels = _parse_labels(document["labels"], document["architecture"]["classes"])
-        image_size = _parse_image_size(document["architecture"]["image_size"])
-        low, high = _parse_range(document["architecture"]["input_range"])
-        even = _parse_switch(document["architecture"]["even_upsampling"])
-        value_range = _parse_value_range(document["architecture"].get("value_range"))
+        architecture = Architecture.from_json(settings)
+        labels = _parse_labels(document["labels"], architecture.classes)
+        fit = _parse_fit(settings["fit"])
+        value_range = _parse_value_range(settings.get("value_range"))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{description} is no model description ({type(error).__name__}: {shorten(error)}): "
             "copy the bundle again or train anew"
         ) from error
-    most = most_bytes(len(labels))
+    most = most_bytes(architecture)
     content = {name: _read_checked(join_uri(uri, name), expected[name], most) for name in files}
     for name in files:
-        check_file(join_uri(uri, name), content[name], len(labels), image_size)
+        check_file(join_uri(uri, name), content[name], architecture)
     digest = hashlib.sha256(text).hexdigest()[:16]
-    return Bundle(uri, digest, labels, image_size, (low, high), even, content, value_range)
+    return Bundle(uri, digest, labels, architecture, fit, content, value_range)
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -146,17 +152,11 @@ def _parse_labels(document: Any, classes: Any) -> Labels:
     return labels
 
 
-def _parse_image_size(image_size: Any) -> int:
-    if not isinstance(image_size, int) or image_size not in IMAGE_SIZES:
-        raise ValueError(f"the image size {image_size!r}")
-    return image_size
-
-
-def _parse_range(ends: Any) -> tuple[float, float]:
-    low, high = ends
-    if not all(type(end) in (int, float) for end in ends) or not -math.inf < low < high < math.inf:
-        raise ValueError(f"the input range {ends!r}")
-    return float(low), float(high)
+def _parse_fit(fit: Any) -> Fit:
+    if fit not in get_args(Fit):
+        raise ValueError(f"the fit {fit!r}")
+    known: Fit = fit
+    return known
 
 
 def _parse_value_range(value_range: Any) -> ValueRange | None:
@@ -170,12 +170,6 @@ def _parse_value_range(value_range: Any) -> ValueRange | None:
     except InputError as error:
         raise ValueError(str(error)) from error
     return low, high
-
-
-def _parse_switch(switch: Any) -> bool:
-    if not isinstance(switch, bool):
-        raise ValueError(f"{switch!r} is not true or false")
-    return switch
 
 
 def _read_checked(uri: str, expected: str, most: int) -> bytes:
@@ -195,8 +189,10 @@ def _read_checked(uri: str, expected: str, most: int) -> bytes:
 def write_bundle(
     uri: str,
     model: "keras.Model",
+    architecture: Architecture,
     labels: Labels,
     record: dict[str, Any],
+    fit: Fit = "squash",
     value_range: ValueRange | None = None,
 ) -> None:
     """Write a trained network as a bundle.
@@ -204,14 +200,16 @@ def write_bundle(
     Args:
         uri: the folder of the bundle.
         model: a trained network of `segray.model.unet.build_unet`.
+        architecture: its settings.
         labels: its classes.
         record: JSON-ready facts to store beside the weights: configuration, metrics, data.
+        fit: how images were brought to the network's input resolution.
         value_range: see `Bundle`.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    from segray.model.unet import has_even_upsampling, input_range, weights_content
+    from segray.model.unet import weights_content
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
     remove(join_uri(uri, DESCRIPTION))  # it marks the files beside it as complete
@@ -219,14 +217,7 @@ def write_bundle(
         write_bytes(join_uri(uri, name), content)
     document = {
         "format_version": FORMAT_VERSION,
-        "architecture": {
-            "name": ARCHITECTURE,
-            "image_size": model.input_shape[1],
-            "classes": model.output_shape[-1],
-            "input_range": input_range(model),
-            "even_upsampling": has_even_upsampling(model),
-            "value_range": value_range,
-        },
+        "architecture": {**architecture.to_json(), "fit": fit, "value_range": value_range},
         "labels": labels.to_json(),
         "palette": labels.palette,
         **record,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from segray.errors import InputError
+from segray.model.architecture import Architecture
 from segray.model.shapes import count_weights
 
 # Bytes in a file per weight of the network: four, and some for names.
@@ -11,19 +12,18 @@ _BYTES_A_WEIGHT = 5
 _LONGEST = 200
 
 
-def most_bytes(classes: int) -> int:
-    """Return the maximum size of a file of a bundle with this number of classes, in bytes."""
-    return _BYTES_A_WEIGHT * count_weights(classes)
+def most_bytes(architecture: Architecture) -> int:
+    """Return the maximum size of a file of a bundle of a network, in bytes."""
+    return _BYTES_A_WEIGHT * count_weights(architecture)
 
 
-def check_file(uri: str, content: bytes, classes: int, image_size: int) -> None:
+def check_file(uri: str, content: bytes, architecture: Architecture) -> None:
     """Verify that a file contains the network that a bundle describes, without running any of it.
 
     Args:
         uri: the URI of ``model.onnx`` or ``model.weights.h5``.
         content: the content of that file.
-        classes: C, the number of classes.
-        image_size: S, the input resolution of the network, in pixels.
+        architecture: the described network.
 
     Raises:
         InputError: the file contains something else; the message describes it.
@@ -33,11 +33,11 @@ def check_file(uri: str, content: bytes, classes: int, image_size: int) -> None:
         if uri.endswith(".onnx"):
             from segray.model.graph import check_graph
 
-            check_graph(content, classes, image_size)
+            check_graph(content, architecture)
         else:
             from segray.model.weights import check_weights
 
-            check_weights(content, classes)
+            check_weights(content, architecture)
     except ValueError as error:
         raise InputError(
             f"{uri} is not the network that model.json describes: {shorten(error)}; nothing of it "

@@ -1,4 +1,4 @@
-"""The encoder, MobileNetV2: the resolutions that it supports, and the source of its weights."""
+"""The source of the encoder's weights."""
 
 import http.client
 import io
@@ -17,27 +17,9 @@ from segray.storage.uri import absolute_uri, exists
 # trustworthy as the connection that it came over.
 _IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
-#: The sides of the squares that the encoder takes, in pixels. It halves them five times. Above the
-#: upper end, the values of a layer do not fit into any machine's memory.
-IMAGE_SIZES = range(32, 16385, 32)
 # The weights of a MobileNetV2 with its top have 14 MB.
 _MOST_BYTES = 1 << 26
 _TIMEOUT = 60  # seconds without a byte
-
-
-def check_image_size(image_size: int) -> None:
-    """Refuse a resolution that is not one of `IMAGE_SIZES`.
-
-    Raises:
-        InputError: the message has the nearest supported one.
-    """
-    if image_size not in IMAGE_SIZES:
-        stride = IMAGE_SIZES.step
-        nearest = min(max(round(image_size / stride) * stride, IMAGE_SIZES[0]), IMAGE_SIZES[-1])
-        raise InputError(
-            f"--image-size {image_size} is no multiple of {stride} up to {IMAGE_SIZES[-1]}: take "
-            f"{nearest}, which is near"
-        )
 
 
 def read_encoder_weights(source: str) -> bytes | None:

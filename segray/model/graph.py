@@ -21,6 +21,7 @@ import onnx
 import onnx.shape_inference
 from onnx import TensorProto, helper
 
+from segray.model.architecture import Architecture
 from segray.model.shapes import Convolution, list_convolutions
 
 # The operators of a network as tf2onnx writes it; Reshape occurs only at 32 pixels.
@@ -70,13 +71,12 @@ _CONSTANTS = (-1, 1 << 14)
 _LEAST_BATCH = 1 << 29
 
 
-def check_graph(content: bytes, classes: int, image_size: int) -> None:
-    """Verify that a file contains a network of the known architecture, without running any of it.
+def check_graph(content: bytes, architecture: Architecture) -> None:
+    """Verify that a file contains a network, without running any of it.
 
     Args:
         content: the content of the ONNX file.
-        classes: C, the number of classes.
-        image_size: S, the input resolution of the network, in pixels.
+        architecture: the network.
 
     Raises:
         ValueError: it does not; the message describes the difference in one line.
@@ -98,17 +98,18 @@ def check_graph(content: bytes, classes: int, image_size: int) -> None:
     for tensor in graph.initializer:
         _check_constant(tensor)
     _check_names(graph)
-    _check_ends(graph, classes, image_size)
+    _check_ends(graph, architecture)
     if model.ir_version not in _FORMATS:
         raise ValueError(f"its format has the version {model.ir_version}")
+    classes, sides = architecture.classes, (architecture.height, architecture.width)
     batch = _LEAST_BATCH + secrets.randbelow(_LEAST_BATCH)
-    shapes = _infer_shapes(model, batch, image_size)
-    most = 2 * max(40, classes) * image_size**2  # twice the network's largest
+    shapes = _infer_shapes(model, [batch, *sides, 3])
+    most = 2 * max(40, classes) * math.prod(sides)  # twice the network's largest
     for node in graph.node:
         _check_shape(node, shapes[node.output[0]], batch, most)
-    if shapes[graph.output[0].name] != [batch, image_size, image_size, classes]:
+    if shapes[graph.output[0].name] != [batch, *sides, classes]:
         raise ValueError("its output is of another shape")
-    _check_convolutions(graph, shapes, classes, image_size)
+    _check_convolutions(graph, shapes, architecture)
 
 
 def _check_entries(message: Any) -> None:
@@ -160,29 +161,34 @@ def _check_names(graph: onnx.GraphProto) -> None:
         raise ValueError("two values in it have the same name")
 
 
-def _check_ends(graph: onnx.GraphProto, classes: int, image_size: int) -> None:
+def _check_ends(graph: onnx.GraphProto, architecture: Architecture) -> None:
     """Verify that the graph takes images and returns logits, for any batch size."""
     ends = (
         ("input", graph.input, TensorProto.UINT8, 3),
-        ("output", graph.output, TensorProto.FLOAT, classes),
+        ("output", graph.output, TensorProto.FLOAT, architecture.classes),
     )
     for what, infos, kind, channels in ends:
         if len(infos) != 1:
             raise ValueError(f"it has {len(infos)} {what}s")
         tensor = infos[0].type.tensor_type
-        batch, *sides = [dimension.dim_value for dimension in tensor.shape.dim] or [1]
-        if (tensor.elem_type, batch, sides) != (kind, 0, [image_size, image_size, channels]):
+        batch, *shape = [dimension.dim_value for dimension in tensor.shape.dim] or [1]
+        expected = [architecture.height, architecture.width, channels]
+        if (tensor.elem_type, batch, shape) != (kind, 0, expected):
             raise ValueError(f"its {what} is of another type or shape")
 
 
-def _infer_shapes(model: onnx.ModelProto, batch: int, image_size: int) -> dict[str, list[int]]:
-    """Infer the shape of each node's output as far as it is static; 0 where it is not."""
+def _infer_shapes(model: onnx.ModelProto, images: list[int]) -> dict[str, list[int]]:
+    """Infer the shape of each node's output as far as it is static; 0 where it is not.
+
+    Args:
+        model: the graph.
+        images: the shape of its input.
+    """
     graph = model.graph
     # Without the weights, because only their shapes are needed.
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.name = "graph"
     light.graph.node.extend(graph.node)
-    images = [batch, image_size, image_size, 3]
     light.graph.input.append(
         helper.make_tensor_value_info(graph.input[0].name, TensorProto.UINT8, images)
     )
@@ -217,7 +223,7 @@ def _check_shape(node: onnx.NodeProto, shape: list[int], batch: int, most: int) 
 
 
 def _check_convolutions(
-    graph: onnx.GraphProto, shapes: dict[str, list[int]], classes: int, image_size: int
+    graph: onnx.GraphProto, shapes: dict[str, list[int]], architecture: Architecture
 ) -> None:
     kernels = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     found = [
@@ -225,7 +231,7 @@ def _check_convolutions(
         for node in graph.node
         if node.op_type.startswith("Conv")
     ]
-    expected = list(list_convolutions(classes, image_size))
+    expected = list(list_convolutions(architecture))
     if len(found) != len(expected):
         raise ValueError(f"it has {len(found)} convolutions and not {len(expected)}")
     for number, pair in enumerate(zip(found, expected, strict=True), 1):
@@ -239,7 +245,7 @@ def _read_convolution(
     attributes: dict[str, Any] = {item.name: item.i for item in node.attribute}
     taken, given = shapes.get(node.input[0], []), shapes[node.output[0]]
     kernel = kernels.get(node.input[1], [])
-    if len(taken) != 4 or len(kernel) != 4 or kernel[2] != kernel[3] or given[2] != given[3]:
+    if len(taken) != 4 or len(kernel) != 4 or kernel[2] != kernel[3]:
         return None
     groups = attributes.get("group", 1)
     if node.op_type == "Conv":
@@ -248,7 +254,7 @@ def _read_convolution(
         channels, filters = kernel[0], kernel[1] * groups
     if (taken[1], given[1]) != (channels, filters):
         return None
-    return Convolution(node.op_type, channels, filters, groups, kernel[2], given[2])
+    return Convolution(node.op_type, channels, filters, groups, kernel[2], *given[2:])
 
 
 def _quote(name: str) -> str:

@@ -19,7 +19,7 @@ class Predictor(Protocol):
     """A network that is ready to run. Thread-safe."""
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict: images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C]."""
         ...
 
 
@@ -54,7 +54,7 @@ class OnnxPredictor:
         self._input = self._session.get_inputs()[0].name
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict: images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C]."""
         parts = np.array_split(images, max(1, min(self._parts, len(images))))
         return np.concatenate(list(self._pool.map(self._predict_part, parts)))
 
@@ -125,16 +125,11 @@ class TensorflowPredictor:
         # float16, not bfloat16: its range suffices for a forward pass, and its precision is better.
         keras.config.set_dtype_policy("mixed_float16" if gpu else "float32")
         try:
-            model = build_unet(
-                len(bundle.labels),
-                bundle.image_size,
-                input_range=bundle.input_range,
-                even_upsampling=bundle.even_upsampling,
-            )
+            model = build_unet(bundle.architecture)
         finally:
             keras.config.set_dtype_policy(before)
         load_weights_content(model, bundle.files[WEIGHTS])
-        shape = (None, bundle.image_size, bundle.image_size, 3)
+        shape = (None, *bundle.frame.shape, 3)
 
         # On CPUs, XLA was measured to be slower than TensorFlow's own kernels.
         @tf.function(jit_compile=gpu, input_signature=[tf.TensorSpec(shape, tf.uint8)])
@@ -146,7 +141,7 @@ class TensorflowPredictor:
         self._running = Lock()
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict: images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C]."""
         with self._running:
             logits: npt.NDArray[np.float32] = self._forward(images).numpy()
         return logits
@@ -159,7 +154,7 @@ class _PaddedPredictor:
         self._predictor, self._batch_size = predictor, batch_size
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Predict at most a batch: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C]."""
+        """Predict at most a batch: images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C]."""
         count = len(images)
         if count < self._batch_size:
             images = np.resize(images, (self._batch_size, *images.shape[1:]))

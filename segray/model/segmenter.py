@@ -21,7 +21,7 @@ class Segmenter:
 
     Attributes:
         labels: the classes of the model; pixel value ``i`` of a mask means ``labels.names[i]``.
-        image_size: the input resolution of the network: the side of a square, in pixels.
+        image_size: the input resolution of the network: height and width, in pixels.
         digest: identifies the model, as in the column ``model`` of results.
     """
 
@@ -29,13 +29,15 @@ class Segmenter:
         chosen = choose_engine(engine, use_gpu=False)
         bundle = open_bundle(uri, [engine_file(chosen)])
         self.labels: Labels = bundle.labels
-        self.image_size = bundle.image_size
+        self.image_size: tuple[int, int] = bundle.frame.shape
         self.digest = bundle.digest
+        self._frame = bundle.frame
         self._value_range = bundle.value_range
         self._predictor = load_predictor(bundle, chosen)
 
     def __repr__(self) -> str:
-        return f"<Segmenter {self.digest}: {', '.join(self.labels.names)} at {self.image_size} px>"
+        height, width = self.image_size
+        return f"<Segmenter {self.digest}: {', '.join(self.labels.names)} at {height}x{width} px>"
 
     def segment(
         self, image: str | Path | bytes | Image.Image | npt.NDArray[np.uint8]
@@ -60,12 +62,11 @@ class Segmenter:
             name = absolute_uri(str(image))
             image = read_bytes(name)
         try:
-            picture = read_picture(image, self.image_size, self._value_range)
+            picture = read_picture(image, self._frame, self._value_range)
         except DecodeError as error:
             raise InputError(f"cannot segment {name}: {error}") from error
         logits = self._predictor.predict(picture.pixels[None])[0]
-        mask, _ = segment_logits(logits, picture.height, picture.width)
-        return mask
+        return segment_logits(logits[picture.box.slices], picture.height, picture.width)[0]
 
 
 def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:

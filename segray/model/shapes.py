@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from segray.model.architecture import Architecture
+
 # The blocks of MobileNetV2: the expansion factor of the channels, the output channels, the number
 # of repetitions, and the stride of the first. https://arxiv.org/abs/1801.04381, table 2; its last
 # convolution is not part of the U-Net.
@@ -20,8 +22,8 @@ _BLOCKS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# The filters of each up-sampling block of the decoder, and the channels that the encoder adds.
-_DOUBLINGS = ((512, 576), (256, 192), (128, 144), (64, 96))
+# The channels that the encoder adds to the output of each up-sampling block of the decoder.
+_SKIPS = (576, 192, 144, 96)
 
 _ENCODER = "layers/functional/layers"
 _DECODER = "layers"
@@ -37,7 +39,8 @@ class Convolution:
         filters: the number of output channels.
         groups: the number of groups of channels; as many as channels, or 1.
         kernel: the side of its kernel, in pixels.
-        side: the side of its output, a square, in pixels.
+        height: the height of its output, in pixels.
+        width: the width of its output, likewise.
     """
 
     operator: str
@@ -45,35 +48,34 @@ class Convolution:
     filters: int
     groups: int
     kernel: int
-    side: int
+    height: int
+    width: int
 
 
-def list_convolutions(classes: int, image_size: int) -> Iterator[Convolution]:
-    """Yield the convolutions of the network in the order of computation.
-
-    Args:
-        classes: C, the number of classes.
-        image_size: S, the input resolution, a multiple of 32, in pixels.
-    """
-    side, channels = image_size // 2, 32
-    yield Convolution("Conv", 3, channels, 1, 3, side)
+def list_convolutions(architecture: Architecture) -> Iterator[Convolution]:
+    """Yield the convolutions of the network in the order of computation."""
+    height, width = architecture.height // 2, architecture.width // 2
+    channels = 32
+    yield Convolution("Conv", 3, channels, 1, 3, height, width)
     for growth, filters, repeats, stride in _BLOCKS:
         for number in range(repeats):
             inner = channels * growth
             if growth > 1:
-                yield Convolution("Conv", channels, inner, 1, 1, side)
-            side //= 1 if number else stride
-            yield Convolution("Conv", inner, inner, inner, 3, side)
-            yield Convolution("Conv", inner, filters, 1, 1, side)
+                yield Convolution("Conv", channels, inner, 1, 1, height, width)
+            step = 1 if number else stride
+            height, width = height // step, width // step
+            yield Convolution("Conv", inner, inner, inner, 3, height, width)
+            yield Convolution("Conv", inner, filters, 1, 1, height, width)
             channels = filters
-    for filters, added in _DOUBLINGS:
-        side *= 2
-        yield Convolution("ConvTranspose", channels, filters, 1, 3, side)
+    for filters, added in zip(architecture.filters, _SKIPS, strict=True):
+        height, width = 2 * height, 2 * width
+        yield Convolution("ConvTranspose", channels, filters, 1, 3, height, width)
         channels = filters + added
-    yield Convolution("ConvTranspose", channels, classes, 1, 3, 2 * side)
+    classes = architecture.classes
+    yield Convolution("ConvTranspose", channels, classes, 1, 3, 2 * height, 2 * width)
 
 
-def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
+def list_weights(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     """Return the shape of each of the network's weights, by its name in a Keras weights file."""
     shapes: dict[str, tuple[int, ...]] = {}
     numbers: Counter[str] = Counter()
@@ -84,7 +86,7 @@ def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
         name = f"{kind}_{number}" if number else kind
         shapes.update({f"{folder}/{name}/vars/{i}": shape for i, shape in enumerate(vectors)})
 
-    *convolutions, logits = list_convolutions(classes, 32)
+    *convolutions, logits = list_convolutions(architecture)
     for convolution in convolutions:
         sides = (convolution.kernel, convolution.kernel)
         channels, filters = convolution.channels, convolution.filters
@@ -104,6 +106,6 @@ def list_weights(classes: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def count_weights(classes: int) -> int:
+def count_weights(architecture: Architecture) -> int:
     """Return the number of scalars in all weights of the network."""
-    return sum(math.prod(shape) for shape in list_weights(classes).values())
+    return sum(math.prod(shape) for shape in list_weights(architecture).values())

@@ -1,11 +1,11 @@
 """The U-Net: a MobileNetV2 encoder, pix2pix up-sampling blocks, and one logit per class.
 
 The architecture is that of TensorFlow's "Image segmentation" tutorial
-(https://www.tensorflow.org/tutorials/images/segmentation), with the same number of weights and
-three differences. The network takes images as uint8 in [0, 255] and scales them itself, by default
-to the [-1, 1] that ImageNet encoders expect. The output of each up-sampling is average-pooled by
-default (`_even_out`). And the decoder's batch normalisation is synchronised over the replicas of a
-training run.
+(https://www.tensorflow.org/tutorials/images/segmentation), with these differences. The network
+takes images as uint8 in [0, 255] and scales them itself, by default to the [-1, 1] that ImageNet
+encoders expect. The decoder has half the tutorial's filters, and the output of each up-sampling is
+average-pooled (`_even_out`); both are settings of the `Architecture`. And the decoder's batch
+normalisation is synchronised over the replicas of a training run.
 """
 
 import io
@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 
 from segray.errors import InputError
-from segray.model.encoder import check_image_size
+from segray.model.architecture import Architecture
 from segray.model.normalisation import BatchNormalization
 from segray.model.weights import check_encoder_weights
 
@@ -28,7 +28,6 @@ TAPS = (
     "block_13_expand_relu",
     "block_16_project",
 )
-_DECODER_FILTERS = (512, 256, 128, 64)
 
 # Momentum of the running statistics of batch normalisation. A small data set has some twenty steps
 # per epoch: there, Keras' 0.99 lags five epochs behind the weights, MobileNetV2's 0.999 fifty.
@@ -36,49 +35,42 @@ MOMENTUM = 0.9
 
 
 def build_unet(
-    classes: int,
-    image_size: int,
+    architecture: Architecture,
     encoder_weights: bytes | None = None,
-    input_range: tuple[float, float] = (-1.0, 1.0),
     momentum: float = MOMENTUM,
-    even_upsampling: bool = True,
 ) -> keras.Model:
-    """Build the network: images uint8 [B, S, S, 3] RGB -> logits float32 [B, S, S, C].
+    """Build the network: images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C].
 
     Args:
-        classes: C, the number of classes.
-        image_size: S, the input resolution, a multiple of 32, in pixels.
+        architecture: its settings.
         encoder_weights: the content of a Keras weights file for MobileNetV2 without its top, with
             which the encoder is frozen. None: random weights, and the encoder is trained. Empty:
             the encoder is frozen, and its weights come from a checkpoint.
-        input_range: the range that the pixel values 0 to 255 are scaled to before the encoder.
         momentum: the momentum of the running statistics of trained batch normalisation.
-        even_upsampling: True to average-pool the output of transposed convolutions, unlike the
-            tutorial.
 
     Raises:
-        InputError: `image_size` does not fit the encoder, or the weights do not.
+        InputError: the weights do not fit the encoder.
     """
-    check_image_size(image_size)
-    images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
-    low, high = input_range
+    shape, even = (architecture.height, architecture.width, 3), architecture.even_upsampling
+    images = keras.Input(shape, dtype="uint8", name="images")
+    low, high = architecture.input_range
     scaled = keras.layers.Rescaling((high - low) / 255, offset=low, name="scale")(images)
-    *skips, x = _build_encoder(image_size, encoder_weights, momentum)(scaled)
-    for filters, skip in zip(_DECODER_FILTERS, reversed(skips), strict=True):
-        x = _upsample(filters, x, momentum, even_upsampling)
+    *skips, x = _build_encoder(shape, encoder_weights, momentum)(scaled)
+    for filters, skip in zip(architecture.filters, reversed(skips), strict=True):
+        x = _upsample(filters, x, momentum, even)
         x = keras.layers.Concatenate()([x, skip])
     logits = keras.layers.Conv2DTranspose(
-        classes, 3, strides=2, padding="same", dtype="float32", name="logits"
+        architecture.classes, 3, strides=2, padding="same", dtype="float32", name="logits"
     )(x)
-    if even_upsampling:
+    if even:
         logits = _even_out(logits, "float32")
     return keras.Model(images, logits, name="unet")
 
 
-def _build_encoder(image_size: int, weights: bytes | None, momentum: float) -> keras.Model:
-    base = keras.applications.MobileNetV2(
-        (image_size, image_size, 3), include_top=False, weights=None
-    )
+def _build_encoder(
+    shape: tuple[int, int, int], weights: bytes | None, momentum: float
+) -> keras.Model:
+    base = keras.applications.MobileNetV2(shape, include_top=False, weights=None)
     encoder = keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
     if weights is None:
         return keras.models.clone_model(
@@ -163,17 +155,6 @@ def split_stages(model: keras.Model) -> tuple[keras.Layer, keras.Model, list[ker
     encoder = model.get_layer("encoder")
     after = model.layers.index(encoder) + 1
     return model.get_layer("scale"), encoder, model.layers[after:]
-
-
-def input_range(model: keras.Model) -> tuple[float, float]:
-    """Return the range that a network scales pixel values to."""
-    scale = model.get_layer("scale")
-    return (scale.offset, scale.offset + 255 * scale.scale)
-
-
-def has_even_upsampling(model: keras.Model) -> bool:
-    """Return True if a network average-pools the output of its transposed convolutions."""
-    return any(isinstance(layer, keras.layers.AveragePooling2D) for layer in model.layers)
 
 
 def weights_content(model: keras.Model) -> bytes:

@@ -9,23 +9,24 @@ from collections.abc import Iterator
 
 import h5py
 
+from segray.model.architecture import Architecture
 from segray.model.shapes import list_weights
 
 # A weights file has some six hundred groups and data sets.
 _MOST_OBJECTS = 10_000
 
 
-def check_weights(content: bytes, classes: int) -> None:
-    """Verify that a file contains the weights of the known architecture, and nothing else.
+def check_weights(content: bytes, architecture: Architecture) -> None:
+    """Verify that a file contains the weights of a network, and nothing else.
 
     Args:
         content: the content of the HDF5 file.
-        classes: C, the number of classes.
+        architecture: the network.
 
     Raises:
         ValueError: it does not; the message describes the difference in one line.
     """
-    expected = list_weights(classes)
+    expected = list_weights(architecture)
     found = read_shapes(content)
     for name, (shape, kind) in found.items():
         if name not in expected:

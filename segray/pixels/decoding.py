@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
+from segray.pixels.framing import Box, Frame
 from segray.pixels.limits import MEMORY, memory_needed
 from segray.pixels.opening import FORMATS, SUFFIXES, load_oriented, name_format, open_image
 from segray.pixels.orientation import swaps_sides, turn_upright
@@ -43,16 +44,23 @@ class Picture:
     """An image in the form that a model takes, with its original size.
 
     Attributes:
-        pixels: uint8 [size, size, 3] RGB in [0, 255], EXIF orientation applied.
+        pixels: uint8 [H, W, 3] RGB in [0, 255], of the size of the frame, EXIF orientation applied.
         width: the original width in pixels, EXIF orientation applied.
         height: the original height, likewise.
+        box: the place of the image in the frame; the rest of the frame is padding.
         orientation: the EXIF orientation of the file, 1 to 8; 1 if its pixels are stored upright.
     """
 
     pixels: npt.NDArray[np.uint8]
     width: int
     height: int
+    box: Box
     orientation: int = 1
+
+    @property
+    def content(self) -> npt.NDArray[np.uint8]:
+        """The pixels without padding, uint8 [h, w, 3], not to be written to."""
+        return self.pixels[self.box.slices]
 
 
 @dataclass(frozen=True)
@@ -71,18 +79,19 @@ class Mask:
 
 def read_picture(
     source: bytes | Image.Image,
-    size: int | tuple[int, int],
+    frame: int | Frame,
     value_range: ValueRange | None = None,
 ) -> Picture:
-    """Decode an image and scale it, by default to a square, as in training and segmenting.
+    """Decode an image and bring it to a frame, as in training and segmenting.
 
     Of an animated image, the first frame is read. Alpha is dropped, and colour profiles are
     ignored. Thread-safe.
 
     Args:
         source: the content of an image file in one of `FORMATS`, recognised by content, or an image
-            in memory. A JPEG of more than eight times `size` is decoded at a reduced scale.
-        size: the side of the square, or the width and height to scale to, in pixels.
+            in memory. A JPEG of more than eight times the frame's sides is decoded at a reduced
+            scale.
+        frame: the frame, or the side of a square to scale to, in pixels.
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
             Without it, 16-bit channels keep their upper 8 bits, except grey images with no value
             above 255, which are used unchanged.
@@ -91,7 +100,7 @@ def read_picture(
         DecodeError: the bytes are not such an image, are damaged, or claim more than
             `segray.pixels.limits.MAX_PIXELS`, or more than can be decoded in its `MAX_MEMORY`.
     """
-    size = (size, size) if isinstance(size, int) else size
+    frame = Frame(frame, frame) if isinstance(frame, int) else frame
     with reasons(name_format(source)):
         if isinstance(source, Image.Image):
             if value_range and is_coloured(source):
@@ -100,18 +109,18 @@ def read_picture(
                     "file's path or bytes instead of the image",
                     "unsupported",
                 )
-            return _make_picture(source, size, value_range)
+            return _make_picture(source, frame, value_range)
         image = open_image(source)
         if value_range and is_coloured(image):
-            return _read_coloured(image, source, size, value_range)
+            return _read_coloured(image, source, frame, value_range)
         original_size = image.size
-        least = REDUCED_MARGIN * max(size)
+        least = REDUCED_MARGIN * max(frame.shape)
         # Use the exact box, because a size that the scale does not divide is rounded up.
-        _, box = image.draft(image.mode, (least, least)) or (None, None)
+        _, extent = image.draft(image.mode, (least, least)) or (None, None)
         with MEMORY.reserved(memory_needed(image, source, original_size)):
-            if box is None:
-                return _make_picture(image, size, value_range)
-            return _make_reduced(image, original_size, size, box)
+            if extent is None:
+                return _make_picture(image, frame, value_range)
+            return _make_reduced(image, original_size, frame, extent)
 
 
 def read_reach(data: bytes) -> int | None:
@@ -227,52 +236,54 @@ def _webp_chunks(data: bytes) -> Iterator[str]:
         place += 8 + (16 if kind == "ANMF" else length + length % 2)
 
 
-def _make_picture(
-    image: Image.Image, size: tuple[int, int], value_range: ValueRange | None
-) -> Picture:
+def _make_picture(image: Image.Image, frame: Frame, value_range: ValueRange | None) -> Picture:
     """Load an image, turn it upright, and then scale it.
 
     In this order, an image gives the same pixels, bit for bit, in whatever orientation it is
     stored: Pillow's means of blocks and its order of scaling the sides are not symmetric.
     """
-    return _scale_upright(image, load_oriented(image), size, value_range)
+    return _scale_upright(image, load_oriented(image), frame, value_range)
 
 
 def _scale_upright(
     image: Image.Image,
     orientation: tuple[int, int],
-    size: tuple[int, int],
+    frame: Frame,
     value_range: ValueRange | None = None,
 ) -> Picture:
     told, left = orientation
     upright = turn_upright(image, left)
-    pixels = np.asarray(scale_to_rgb(upright, size, upright.size, value_range))
-    return Picture(pixels, *upright.size, told)
+    box = frame.place(upright.height, upright.width)
+    small = scale_to_rgb(upright, (box.width, box.height), upright.size, value_range)
+    return Picture(frame.pad(np.asarray(small), box), *upright.size, box, told)
 
 
 def _make_reduced(
     image: ImageFile.ImageFile,
     original_size: tuple[int, int],
-    size: tuple[int, int],
-    box: tuple[float, float, float, float],
+    frame: Frame,
+    extent: tuple[float, float, float, float],
 ) -> Picture:
-    """Load a JPEG at a reduced scale, and scale the box at its upper left, of its full size."""
+    """Load a JPEG at a reduced scale, and scale the part at its upper left, of its full extent."""
     told, left = load_oriented(image)
     turned = swaps_sides(left)
-    small = scale_to_rgb(image, size[::-1] if turned else size, box[2:])
+    width, height = original_size[::-1] if turned else original_size
+    box = frame.place(height, width)
+    size = box.width, box.height
+    small = scale_to_rgb(image, size[::-1] if turned else size, extent[2:])
     # Rotating few pixels is faster than many, and the pixels of a JPEG are not exact.
-    pixels = np.asarray(turn_upright(small, left))
-    return Picture(pixels, *(original_size[::-1] if turned else original_size), told)
+    pixels = frame.pad(np.asarray(turn_upright(small, left)), box)
+    return Picture(pixels, width, height, box, told)
 
 
 def _read_coloured(
-    image: ImageFile.ImageFile, data: bytes, size: tuple[int, int], value_range: ValueRange
+    image: ImageFile.ImageFile, data: bytes, frame: Frame, value_range: ValueRange
 ) -> Picture:
     """Convert an image of several wide channels to 8 bits, and scale it."""
     with _lower_bytes(image, data) as lower:
         orientation = load_oriented(image)
         join_bytes(image, lower, tabulate(value_range, MAX_VALUE))
-        return _scale_upright(image, orientation, size)
+        return _scale_upright(image, orientation, frame)
 
 
 @contextmanager

@@ -24,12 +24,12 @@ def encode_thumbnail(picture: Picture, side: int) -> bytes:
     """Encode a picture as JPEG in its own proportions, with both sides at most `side` pixels.
 
     Args:
-        picture: the picture, decoded to a square of any size.
+        picture: the picture, decoded to a frame of any size.
         side: as in `fit_size`.
     """
     size = fit_size(picture.width, picture.height, side)
     buffer = io.BytesIO()
-    image = Image.fromarray(picture.pixels).resize(size, Image.Resampling.BICUBIC)
+    image = Image.fromarray(picture.content).resize(size, Image.Resampling.BICUBIC)
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
 

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import tyro
 
 from segray.errors import InputError, require
+from segray.model.architecture import Architecture, Decoder, ImageSize, split_size
+from segray.pixels.framing import Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
@@ -81,9 +83,17 @@ class DataFlags:
 class NetworkFlags:
     """The network and its initial weights."""
 
-    image_size: int = 128
-    """Input resolution of the network: images are scaled to a square of this side, in pixels; a
-    multiple of 32."""
+    image_size: Annotated[ImageSize, tyro.conf.arg(metavar="SIDE|HEIGHT WIDTH")] = 128
+    """Input resolution of the network, in pixels: one number for a square, or height and width;
+    multiples of 32."""
+    fit: Fit = "squash"
+    """How images are brought to that resolution. squash: each side is scaled to that of the
+    network, whatever the proportions. letterbox: both sides are scaled alike, so that the image
+    just fits, and bars of grey fill the rest; they count neither in the loss nor in the metrics,
+    and masks do not have them."""
+    decoder: Decoder = "slim"
+    """Decoder of the network. tutorial: that of TensorFlow's tutorial. slim: the same with half the
+    filters."""
     encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
     """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
     Keras weights file for MobileNetV2 without its top."""
@@ -334,9 +344,25 @@ class TrainConfig(
         return max(1, min(cores, share // _IMAGES_OF_A_PART, MOST_PARTS))
 
     @property
-    def training_size(self) -> int:
-        """The resolution at which training images are cached: the side of a square, in pixels."""
-        return round(self.image_size * self.detail) if self.zoom != (1.0, 1.0) else self.image_size
+    def frame(self) -> Frame:
+        """The rectangle that images are brought to for the network."""
+        return Frame(*split_size(self.image_size), self.fit)
+
+    @property
+    def training_frame(self) -> Frame:
+        """The rectangle that training images are brought to and cached."""
+        return self.frame.scale(self.detail) if self.zoom != (1.0, 1.0) else self.frame
+
+    @property
+    def architecture(self) -> Architecture:
+        """The settings of the network."""
+        return Architecture(
+            len(self.labels),
+            *self.frame.shape,
+            self.decoder,
+            self.input_range,
+            self.even_upsampling,
+        )
 
     @property
     def augmentation(self) -> Augmentation:

@@ -13,8 +13,9 @@ from segray.data.sample import SAMPLE_FOLDER, write_sample
 from segray.data.skipped import Skipped
 from segray.errors import InputError
 from segray.evaluation.write import METRICS
+from segray.model.architecture import check_image_size
 from segray.model.bundle import has_bundle
-from segray.model.encoder import check_image_size, read_encoder_weights
+from segray.model.encoder import read_encoder_weights
 from segray.packages import package_versions
 from segray.storage.files import child_names
 from segray.storage.output import Output

@@ -26,6 +26,7 @@ def tutorial_recipe() -> TrainConfig:
         batch_size=64,
         input_range=(0.0, 1.0),
         even_upsampling=False,
+        decoder="tutorial",
         optimizer="adamw",
         encoder_learning_rate=0.0,
         schedule="constant",

@@ -21,11 +21,12 @@ from segray.bulk.report.page import write_report
 from segray.bulk.run import segment
 from segray.bulk.tally import Tally
 from segray.pixels.decoding import Picture
+from segray.pixels.framing import Box
 from segray.pixels.labels import Labels
 from segray.storage.tables import GALLERY_SCHEMA
 from tests.support import draw_picture, encode, logged_lines
 
-PICTURE = Picture(np.zeros((8, 8, 3), np.uint8), 8, 8)
+PICTURE = Picture(np.zeros((8, 8, 3), np.uint8), 8, 8, Box(0, 0, 8, 8))
 
 
 def draw_chunk(images: int, classes: int, seed: int = 0) -> tuple[np.ndarray, ...]:

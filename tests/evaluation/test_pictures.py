@@ -13,7 +13,7 @@ from segray.evaluation.pictures import Worst, _short, draw_confusion, draw_worst
 from segray.evaluation.stages import pack
 from segray.model.bundle import open_bundle
 from segray.pixels.labels import Labels
-from tests.support import draw_picture, encode
+from tests.support import draw_picture, encode, square
 
 LABELS = Labels.parse(["pet=1", "background=2", "border=3"])
 
@@ -55,7 +55,9 @@ def as_worst(folder: Path, name: str, prediction: np.ndarray) -> Worst:
 def test_the_sheet_shows_truth_and_prediction_and_leaves_out_what_is_gone(
     bundle_uri: str, tmp_path: Path
 ) -> None:
-    bundle = dataclasses.replace(open_bundle(bundle_uri, []), labels=LABELS, image_size=32)
+    bundle = dataclasses.replace(
+        open_bundle(bundle_uri, []), labels=LABELS, architecture=square(len(LABELS), 32)
+    )
     truth = np.full((50, 40), 1, dtype=np.uint8)
     truth[25:] = 3  # the border
     (tmp_path / "a.png").write_bytes(encode(draw_picture(50, 40), "PNG"))

@@ -26,7 +26,7 @@ from segray.pixels.labels import IGNORED, Labels
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.lock import hold_lock
 from segray.storage.uri import join_uri
-from tests.support import IMAGE_SIZE, draw_picture, encode
+from tests.support import IMAGE_SIZE, change_bundle, draw_picture, encode
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -117,6 +117,22 @@ def test_counts_at_the_original_resolution_are_those_of_the_masks_that_segmentin
         labelled = truth != IGNORED
         assert row["labelled_pixels"] == labelled.sum()
         assert row["accuracy"] == (truth == prediction)[labelled].mean()
+
+
+def test_letterboxed_masks_are_scored_as_segmenting_makes_them(
+    finished, bundle_uri: str, tmp_path: Path
+) -> None:
+    config, _ = finished
+    model = change_bundle(bundle_uri, tmp_path, fit="letterbox")
+    config = dataclasses.replace(config, model=model, output=str(tmp_path / "out"))
+    run(config)
+    segmenter = segray.load(model)
+    pairs = [
+        (truth_of(number), segmenter.segment(f"{config.images}/p{number}.png"))
+        for number in range(len(SIZES))
+    ]
+    assert metrics(config.output)["original_resolution"]["confusion"] == naive_confusion(pairs)
+    assert (tmp_path / "out" / "worst.png").exists()
 
 
 def test_counts_at_the_model_s_size_are_those_that_training_makes(finished) -> None:

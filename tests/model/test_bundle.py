@@ -11,9 +11,10 @@ import pytest
 
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION, ONNX, WEIGHTS, open_bundle, write_bundle
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.storage.files import child_names, read_bytes
-from tests.support import IMAGE_SIZE, RECORD
+from tests.support import IMAGE_SIZE, RECORD, square
 
 
 def read_description(uri: str) -> dict[str, Any]:
@@ -24,7 +25,8 @@ def read_description(uri: str) -> dict[str, Any]:
 def test_reads_back_what_was_written(bundle_uri: str, labels: Labels) -> None:
     bundle = open_bundle(bundle_uri, [WEIGHTS, ONNX])
 
-    assert (bundle.uri, bundle.labels, bundle.image_size) == (bundle_uri, labels, IMAGE_SIZE)
+    assert (bundle.uri, bundle.labels) == (bundle_uri, labels)
+    assert bundle.frame == Frame(IMAGE_SIZE, IMAGE_SIZE, "squash")
     for name in (WEIGHTS, ONNX):
         assert bundle.files[name] == Path(bundle_uri, name).read_bytes()
     assert child_names(bundle_uri) == sorted([DESCRIPTION, WEIGHTS, ONNX])
@@ -59,7 +61,7 @@ def test_another_model_in_s3_has_another_digest_and_no_secrets(
 ) -> None:
     uri = f"{s3('model-bundles')}/run/model"
     other = keras.models.clone_model(network)
-    write_bundle(uri + "/", other, labels, RECORD)
+    write_bundle(uri + "/", other, square(3, IMAGE_SIZE), labels, RECORD)
 
     bundle = open_bundle(uri, [WEIGHTS, ONNX])
 
@@ -91,6 +93,20 @@ def test_reads_the_labels_of_coloured_masks_and_those_from_before_there_were_any
     document["labels"] = coloured.to_json()
     (tmp_path / DESCRIPTION).write_text(json.dumps(document))
     assert open_bundle(str(tmp_path), []).labels == coloured
+
+
+def test_a_bundle_of_the_format_before_has_the_tutorials_decoder_and_squashes(
+    bundle_uri: str, tmp_path: Path
+) -> None:
+    document = read_description(bundle_uri)
+    document["format_version"] = 2
+    del document["architecture"]["decoder"], document["architecture"]["fit"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(document))
+
+    bundle = open_bundle(str(tmp_path), [])
+
+    assert bundle.architecture == square(3, IMAGE_SIZE, decoder="tutorial")
+    assert bundle.fit == "squash"
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, ONNX])
@@ -170,7 +186,7 @@ def test_refuses_what_is_no_description(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("format_version", 3),
+        ("format_version", 4),
         ("format_version", "1\n2"),
         ("architecture.name", "deeplab"),
         ("architecture.name", ["mobilenetv2-unet\n"]),
@@ -200,6 +216,14 @@ def test_refuses_a_model_of_another_version_of_segray(
         ("architecture.image_size", 64.0),
         ("architecture.image_size", "64"),
         ("architecture.image_size", [64]),
+        ("architecture.image_size", [64, 100]),
+        ("architecture.image_size", [64, 64, 3]),
+        ("architecture.image_size", True),
+        ("architecture.decoder", "wide"),
+        ("architecture.decoder", ["slim"]),
+        ("architecture.decoder", None),
+        ("architecture.fit", "stretch"),
+        ("architecture.fit", 1),
         ("architecture.image_size", None),
         ("architecture.classes", 4),
         ("architecture.classes", "3"),

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import keras
@@ -11,6 +12,7 @@ import pytest
 
 import segray
 from segray.errors import InputError
+from segray.model.architecture import Architecture, Decoder
 from segray.model.bundle import DESCRIPTION, ONNX, WEIGHTS, open_bundle, write_bundle
 from segray.model.check import most_bytes
 from segray.model.predictor import Engine
@@ -19,7 +21,7 @@ from segray.model.unet import build_unet, weights_content
 from segray.pixels.labels import Labels
 from segray.storage.files import read_bytes, write_bytes
 from tests.hostile import GRAPHS, SECRET, WEIGHT_FILES, forge, forge_graph, forge_weights
-from tests.support import draw_picture
+from tests.support import IMAGE_SIZE, draw_picture, square
 
 # What a user is told of each kind, beside the file's name.
 GRAPH_REASONS = {
@@ -111,7 +113,7 @@ def test_refuses_what_is_no_network_at_all(
 def test_reads_no_more_of_a_file_than_it_can_be_large(
     name: str, where: str, bundle_uri: str, tmp_path: Path, s3: Callable[[str], str]
 ) -> None:
-    most = 1 << 20 if name == DESCRIPTION else most_bytes(3)
+    most = 1 << 20 if name == DESCRIPTION else most_bytes(square(3, IMAGE_SIZE))
     large = b" " * (most + 1)
     uri = forge(bundle_uri, tmp_path / "model", ONNX if name == DESCRIPTION else name, large)
     if name == DESCRIPTION:
@@ -125,9 +127,11 @@ def test_reads_no_more_of_a_file_than_it_can_be_large(
         open_bundle(uri, [WEIGHTS] if name == WEIGHTS else [ONNX])
 
 
+@pytest.mark.parametrize("decoder", get_args(Decoder))
 @pytest.mark.parametrize("classes", [2, 3, 255])
-def test_knows_the_weights_that_keras_writes(classes: int) -> None:
-    network = build_unet(classes, 32)
+def test_knows_the_weights_that_keras_writes(classes: int, decoder: Decoder) -> None:
+    architecture = square(classes, 32, decoder=decoder)
+    network = build_unet(architecture)
     found = {}
     with h5py.File(io.BytesIO(weights_content(network))) as file:
         file.visititems(
@@ -136,34 +140,32 @@ def test_knows_the_weights_that_keras_writes(classes: int) -> None:
             )
         )
 
-    assert list_weights(classes) == found
-    assert count_weights(classes) == network.count_params()
+    assert list_weights(architecture) == found
+    assert count_weights(architecture) == network.count_params()
 
 
 @pytest.mark.parametrize(
-    ("classes", "image_size", "input_range", "even_upsampling"),
-    [(2, 32, (0.0, 255.0), True), (30, 96, (0.0, 1.0), False)],
+    "architecture",
+    [
+        Architecture(2, 32, 32, "slim", (0.0, 255.0)),
+        Architecture(30, 96, 96, "tutorial", (0.0, 1.0), even_upsampling=False),
+        Architecture(3, 32, 96),
+        Architecture(3, 128, 32),
+    ],
 )
-def test_takes_what_segray_writes(
-    classes: int,
-    image_size: int,
-    input_range: tuple[float, float],
-    even_upsampling: bool,
-    tmp_path: Path,
-) -> None:
+def test_takes_what_segray_writes(architecture: Architecture, tmp_path: Path) -> None:
     keras.utils.set_random_seed(1)
-    network = build_unet(
-        classes, image_size, input_range=input_range, even_upsampling=even_upsampling
-    )
-    if image_size == 32:
+    classes, height, width = architecture.classes, architecture.height, architecture.width
+    network = build_unet(architecture)
+    if height == width == 32:
         # As trained: the export leaves out what adds nothing.
         network(np.stack([draw_picture(32, 32, seed) for seed in range(4)]), training=True)
     labels = Labels(tuple(f"class_{i}" for i in range(classes)), tuple(range(classes)))
-    write_bundle(str(tmp_path), network, labels, {})
+    write_bundle(str(tmp_path), network, architecture, labels, {})
 
     bundle = open_bundle(str(tmp_path), [WEIGHTS, ONNX])
 
-    assert len(bundle.labels) == classes
+    assert bundle.architecture == architecture
     mask = segray.load(str(tmp_path)).segment(draw_picture(50, 40))
     assert mask.shape == (50, 40)
 

@@ -12,7 +12,7 @@ from segray import InputError, Segmenter
 from segray.model.bundle import DESCRIPTION
 from segray.pixels.labels import Labels
 from segray.storage.files import write_bytes
-from tests.support import IMAGE_SIZE, draw_picture, encode
+from tests.support import IMAGE_SIZE, change_bundle, draw_picture, encode
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def segmenter(bundle_uri: str) -> Segmenter:
 
 def test_says_which_model_it_is(segmenter: Segmenter, labels: Labels) -> None:
     assert segmenter.labels == labels
-    assert segmenter.image_size == IMAGE_SIZE
+    assert segmenter.image_size == (IMAGE_SIZE, IMAGE_SIZE)
     assert len(segmenter.digest) == 16
 
 
@@ -60,6 +60,20 @@ def test_mask_has_the_size_of_the_image(size: tuple[int, int], segmenter: Segmen
 
     assert mask.shape == size
     assert mask.max() < 3
+
+
+def test_a_letterboxed_mask_is_that_of_the_image_between_bars(
+    segmenter: Segmenter, bundle_uri: str, tmp_path: Path
+) -> None:
+    picture = draw_picture(IMAGE_SIZE // 2, IMAGE_SIZE)
+    padded = np.full((IMAGE_SIZE, IMAGE_SIZE, 3), 128, np.uint8)
+    rows = slice(IMAGE_SIZE // 4, 3 * IMAGE_SIZE // 4)
+    padded[rows] = picture
+
+    mask = segray.load(change_bundle(bundle_uri, tmp_path, fit="letterbox")).segment(picture)
+
+    np.testing.assert_array_equal(mask, segmenter.segment(padded)[rows])
+    assert (mask != segmenter.segment(picture)).any()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -178,5 +192,7 @@ def test_an_unknown_engine_is_named(bundle_uri: str) -> None:
 
 def test_a_notebook_shows_what_the_model_is(bundle_uri: str) -> None:
     segmenter = segray.load(bundle_uri)
-    shown = f"<Segmenter {segmenter.digest}: pet, background, border at {IMAGE_SIZE} px>"
+    shown = (
+        f"<Segmenter {segmenter.digest}: pet, background, border at {IMAGE_SIZE}x{IMAGE_SIZE} px>"
+    )
     assert repr(segmenter) == shown

@@ -19,11 +19,12 @@ from PIL import Image
 
 from segray.pixels import bands
 from segray.pixels.decoding import FORMATS, DecodeError, read_mask, read_picture
+from segray.pixels.framing import Frame
 from segray.pixels.limits import MAX_MEMORY, MEMORY
 from segray.pixels.sample import draw_sample
 from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
 from tests.crafted import png
-from tests.support import encode
+from tests.support import draw_picture, encode
 
 SIZE = 32
 CORPUS = corpus()
@@ -217,11 +218,33 @@ def test_a_large_image_is_converted_in_bands_to_the_same_pixels(
 
 def test_a_picture_need_not_be_a_square() -> None:
     data = encode(STORED[6](quarters()), "PNG", exif=oriented(6))
-    picture = read_picture(data, (30, 20))
+    picture = read_picture(data, Frame(20, 30))
     assert picture.pixels.shape == (20, 30, 3)
     assert (picture.width, picture.height) == (WIDTH, HEIGHT)
     assert picture.pixels[5, 7].tolist() == [255, 0, 0]
     assert picture.pixels[5, 22].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("size", [(40, 90), (900, 400)])
+def test_a_letterboxed_picture_is_the_scaled_one_between_bars_of_grey(
+    size: tuple[int, int], kind: str, orientation: int
+) -> None:
+    data = encode(draw_picture(*size), kind, exif=oriented(orientation))
+    frame = Frame(32, 64, "letterbox")
+    height, width = size if orientation == 1 else size[::-1]
+    picture = read_picture(data, frame)
+    box = picture.box
+    assert (picture.width, picture.height) == (width, height)
+    assert (box.width < 64) if width / height < 2 else (box.height < 32)
+    assert abs(box.width / box.height - width / height) < 0.08 * width / height
+    # A JPEG may be decoded at another reduced scale for a smaller frame.
+    squashed = read_picture(data, Frame(box.height, box.width)).pixels.astype(int)
+    assert np.abs(picture.content - squashed).max() <= (2 if kind == "JPEG" else 0)
+    around = np.ones(frame.shape, bool)
+    around[box.slices] = False
+    assert set(np.unique(picture.pixels[around])) == {128}
 
 
 def test_a_refusal_keeps_its_kind_between_processes() -> None:

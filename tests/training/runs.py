@@ -10,6 +10,7 @@ import numpy as np
 
 from segray.data.pairs import find_pairs
 from segray.nodes import SharedFiles
+from segray.pixels.framing import Frame
 from segray.storage.files import write_bytes
 from segray.storage.output import SETTINGS
 from segray.storage.uri import join_uri
@@ -66,16 +67,16 @@ def assign(data: Path, output: Path, encoder: str | None = None, **settings: obj
         **{**defaults, **settings},  # type: ignore[arg-type]
     )
 
-    def decode(size: int) -> Examples:
+    def decode(frame: Frame) -> Examples:
         pairs = find_pairs(f"{data}/images", f"{data}/masks").pairs
-        return decode_pairs(pairs, config.labels, size, True, lambda done: None).examples
+        return decode_pairs(pairs, config.labels, frame, True, lambda done: None).examples
 
     return Assignment(
         config=config,
         output=str(output),
         shared=SharedFiles.of({"--output": str(output / SETTINGS)}),
-        train=decode(config.training_size),
-        validation=decode(config.image_size),
+        train=decode(config.training_frame),
+        validation=decode(config.frame),
         class_weights=np.ones(2, np.float32),
         encoder_weights=None if encoder is None else ray.put(Path(encoder).read_bytes()),
         record={"configuration": config.to_json()},

@@ -111,7 +111,7 @@ def test_the_tutorials_recipe_is_the_tutorials() -> None:
     assert config.encoder_learning_rate == config.weight_decay == config.warmup == 0
     assert (config.schedule, config.loss) == ("constant", "ce")
     assert (config.class_weights, config.label_smoothing) == (("none",), 0)
-    warps = config.augmentation.draw_warps(np.random.default_rng(0), 100, 128, 128)
+    warps = config.augmentation.draw_warps(np.random.default_rng(0), 100, (128, 128), (128, 128))
     assert {tuple(abs(warp[[0, 1, 3, 4]])) for warp in warps} == {(1, 0, 0, 1)}
     assert set(warps[:, 0]) == {-1, 1}
     colours = config.augmentation.draw_colours(np.random.default_rng(0), 3)

@@ -17,6 +17,8 @@ from PIL import Image
 
 import segray
 from segray.errors import InputError
+from segray.model.bundle import open_bundle
+from segray.pixels.framing import Frame
 from segray.storage.files import child_names, read_bytes
 from segray.storage.uri import join_uri
 from tests.support import write_shapes
@@ -31,6 +33,10 @@ OUTPUT = (
     *("checkpoints", "config.json", "curves.png", "evaluation", "metrics.jsonl"),
     *("model", "pairs.csv", "previews", "tensorboard"),
 )
+
+
+# Neither a square nor squashed: what holds here holds for these, too.
+SHAPE = {"image_size": (32, 64), "fit": "letterbox"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None, encode
         TrainingLoop._run_epoch = run_and_save  # type: ignore[method-assign]
         train_worker(loop_settings)
 
-    config = settings(str(folder), str(folder / "out"), encoder_file, workers=2, epochs=3)
+    config = settings(str(folder), str(folder / "out"), encoder_file, **SHAPE, workers=2, epochs=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_module, "train_worker", train_and_tell)
         summary, lines = run(config)
@@ -154,6 +160,7 @@ def test_bundle_is_of_the_best_epoch_and_tells_where_it_comes_from(finished) -> 
     assert document["configuration"]["workers"] == 2
     assert document["data_fingerprint"]
     assert document["labels"]["names"] == ["box", "ground"]
+    assert open_bundle(f"{folder}/out/model", []).frame == Frame(32, 64, "letterbox")
 
 
 def test_the_model_segments(finished) -> None:

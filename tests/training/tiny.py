@@ -14,12 +14,14 @@ def shrink_network(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """
     import keras
 
-    from segray.model import unet
+    from segray.model import architecture, unet
     from segray.model.normalisation import BatchNormalization
 
-    def build_encoder(image_size: int, weights: bytes | None, momentum: float) -> keras.Model:
+    def build_encoder(
+        shape: tuple[int, int, int], weights: bytes | None, momentum: float
+    ) -> keras.Model:
         normalisation = BatchNormalization if weights is None else keras.layers.BatchNormalization
-        images = x = keras.Input((image_size, image_size, 3))
+        images = x = keras.Input(shape)
         taps = []
         for _ in range(len(unet.TAPS)):
             x = keras.layers.Conv2D(FILTERS, 3, strides=2, padding="same", use_bias=False)(x)
@@ -30,7 +32,7 @@ def shrink_network(replace: Callable[[Any, str, Any], None] = setattr) -> None:
         return encoder
 
     replace(unet, "_build_encoder", build_encoder)
-    replace(unet, "_DECODER_FILTERS", (FILTERS,) * 4)
+    replace(architecture, "DECODERS", dict.fromkeys(architecture.DECODERS, (FILTERS,) * 4))
 
 
 def train_tiny(settings: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class Assignment:
         config: the configuration of the run.
         output: the absolute URI of the run's folder.
         shared: local files that must be visible to each worker.
-        train: the training set, at the resolution of `TrainConfig.training_size`.
+        train: the training set, at the resolution of `TrainConfig.training_frame`.
         validation: the validation set, at the network's input resolution.
         class_weights: float32 [C], the weights of the classes in the loss.
         encoder_weights: a reference to the content of the weights file, or None.
@@ -249,8 +249,8 @@ class TrainingLoop:
             self._rank,
             self._workers,
             config.augmentation,
-            config.image_size,
-            config.training_size,
+            config.frame.shape,
+            config.training_frame.shape,
         )
         draws, again = itertools.tee(draws)
         arrays = self._train.read(draw.indices for draw in draws)
@@ -324,12 +324,7 @@ class TrainingLoop:
         # The bundle is float32 whatever the training precision: each engine chooses its own.
         keras.config.set_dtype_policy("float32")
         try:
-            best = build_unet(
-                len(config.labels),
-                config.image_size,
-                input_range=config.input_range,
-                even_upsampling=config.even_upsampling,
-            )
+            best = build_unet(config.architecture)
         finally:
             keras.config.set_dtype_policy(policy)
         self._checkpoints.load_model(progress.best_epoch, best)
@@ -345,7 +340,7 @@ class TrainingLoop:
             record["temperature"] = temperature
         uri = join_uri(self._assignment.output, "model")
         value_range = self._assignment.train.reading.value_range
-        write_bundle(uri, best, config.labels, record, value_range)
+        write_bundle(uri, best, config.architecture, config.labels, record, config.fit, value_range)
 
 
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:

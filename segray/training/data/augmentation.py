@@ -41,15 +41,19 @@ class Augmentation:
         return self.flip or self.zoom != (1.0, 1.0) or self.stretch > 0 or self.rotation > 0
 
     def draw_warps(
-        self, rng: np.random.Generator, count: int, size: int, source_size: int
+        self,
+        rng: np.random.Generator,
+        count: int,
+        shape: tuple[int, int],
+        source_shape: tuple[int, int],
     ) -> npt.NDArray[np.float32]:
         """Draw random affine transforms that map pixels of the augmented images to source pixels.
 
         Args:
             rng: source of randomness.
             count: N, the number of examples.
-            size: S, the side of the augmented images, in pixels.
-            source_size: M, the side of the source images, in pixels.
+            shape: the height and width of the augmented images, in pixels.
+            source_shape: those of the source images.
 
         Returns:
             float32 [N, 8], as `tf.raw_ops.ImageProjectiveTransformV3` takes them: the pixel (x, y)
@@ -62,19 +66,21 @@ class Augmentation:
         mirror = np.where(self.flip & (rng.random(count) < 0.5), -1.0, 1.0)
         scale_x, scale_y = mirror * zoom * stretch, zoom / stretch
         # A frame smaller than the image is shifted within it only (before its rotation).
-        room = size * np.maximum(1 - np.abs([scale_x, scale_y]), 0) / 2
+        size = np.array(shape[::-1])  # x before y, as in all that follows
+        room = size[:, None] * np.maximum(1 - np.abs([scale_x, scale_y]), 0) / 2
         shift_x, shift_y = rng.uniform(-1, 1, (2, count)) * room
         cos, sin = np.cos(angle), np.sin(angle)
         warps = np.zeros((count, 8))
         warps[:, 0], warps[:, 1] = cos * scale_x, -sin * scale_y
         warps[:, 3], warps[:, 4] = sin * scale_x, cos * scale_y
-        centre = (size - 1) / 2
-        warps[:, 2] = centre + shift_x - centre * (warps[:, 0] + warps[:, 1])
-        warps[:, 5] = centre + shift_y - centre * (warps[:, 3] + warps[:, 4])
-        # Convert from coordinates of an image of side S to those of one of side M. Pixel centres
-        # lie half a pixel in, hence the offset.
-        warps *= source_size / size
-        warps[:, (2, 5)] += (source_size / size - 1) / 2
+        x, y = (size - 1) / 2  # the centre
+        warps[:, 2] = x + shift_x - (x * warps[:, 0] + y * warps[:, 1])
+        warps[:, 5] = y + shift_y - (x * warps[:, 3] + y * warps[:, 4])
+        # Convert from coordinates of an image of the augmented size to those of a source image.
+        # Pixel centres lie half a pixel in, hence the offset.
+        ratio = np.array(source_shape[::-1]) / size
+        warps[:, :6] *= np.repeat(ratio, 3)
+        warps[:, (2, 5)] += (ratio - 1) / 2
         return warps.astype(np.float32)
 
     def draw_colours(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:

@@ -29,8 +29,8 @@ class Batch:
     """One worker's share of a step, with its examples.
 
     Attributes:
-        images: uint8 [b, M, M, 3] RGB.
-        masks: uint8 [b, M, M] of class ids or `segray.pixels.labels.IGNORED`.
+        images: uint8 [b, h, w, 3] RGB, at the resolution at which they are cached.
+        masks: uint8 [b, h, w] of class ids or `segray.pixels.labels.IGNORED`.
         warps: float32 [b, 8].
         colours: float32 [b, 3, 4].
     """
@@ -54,8 +54,8 @@ def draw_epoch(
     rank: int,
     workers: int,
     augmentation: Augmentation,
-    size: int,
-    source_size: int,
+    shape: tuple[int, int],
+    source_shape: tuple[int, int],
 ) -> Iterator[Draw]:
     """Shuffle the examples of an epoch and deal each global batch out to the workers.
 
@@ -73,14 +73,14 @@ def draw_epoch(
         rank: the rank of this worker, from 0.
         workers: the number of workers.
         augmentation: the ranges of the random augmentation.
-        size: S, the input resolution of the network, in pixels.
-        source_size: M, the resolution of the cached training images, in pixels.
+        shape: the input resolution of the network: height and width, in pixels.
+        source_shape: the resolution of the cached training images, likewise.
     """
     rng = np.random.default_rng([seed, epoch])
     steps = steps_per_epoch(count, batch_size)
     order = np.resize(rng.permutation(count), steps * batch_size)
     mine = slice(rank * batch_size // workers, (rank + 1) * batch_size // workers)
     for start in range(0, len(order), batch_size):
-        warps = augmentation.draw_warps(rng, batch_size, size, source_size)
+        warps = augmentation.draw_warps(rng, batch_size, shape, source_shape)
         colours = augmentation.draw_colours(rng, batch_size)
         yield Draw(order[start : start + batch_size][mine], warps[mine], colours[mine])

@@ -1,21 +1,21 @@
-"""Decoding: read pairs of files into arrays at the network's resolution."""
+"""Decoding: read pairs of files into arrays of one size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from segray.data.labelled import DEFAULT_READING, Reading, decode_pair, fetch_pair
 from segray.data.pairs import Pair
 from segray.errors import InputError
+from segray.pixels.framing import Frame
 from segray.pixels.labels import IGNORED, Labels
 from segray.pixels.orientation import Says
 from segray.storage.parallel import map_ahead
 from segray.storage.uri import describe_error
 
-#: Images uint8 [B, S, S, 3] RGB, and masks uint8 [B, S, S] of class ids or `IGNORED`.
+#: Images uint8 [B, H, W, 3] RGB, and masks uint8 [B, H, W] of class ids or `IGNORED`.
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 
 # Pairs fetched concurrently, because a request to a store takes longer than decoding.
@@ -31,6 +31,7 @@ class Finding:
         digest: a digest of the content of both files.
         class_pixels: the number of pixels of each class in the mask, at the resolution at which it
             is kept.
+        pixels: the number of pixels of the image at that resolution.
         says: the pair's evidence on the orientation in which the masks of its set were drawn.
         turned: True if the mask was rotated with its image.
     """
@@ -38,6 +39,7 @@ class Finding:
     error: str = ""
     digest: str = ""
     class_pixels: Sequence[int] = ()
+    pixels: int = 0
     says: Says = "nothing"
     turned: bool = False
 
@@ -45,7 +47,7 @@ class Finding:
 def decode_batch(
     pairs: Sequence[Pair],
     labels: Labels,
-    image_size: int,
+    frame: Frame,
     reading: Reading = DEFAULT_READING,
 ) -> tuple[Arrays, list[Finding]]:
     """Read and decode pairs.
@@ -53,7 +55,7 @@ def decode_batch(
     Args:
         pairs: the pairs of files.
         labels: the mapping from mask values to classes.
-        image_size: S, the side of the square that images and masks are scaled to, in pixels.
+        frame: the frame that images and masks are brought to.
         reading: the settings with which the files are read.
 
     Returns:
@@ -65,7 +67,7 @@ def decode_batch(
         try:
             if isinstance(content, Exception):
                 raise content
-            labelled = decode_pair(pair, content, labels, image_size, reading)
+            labelled = decode_pair(pair, content, labels, frame, reading)
         except InputError as error:
             findings.append(Finding(error=str(error)))
             continue
@@ -73,15 +75,21 @@ def decode_batch(
             # Whatever a store raises for one object concerns that object only.
             findings.append(Finding(error=describe_error(pair.image, error)))
             continue
-        mask = Image.fromarray(labelled.class_ids)
-        small = np.asarray(mask.resize((image_size, image_size), Image.Resampling.NEAREST))
+        small = frame.scale_mask(labelled.class_ids)
+        box = frame.place(*labelled.class_ids.shape)
         images.append(labelled.picture.pixels)
         masks.append(small)
         counts = np.bincount(small.ravel(), minlength=IGNORED + 1)[: len(labels)].tolist()
         findings.append(
-            Finding("", labelled.digest, counts, says=labelled.says, turned=labelled.turned)
+            Finding(
+                digest=labelled.digest,
+                class_pixels=counts,
+                pixels=box.height * box.width,
+                says=labelled.says,
+                turned=labelled.turned,
+            )
         )
-    shape = (-1, image_size, image_size)
+    shape = (-1, *frame.shape)
     arrays = (
         np.array(images, dtype=np.uint8).reshape(*shape, 3),
         np.array(masks, dtype=np.uint8).reshape(shape),

@@ -19,6 +19,7 @@ from segray.data.pairs import Pair
 from segray.data.skipped import Skipped
 from segray.errors import InputError
 from segray.nodes import FreeCpus, SharedFiles
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import Says
 from segray.training.data.decoding import Arrays, Finding, decode_batch
@@ -46,7 +47,7 @@ class Examples:
     Attributes:
         pairs: the files of each example.
         labels: the mapping from mask values to classes.
-        image_size: S, the side of images and masks, in pixels.
+        frame: the frame of images and masks.
         shared: local files that must be visible to each process that reads the examples.
         blocks: references to decoded `Arrays` in Ray's object store; empty if each batch is decoded
             on the fly.
@@ -57,7 +58,7 @@ class Examples:
 
     pairs: Sequence[Pair]
     labels: Labels
-    image_size: int
+    frame: Frame
     shared: SharedFiles
     blocks: Sequence["ray.ObjectRef[Any]"]
     positions: npt.NDArray[np.int64]
@@ -142,7 +143,7 @@ class StreamedExamples:
         Raises:
             InputError: a file that was readable at the start of the run no longer is.
         """
-        pairs, example_bytes = self._examples.pairs, 4 * self._examples.image_size**2
+        pairs, example_bytes = self._examples.pairs, 4 * self._examples.frame.pixels
         coming: deque[Future[Arrays]] = deque()
         pool = ThreadPoolExecutor(_MOST_AHEAD)
         try:
@@ -167,7 +168,7 @@ class StreamedExamples:
     def _decode_here(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]]:
         examples = self._examples
         with self._here:
-            return decode_batch(pairs, examples.labels, examples.image_size, examples.reading)
+            return decode_batch(pairs, examples.labels, examples.frame, examples.reading)
 
     def _decode_elsewhere(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]] | None:
         """Decode on an idle CPU of the cluster; return None if there is none or the task fails."""
@@ -176,7 +177,7 @@ class StreamedExamples:
                 return None
             examples = self._examples
             task = _decode_task.remote(
-                *(pairs, examples.labels, examples.image_size, examples.shared, examples.reading)
+                *(pairs, examples.labels, examples.frame, examples.shared, examples.reading)
             )
             # The CPU may have been taken by another job, or the node be lost or not see the files.
             with contextlib.suppress(RayError):
@@ -197,6 +198,7 @@ class Decoded:
         digests: the digest of the content of both files of each example.
         class_pixels: int64 [N, C], the number of pixels of each class in the mask of each example,
             at the resolution at which it is kept.
+        pixels: the number of pixels of all images at that resolution.
         says: each example's evidence on the orientation in which the masks of its set were drawn.
         turned: the number of masks that were rotated with their images.
     """
@@ -205,6 +207,7 @@ class Decoded:
     skipped: list[Skipped]
     digests: list[str]
     class_pixels: npt.NDArray[np.int64]
+    pixels: int
     says: list[Says]
     turned: int
 
@@ -219,7 +222,7 @@ class Decoded:
 def decode_pairs(
     pairs: Sequence[Pair],
     labels: Labels,
-    image_size: int,
+    frame: Frame,
     keep: bool,
     progress: Callable[[int], None],
     shared: SharedFiles = _NO_FILES,
@@ -230,7 +233,7 @@ def decode_pairs(
     Args:
         pairs: the pairs to read.
         labels: the mapping from mask values to classes.
-        image_size: S, the side of the square that images and masks are scaled to, in pixels.
+        frame: the frame that images and masks are brought to.
         keep: True to cache the decoded examples in Ray's object store. Otherwise the pairs are only
             checked here, and decoded again whenever they are read.
         progress: called with the number of pairs in each chunk that is done, and with 0 once a
@@ -242,7 +245,7 @@ def decode_pairs(
         InputError: the files are not visible on a node.
     """
     chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
-    results = _decode_chunks(chunks, (labels, image_size, shared, reading), keep, progress)
+    results = _decode_chunks(chunks, (labels, frame, shared, reading), keep, progress)
     findings = [finding for _, found in results for finding in found]
     rows = [sum(not finding.error for finding in found) for _, found in results]
     positions = [(block, row) for block, count in enumerate(rows) for row in range(count)]
@@ -252,7 +255,7 @@ def decode_pairs(
         examples=Examples(
             good,
             labels,
-            image_size,
+            frame,
             shared,
             [reference for reference, _ in results] if keep else [],
             np.array(positions if keep else [], dtype=np.int64).reshape(-1, 2),
@@ -268,6 +271,7 @@ def decode_pairs(
         class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
             -1, len(labels)
         ),
+        pixels=sum(findings[i].pixels for i in kept),
         says=[findings[i].says for i in kept],
         turned=sum(findings[i].turned for i in kept),
     )
@@ -275,7 +279,7 @@ def decode_pairs(
 
 def _decode_chunks(
     chunks: Sequence[Sequence[Pair]],
-    settings: tuple[Labels, int, SharedFiles, Reading],
+    settings: tuple[Labels, Frame, SharedFiles, Reading],
     keep: bool,
     progress: Callable[[int], None],
 ) -> "list[tuple[ray.ObjectRef[Any] | None, list[Finding]]]":
@@ -310,15 +314,15 @@ def _decode_chunks(
 # No limit on retries: each lost node takes some blocks with it.
 @ray.remote(max_retries=-1)
 def _decode_task(
-    pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading
+    pairs: Sequence[Pair], labels: Labels, frame: Frame, shared: SharedFiles, reading: Reading
 ) -> tuple[Arrays, list[Finding]]:
     shared.check()
-    return decode_batch(pairs, labels, image_size, reading)
+    return decode_batch(pairs, labels, frame, reading)
 
 
 @ray.remote
 def _check_task(
-    pairs: Sequence[Pair], labels: Labels, image_size: int, shared: SharedFiles, reading: Reading
+    pairs: Sequence[Pair], labels: Labels, frame: Frame, shared: SharedFiles, reading: Reading
 ) -> list[Finding]:
     shared.check()
-    return decode_batch(pairs, labels, image_size, reading)[1]
+    return decode_batch(pairs, labels, frame, reading)[1]

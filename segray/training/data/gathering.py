@@ -98,10 +98,10 @@ def _decode(
 
         with reporting_waits("decoding", {"CPU": 1.0}, lambda: not progress.done):
             train, validation = (
-                decode_pairs(pairs, config.labels, size, keep, add, shared, reading)
-                for pairs, size in (
-                    (preparation.train, config.training_size),
-                    (preparation.validation, config.image_size),
+                decode_pairs(pairs, config.labels, frame, keep, add, shared, reading)
+                for pairs, frame in (
+                    (preparation.train, config.training_frame),
+                    (preparation.validation, config.frame),
                 )
             )
     log.info(f"decoded {total} pairs in {time.monotonic() - started:.0f} s")
@@ -129,8 +129,8 @@ def _find_shared(preparation: Preparation) -> SharedFiles:
 def _fits(preparation: Preparation) -> bool:
     """Return True if the decoded examples are to be cached in Ray's object store."""
     config = preparation.config
-    pixels = len(preparation.train) * config.training_size**2
-    pixels += len(preparation.validation) * config.image_size**2
+    pixels = len(preparation.train) * config.training_frame.pixels
+    pixels += len(preparation.validation) * config.frame.pixels
     needed = pixels * (3 + 1)
     # Each node that trains maps all examples, so they must fit into the smallest store.
     kind = "GPU" if config.use_gpu else "CPU"

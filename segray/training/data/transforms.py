@@ -9,28 +9,29 @@ from segray.pixels.labels import IGNORED
 
 
 def warp(
-    images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, size: int
+    images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, shape: tuple[int, int]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply the warps of `Augmentation.draw_warps`: bilinear for images, nearest for masks.
 
-    An image larger than its frame is supersampled: each output pixel is the mean of M / S samples
-    (rounded up) per side. A single sample would be sharper than the images that the network sees in
-    prediction, which are downscaled with an anti-aliasing filter.
+    If the images are larger than the result, each of its pixels is the mean of as many samples per
+    side as they are times larger, rounded up. A single sample would be sharper than the images that
+    the network sees in prediction, which are downscaled with an anti-aliasing filter.
 
     Args:
-        images: uint8 [B, M, M, 3] RGB.
-        masks: uint8 [B, M, M] of class ids.
+        images: uint8 [B, h, w, 3] RGB.
+        masks: uint8 [B, h, w] of class ids.
         warps: float32 [B, 8].
-        size: S, the side of the result, in pixels.
+        shape: H and W, the height and width of the result, in pixels.
 
     Returns:
-        Images float32 [B, S, S, 3] in [0, 255], and masks uint8 [B, S, S].
+        Images float32 [B, H, W, 3] in [0, 255], and masks uint8 [B, H, W].
     """
-    samples = -(-images.shape[1] // size)
+    height, width = shape
+    samples = max(-(-images.shape[1] // height), -(-images.shape[2] // width))
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
         transforms=_divide_pixels(warps, samples),
-        output_shape=[size * samples, size * samples],
+        output_shape=[height * samples, width * samples],
         interpolation="BILINEAR",
         fill_mode="REFLECT",
         fill_value=0.0,
@@ -40,7 +41,7 @@ def warp(
     truth = tf.raw_ops.ImageProjectiveTransformV3(
         images=masks[..., None],
         transforms=warps,
-        output_shape=[size, size],
+        output_shape=[height, width],
         interpolation="NEAREST",
         fill_mode="REFLECT",
         fill_value=float(IGNORED),
@@ -62,11 +63,11 @@ def recolour(images: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
     """Apply the colour transforms of `Augmentation.draw_colours`.
 
     Args:
-        images: float32 [B, S, S, 3] in [0, 255].
+        images: float32 [B, H, W, 3] in [0, 255].
         colours: float32 [B, 3, 4].
 
     Returns:
-        float32 [B, S, S, 3] in [0, 255].
+        float32 [B, H, W, 3] in [0, 255].
     """
     mixed = tf.einsum("bhwc,bkc->bhwk", images, colours[:, :, :3]) + colours[:, None, None, :, 3]
     return tf.clip_by_value(mixed, 0.0, 255.0)

@@ -12,9 +12,9 @@ _MOST_IMAGES = 16
 _MOST_PIXELS = 16 * 512**2
 
 
-def block_length(image_size: int) -> int:
-    """Return the number of images per prediction, for square images of a side in pixels."""
-    return min(_MOST_IMAGES, max(1, _MOST_PIXELS // image_size**2))
+def block_length(pixels: int) -> int:
+    """Return the number of images per prediction, for images of this number of pixels."""
+    return min(_MOST_IMAGES, max(1, _MOST_PIXELS // pixels))
 
 
 def fill_block(array: npt.NDArray[np.uint8], block: int, value: int) -> npt.NDArray[np.uint8]:

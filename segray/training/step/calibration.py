@@ -90,7 +90,7 @@ def _draw_pixels(
     rng = np.random.default_rng(config.seed)
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
     quota = -(-_PIXELS // len(images))
-    block = block_length(config.image_size)
+    block = block_length(config.frame.pixels)
     chunks = (images[i : i + block] for i in range(0, len(images), block))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):

@@ -52,16 +52,11 @@ class TrainableNetwork:
     ) -> None:
         self._strategy, self._config, self._parts = strategy, config, parts
         self._class_weights = class_weights
-        classes, size = len(config.labels), config.image_size
-        self._block = block_length(size)
+        classes, shape = len(config.labels), config.frame.shape
+        self._block = block_length(config.frame.pixels)
         with strategy.scope():
             self.model = build_unet(
-                classes,
-                size,
-                encoder_weights,
-                config.input_range,
-                config.batch_norm_momentum,
-                config.even_upsampling,
+                config.architecture, encoder_weights, config.batch_norm_momentum
             )
             self._encoder = self.model.get_layer("encoder")
             self._pretrained = encoder_weights is not None
@@ -75,8 +70,8 @@ class TrainableNetwork:
         self._steps: dict[bool, Any] = {}
         self._score = self._compile(
             self._score_replica,
-            tf.TensorSpec((self._block, size, size, 3), tf.uint8),
-            tf.TensorSpec((self._block, size, size), tf.uint8),
+            tf.TensorSpec((self._block, *shape, 3), tf.uint8),
+            tf.TensorSpec((self._block, *shape), tf.uint8),
         )
         self._sum_scores = self._compile(
             lambda counts, loss: (sum_replicas(counts), sum_replicas(loss)),
@@ -129,11 +124,11 @@ class TrainableNetwork:
         """Predict and score images on this replica alone.
 
         Args:
-            images: uint8 [b, S, S, 3] RGB, predicted in blocks (`segray.training.step.blocks`).
-            masks: uint8 [b, S, S] of class ids or `IGNORED`.
+            images: uint8 [b, H, W, 3] RGB, predicted in blocks (`segray.training.step.blocks`).
+            masks: uint8 [b, H, W] of class ids or `IGNORED`.
 
         Returns:
-            The predicted class ids, uint8 [b, S, S], and the summed cross-entropy.
+            The predicted class ids, uint8 [b, H, W], and the summed cross-entropy.
         """
         blocks, summed = [], 0.0
         for start in range(0, len(images), self._block):
@@ -148,10 +143,10 @@ class TrainableNetwork:
         return np.concatenate(blocks)[: len(images)], summed
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Compute the logits of images, float32 [b, S, S, C], on this replica alone.
+        """Compute the logits of images, float32 [b, H, W, C], on this replica alone.
 
         Args:
-            images: uint8 [b, S, S, 3] RGB, at most a block (`segray.training.step.blocks`).
+            images: uint8 [b, H, W, 3] RGB, at most a block (`segray.training.step.blocks`).
         """
         masks = np.full((self._block, *images.shape[1:3]), IGNORED, dtype=np.uint8)
         _, _, logits = self._score(fill_block(images, self._block, 0), masks)
@@ -183,15 +178,15 @@ class TrainableNetwork:
         return run
 
     def _compile_step(self, fine: bool) -> Any:
-        size = self._config.training_size
+        shape = self._config.training_frame.shape
 
         def step(*inputs: tf.Tensor) -> tf.Tensor:
             return self._train_replica(fine, *inputs)
 
         return self._compile(
             step,
-            tf.TensorSpec((None, size, size, 3), tf.uint8),
-            tf.TensorSpec((None, size, size), tf.uint8),
+            tf.TensorSpec((None, *shape, 3), tf.uint8),
+            tf.TensorSpec((None, *shape), tf.uint8),
             tf.TensorSpec((None, 8), tf.float32),
             tf.TensorSpec((None, 3, 4), tf.float32),
         )
@@ -232,7 +227,7 @@ class TrainableNetwork:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         config = self._config
         if config.augmentation.warps:
-            images, masks = warp(images, masks, warps, config.image_size)
+            images, masks = warp(images, masks, warps, config.frame.shape)
         if config.augmentation.colour:
             images = recolour(tf.cast(images, tf.float32), colours)
         return images, masks

@@ -25,11 +25,11 @@ def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.T
 
     Args:
         model: a network of `segray.model.unet.build_unet`.
-        parts: the parts, each uint8 or float32 [b, S, S, 3] RGB in [0, 255], with at least one
+        parts: the parts, each uint8 or float32 [b, H, W, 3] RGB in [0, 255], with at least one
             image.
 
     Returns:
-        Logits float32 [b, S, S, C] of each part.
+        Logits float32 [b, H, W, C] of each part.
     """
     # Keras would pass each part through the whole network before the next one.
     scale, encoder, decoder = split_stages(model)
@@ -40,14 +40,14 @@ def train_parts(model: keras.Model, parts: Sequence[tf.Tensor]) -> Sequence[tf.T
 
 
 def predict_block(model: keras.Model, block: tf.Tensor, use_gpu: bool) -> tf.Tensor:
-    """Compute the logits of a block (`segray.training.step.blocks`), float32 [B, S, S, C].
+    """Compute the logits of a block (`segray.training.step.blocks`), float32 [B, H, W, C].
 
     On a CPU it is predicted in parts, whose number does not depend on the number of cores; on a GPU
     as a whole.
 
     Args:
         model: a network of `segray.model.unet.build_unet`.
-        block: uint8 [B, S, S, 3] RGB; B must be known when the graph is traced.
+        block: uint8 [B, H, W, 3] RGB; B must be known when the graph is traced.
         use_gpu: True if it is predicted on a GPU.
     """
     parts = 1 if use_gpu else min(block.shape[0], MOST_PARTS)

@@ -1,5 +1,7 @@
 """Scoring: one worker's contribution to the metrics of the validation set."""
 
+import math
+
 import numpy as np
 
 from segray.pixels.metrics import Confusion, confusion_matrix
@@ -31,7 +33,7 @@ def score_share(
     confusion = np.zeros((classes, classes), dtype=np.int64)
     loss = 0.0
     # Shares consist of whole blocks, not of single images: see `segray.training.step.blocks`.
-    block = block_length(network.model.input_shape[1])
+    block = block_length(math.prod(network.model.input_shape[1:3]))
     starts = range(rank * block, len(examples), workers * block)
     indices = (np.arange(start, min(start + block, len(examples))) for start in starts)
     for images, masks in Prefetched(examples.read(indices)):

@@ -12,6 +12,7 @@ import pytest
 
 from segray.bulk.candidates import SIDE
 from segray.pixels.decoding import Picture
+from segray.pixels.framing import Box
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
 from segray.pixels.thumbnails import encode_thumbnail
@@ -151,7 +152,7 @@ def test_the_page_stays_small(output: Output) -> None:
     labels = Labels(tuple(f"class_{i}" for i in range(20)), tuple(range(20)))
     output.labels = labels
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    image = encode_thumbnail(Picture(noise, 400, 400), SIDE)
+    image = encode_thumbnail(Picture(noise, 400, 400, Box(0, 0, *noise.shape[:2])), SIDE)
     for n in range(60):
         output.add(f"/nowhere/{n}.jpg", n, (400, 400))
         output.pictures[-1]["image"] = image

@@ -10,7 +10,7 @@ EVERYTHING = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2)
 
 
 def draw(augmentation: Augmentation, seed: int = 0) -> npt.NDArray[np.float32]:
-    return augmentation.draw_warps(np.random.default_rng(seed), COUNT, SIZE, SIZE)
+    return augmentation.draw_warps(np.random.default_rng(seed), COUNT, (SIZE, SIZE), (SIZE, SIZE))
 
 
 def read_at(warps: npt.NDArray[np.float32], x: float, y: float) -> npt.NDArray[np.float64]:

@@ -5,13 +5,15 @@ from segray.training.data.augmentation import Augmentation
 from segray.training.data.batches import Draw, draw_epoch, steps_per_epoch
 
 AUGMENTATION = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2)
-SIZE = 64
+SHAPE = (64, 64)
 
 
 def draw(
     count: int, batch_size: int, seed: int = 0, epoch: int = 1, rank: int = 0, workers: int = 1
 ) -> list[Draw]:
-    return list(draw_epoch(count, batch_size, seed, epoch, rank, workers, AUGMENTATION, SIZE, SIZE))
+    return list(
+        draw_epoch(count, batch_size, seed, epoch, rank, workers, AUGMENTATION, SHAPE, SHAPE)
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 6])

@@ -9,6 +9,7 @@ import pytest
 from segray.data.pairs import Pair, find_pairs
 from segray.errors import InputError
 from segray.pixels.decoding import read_picture
+from segray.pixels.framing import Frame
 from segray.pixels.labels import IGNORED, Labels
 from segray.storage.files import read_bytes
 from segray.training.data.examples import Arrays, Decoded, Examples, decode_pairs
@@ -33,7 +34,7 @@ def pairs_of(folder: Path):
 
 
 def decode(pairs: list[Pair], labels: Labels = LABELS, keep: bool = True) -> Decoded:
-    return decode_pairs(pairs, labels, 32, keep, silent)
+    return decode_pairs(pairs, labels, Frame(32, 32), keep, silent)
 
 
 def read(examples: Examples, *indices: int) -> Arrays:
@@ -45,7 +46,7 @@ def read(examples: Examples, *indices: int) -> Arrays:
 def test_examples_are_the_decoded_pairs_in_their_order(folder: Path, keep: bool) -> None:
     pairs = pairs_of(folder)
     progress: list[int] = []
-    decoded = decode_pairs(pairs, LABELS, 32, keep, progress.append)
+    decoded = decode_pairs(pairs, LABELS, Frame(32, 32), keep, progress.append)
     images, masks = read(decoded.examples, 39, 0, 7)
     for image, mask, index in zip(images, masks, [39, 0, 7], strict=True):
         expected = read_picture(read_bytes(pairs[index].image), 32).pixels

@@ -3,6 +3,7 @@ import numpy.typing as npt
 import pytest
 
 from segray.pixels.labels import IGNORED
+from segray.training.data import transforms
 from segray.training.data.augmentation import Augmentation
 from tests.support import draw_picture
 
@@ -28,24 +29,22 @@ def masks(images: Pictures) -> Pictures:
 def warp(
     images: Pictures, masks: Pictures, warps: object
 ) -> tuple[npt.NDArray[np.float32], Pictures]:
-    from segray.training.data import transforms
-
     warps = np.broadcast_to(np.array(warps, dtype=np.float32), (len(images), 8))
-    moved, truth = transforms.warp(images, masks, warps, SIZE)
+    moved, truth = transforms.warp(images, masks, warps, (SIZE, SIZE))
     assert (moved.dtype, truth.dtype) == ("float32", "uint8")
     return moved.numpy(), truth.numpy()
 
 
 def recolour(images: npt.ArrayLike, colours: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    from segray.training.data import transforms
-
     return transforms.recolour(np.float32(images), np.float32(colours)).numpy()
 
 
 def test_the_identity_moves_nothing(images: Pictures, masks: Pictures) -> None:
     for warps in (
         IDENTITY,
-        Augmentation(flip=False).draw_warps(np.random.default_rng(0), 4, SIZE, SIZE),
+        Augmentation(flip=False).draw_warps(
+            np.random.default_rng(0), 4, (SIZE, SIZE), (SIZE, SIZE)
+        ),
     ):
         moved, truth = warp(images, masks, warps)
         np.testing.assert_array_equal(moved, images)
@@ -53,7 +52,9 @@ def test_the_identity_moves_nothing(images: Pictures, masks: Pictures) -> None:
 
 
 def test_a_flip_mirrors_exactly_from_left_to_right(images: Pictures, masks: Pictures) -> None:
-    drawn = Augmentation(flip=True).draw_warps(np.random.default_rng(0), 64, SIZE, SIZE)
+    drawn = Augmentation(flip=True).draw_warps(
+        np.random.default_rng(0), 64, (SIZE, SIZE), (SIZE, SIZE)
+    )
     flipped = drawn[drawn[:, 0] < 0][:4]
     for warps in (MIRRORED, flipped):
         moved, truth = warp(images, masks, warps)
@@ -102,7 +103,9 @@ def test_a_half_of_the_side_is_enlarged_bilinearly(images: Pictures, masks: Pict
 @pytest.mark.parametrize("times", [2, 3])
 def test_a_larger_image_is_averaged_and_not_skipped_through(times: int) -> None:
     images = np.stack([draw_picture(times * SIZE, times * SIZE, seed) for seed in range(4)])
-    warps = Augmentation(flip=False).draw_warps(np.random.default_rng(0), 4, SIZE, times * SIZE)
+    warps = Augmentation(flip=False).draw_warps(
+        np.random.default_rng(0), 4, (SIZE, SIZE), (times * SIZE, times * SIZE)
+    )
     moved, _ = warp(images, images[..., 0], warps)
     blocks = images.reshape(4, SIZE, times, SIZE, times, 3)
     np.testing.assert_allclose(moved, blocks.mean(axis=(2, 4)), atol=0.01)
@@ -120,7 +123,7 @@ def test_image_and_mask_move_together(box: int, source: int) -> None:
         height, width = rng.integers(source // 6, source // 2, 2)
         region = slice(top, top + height), slice(left, left + width)
         image[region], mask[region] = 255, box
-    moved, truth = warp(images, masks, STRONG.draw_warps(rng, 32, SIZE, source))
+    moved, truth = warp(images, masks, STRONG.draw_warps(rng, 32, (SIZE, SIZE), (source, source)))
     bright, dark = moved[..., 0] > 254.9, moved[..., 0] < 0.1
     assert (truth[bright] == box).all()
     assert (truth[dark] == 0).all()
@@ -130,11 +133,36 @@ def test_image_and_mask_move_together(box: int, source: int) -> None:
         assert (truth != masks).mean() > 0.1  # they did move
 
 
+def test_rectangles_are_averaged_and_mirrored_side_by_side() -> None:
+    shape, source = (16, 32), (32, 64)
+    images = np.stack([draw_picture(*source, seed) for seed in range(8)])
+    warps = Augmentation(flip=True).draw_warps(np.random.default_rng(0), 8, shape, source)
+    moved, truth = transforms.warp(images, images[..., 0], warps, shape)
+    assert truth.shape == (8, *shape)
+    assert len(set(warps[:, 0])) == 2
+    means = images.reshape(8, 16, 2, 32, 2, 3).mean(axis=(2, 4))
+    for one, pixels, expected in zip(warps, moved.numpy(), means, strict=True):
+        expected = expected[:, ::-1] if one[0] < 0 else expected
+        np.testing.assert_allclose(pixels, expected, atol=0.01)
+
+
+def test_rectangles_are_turned_around_their_middle() -> None:
+    shape, source = (32, 96), (48, 144)
+    augmentation = Augmentation(flip=False, rotation=45)
+    warps = augmentation.draw_warps(np.random.default_rng(0), 20, shape, source)
+    y, x = ((side - 1) / 2 for side in shape)
+    np.testing.assert_allclose(warps[:, :2] @ [x, y] + warps[:, 2], 71.5, atol=1e-3)
+    np.testing.assert_allclose(warps[:, 3:5] @ [x, y] + warps[:, 5], 23.5, atol=1e-3)
+    # Turned, not sheared: both axes keep their lengths, and the right angle between them.
+    axes = np.stack([warps[:, [0, 3]], warps[:, [1, 4]]], axis=1)
+    np.testing.assert_allclose(axes @ axes.transpose(0, 2, 1), [np.eye(2) * 2.25] * 20, atol=1e-4)
+
+
 def test_masks_hold_no_class_that_was_not_there(images: Pictures, masks: Pictures) -> None:
     """Between two class ids there are others, and a mask is not to be blended."""
     assert set(np.unique(masks)) == {0, 3, 7, IGNORED}
     for seed in range(10):
-        warps = STRONG.draw_warps(np.random.default_rng(seed), 4, SIZE, SIZE)
+        warps = STRONG.draw_warps(np.random.default_rng(seed), 4, (SIZE, SIZE), (SIZE, SIZE))
         moved, truth = warp(images, masks, warps)
         for i in range(4):
             assert set(np.unique(truth[i])) <= set(np.unique(masks[i]))
@@ -187,7 +215,9 @@ def test_a_larger_source_is_scaled_down_with_its_centres_in_place() -> None:
     source = 2 * SIZE
     images = np.random.default_rng(0).integers(0, 256, (2, source, source, 3), dtype=np.uint8)
     masks = np.random.default_rng(1).integers(0, 3, (2, source, source), dtype=np.uint8)
-    warps = Augmentation(flip=False).draw_warps(np.random.default_rng(0), 2, SIZE, source)
+    warps = Augmentation(flip=False).draw_warps(
+        np.random.default_rng(0), 2, (SIZE, SIZE), (source, source)
+    )
     moved, truth = warp(images, masks, warps)
     fours = images.reshape(2, SIZE, 2, SIZE, 2, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(moved, fours, atol=1e-2)

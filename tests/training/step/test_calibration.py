@@ -8,6 +8,7 @@ import pytest
 
 from segray.pixels.labels import IGNORED
 from segray.training.config import TrainConfig
+from tests.support import square
 
 
 def draw_truth(logits: npt.NDArray[np.float32], seed: int = 1) -> npt.NDArray[np.uint8]:
@@ -65,7 +66,7 @@ def test_a_calibrated_network_draws_the_same_masks_and_is_as_sure_as_it_should_b
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (19, 32, 32, 3), dtype=np.uint8)
-    model = build_unet(3, 32, b"")
+    model = build_unet(square(3, 32), b"")
     last = model.get_layer("logits")
     spread = model.predict_on_batch(images).std()
     last.set_weights([9 / spread * weights for weights in last.get_weights()])

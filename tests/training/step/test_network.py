@@ -75,7 +75,8 @@ def draw_share(rng):
     images = tf.image.resize(cells, (48, 48), "bilinear").numpy().astype(np.uint8)
     masks = (images.mean(axis=-1) // 86).astype(np.uint8)
     masks[:5][rng.random((5, 48, 48)) < 0.9] = 255  # so that workers have unequally many labels
-    warps, colours = augmentation.draw_warps(rng, 23, 32, 48), augmentation.draw_colours(rng, 23)
+    warps = augmentation.draw_warps(rng, 23, (32, 32), (48, 48))
+    colours = augmentation.draw_colours(rng, 23)
     share = slice(rank * 23 // workers, (rank + 1) * 23 // workers)
     return Batch(images[share], masks[share], warps[share], colours[share])
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from segray.model.normalisation import BatchNormalization
 from segray.model.unet import build_unet
 from segray.training.step.parts import predict_block, split_batch, train_parts
-from tests.support import draw_picture
+from tests.support import draw_picture, square
 
 SIZE, CLASSES = 32, 3
 
@@ -27,7 +27,7 @@ def build(pretrained: bool, policy: str = "float64") -> keras.Model:
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(0)
     try:
-        model = build_unet(CLASSES, SIZE, b"" if pretrained else None)
+        model = build_unet(square(CLASSES, SIZE), b"" if pretrained else None)
     finally:
         keras.config.set_dtype_policy(before)
     encoder = model.get_layer("encoder")
