@@ -28,12 +28,13 @@ def make_model(folder: str) -> None:
 
         from segray.model.bundle import write_bundle
         from segray.model.unet import build_unet
+        from segray.pixels.framing import Frame
         from segray.pixels.labels import Labels
 
     keras.utils.set_random_seed(0)
     labels = Labels.parse(("pet=1", "background=2", "border=3"))
     architecture = Architecture(3, 128, 128)
-    write_bundle(folder, build_unet(architecture), architecture, labels, {})
+    write_bundle(folder, build_unet(architecture), architecture, labels, {}, Frame(128, 128))
 
 
 def _load_keras(model: str) -> Any:

@@ -13,7 +13,7 @@ import pytest
 
 from segray.pixels.labels import Labels
 from tests.endpoints import moto_server
-from tests.support import IMAGE_SIZE, RECORD, draw_batch, logged_lines, square
+from tests.support import FRAME, IMAGE_SIZE, RECORD, draw_batch, logged_lines, square
 
 if TYPE_CHECKING:
     import keras
@@ -174,5 +174,5 @@ def bundle_uri(
     from segray.model.bundle import write_bundle
 
     folder = tmp_path_factory.mktemp("bundle") / "model"
-    write_bundle(str(folder), network, square(3, IMAGE_SIZE), labels, RECORD)
+    write_bundle(str(folder), network, square(3, IMAGE_SIZE), labels, RECORD, FRAME)
     return str(folder)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from segray.model.architecture import Architecture
+from segray.pixels.framing import Frame
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
 
@@ -83,6 +84,7 @@ def write_shapes(folder: str, count: int, seed: int = 0) -> None:
 
 #: The side of the square that the tests' bundle takes.
 IMAGE_SIZE = 64
+FRAME = Frame(IMAGE_SIZE, IMAGE_SIZE)
 
 #: What the tests' bundle keeps beside its weights.
 RECORD = {"configuration": {"epochs": 3}, "metrics": {"mean_iou": 0.5, "iou_border": None}}

@@ -7,6 +7,7 @@ import tyro
 
 from segray.errors import InputError
 from segray.model.predictor import Engine
+from segray.pixels.canvas import OVERLAP, check_overlap
 from segray.pixels.decoding import SUFFIXES
 from segray.pixels.wide import ValueRange, check_range
 
@@ -39,6 +40,9 @@ class DataFlags:
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
+    overlap: float = OVERLAP
+    """With a model trained with --fit tile: the least share of a window that the next one overlaps,
+    0 to 1 (1 excluded)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,7 @@ class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1")
         check_range(self.value_range)
+        check_overlap(self.overlap)
         if not 0 <= self.max_error_rate <= 1:
             raise InputError("--max-error-rate must be in 0 to 1")
 

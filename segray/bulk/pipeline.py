@@ -6,11 +6,12 @@ for the last and slowest image of one chunk. This file has the five stages in th
     stage    thread                         limit                          waits for
     -------  -----------------------------  -----------------------------  ------------------------
     fetch    24 for requests,               64 images of a chunk between   the store; room in these
-             shared by all chunks           fetch and predict; 128 MiB     128 MiB; its turn: chunks
-                                            of files not decoded yet       ask one after the other
+             shared by all chunks           fetch and predict, fewer if    128 MiB; its turn: chunks
+                                            they take over 256 MiB; 128    ask one after the other
+                                            MiB of files not decoded yet
     decode   that of the request            `threads` images at once       a free CPU
-    predict  that of the chunk              a batch                        a full batch (the last
-                                                                           may be short), network
+    predict  that of the chunk              a batch, of several images     a full batch (the last
+                                            or of windows of one           may be short), network
     mask     a pool of `threads`,           a batch of each chunk          the logits
              shared by all chunks
     write    that of the chunk              64 MB of rows, or 20 seconds   the masks of the batch
@@ -34,11 +35,12 @@ import numpy.typing as npt
 
 from segray.bulk.config import MaskSize
 from segray.bulk.plan import Plan
-from segray.bulk.rows import DecodedImage, Failure, Result, make_result
+from segray.bulk.rows import Composition, DecodedImage, Failure, Result
 from segray.bulk.tally import Reporter
 from segray.bulk.writer import ChunkWriter
 from segray.model.bundle import Bundle
 from segray.model.predictor import Predictor
+from segray.pixels.canvas import OVERLAP
 from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.limits import Memory
 from segray.storage.failures import FetchError
@@ -49,6 +51,10 @@ from segray.storage.objects import fetch
 _REQUESTS = 24
 _AHEAD = 64
 _FETCHED_BYTES = 1 << 27
+_DECODED_BYTES = 1 << 28
+
+# An image whose mask is being made, and one of its windows, uint8 [H, W, 3].
+Window = tuple[Composition, npt.NDArray[np.uint8]]
 
 #: Chunks that a process has in hand at once: while one waits for its slowest images, the next one
 #: keeps the network busy. All of them are lost with the process, so there are no more.
@@ -63,8 +69,9 @@ class PipelineConfig:
         bundle: the model; none of its files is needed.
         output: absolute URI of the output.
         mask_size: size of the masks.
-        batch_size: images that the network takes at a time.
+        batch_size: images, or windows of images, that the network takes at a time.
         threads: for decoding, and as many for masks.
+        overlap: see `segray.pixels.canvas.Canvas`.
     """
 
     bundle: Bundle
@@ -72,13 +79,16 @@ class PipelineConfig:
     mask_size: MaskSize
     batch_size: int
     threads: int
+    overlap: float = OVERLAP
 
     @classmethod
     def of(cls, plan: Plan, threads: int) -> "PipelineConfig":
         """The settings of a run's pipelines, each with so many threads."""
         config = plan.config
         bundle = replace(plan.bundle, files={})
-        return cls(bundle, plan.output, config.mask_size, config.batch_size, threads)
+        return cls(
+            bundle, plan.output, config.mask_size, config.batch_size, threads, config.overlap
+        )
 
 
 class Pipeline:
@@ -118,10 +128,11 @@ class Pipeline:
         """
         config = self._config
         writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter)
-        masks: list[Future[Result | Failure]] = []
-        for batch in _batched(self._read_ahead(writer), config.batch_size):
+        masks: list[Future[Result | Failure | None]] = []
+        windows = self._cut(self._read_ahead(writer))
+        while batch := list(itertools.islice(windows, config.batch_size)):
             logits = self._predict(batch)
-            self._write(masks, writer)
+            self._write(masks, writer)  # an image takes its windows in their order
             masks = self._mask(batch, logits)
         self._write(masks, writer)
         if not self._stopped.is_set():
@@ -132,10 +143,14 @@ class Pipeline:
         under_way: set[Future[DecodedImage | Failure]] = set()
         done: SimpleQueue[Future[DecodedImage | Failure]] = SimpleQueue()
         waiting = deque(writer.missing)
+        # Before the first is decoded, nobody knows how large images are that are not scaled.
+        scaled = self._config.bundle.fit != "tile"
+        ahead = _AHEAD if scaled else self._config.threads
+        largest = 0
         with contextlib.ExitStack() as turn:
             turn.enter_context(self._turn)
             while (waiting or under_way) and not self._stopped.is_set():
-                while waiting and len(under_way) < _AHEAD:
+                while waiting and len(under_way) < ahead:
                     try:
                         future = self._requests.submit(self._read, waiting.popleft(), writer)
                     except RuntimeError:
@@ -153,6 +168,9 @@ class Pipeline:
                 if isinstance(image, Failure):
                     writer.add(image)
                 else:
+                    if not scaled:
+                        largest = max(largest, image.picture.pixels.nbytes)
+                        ahead = max(self._config.threads, min(_AHEAD, _DECODED_BYTES // largest))
                     yield image
 
     def _read(self, entry: Entry, writer: ChunkWriter) -> DecodedImage | Failure:
@@ -182,24 +200,30 @@ class Pipeline:
             picture = read_picture(content, bundle.frame, bundle.value_range)
         return DecodedImage(entry, picture)
 
-    def _predict(self, batch: list[DecodedImage]) -> npt.NDArray[np.float32]:
-        return self._predictor.predict(np.stack([image.picture.pixels for image in batch]))
+    def _cut(self, images: Iterator[DecodedImage]) -> Iterator[Window]:
+        """Yield the windows of images, one image after the other."""
+        config = self._config
+        for image in images:
+            composition = Composition(image, config.bundle, config.mask_size, config.overlap)
+            for pixels in composition.windows():
+                yield composition, pixels
+
+    def _predict(self, batch: list[Window]) -> npt.NDArray[np.float32]:
+        return self._predictor.predict(np.stack([pixels for _, pixels in batch]))
 
     def _mask(
-        self, batch: list[DecodedImage], logits: npt.NDArray[np.float32]
-    ) -> list[Future[Result | Failure]]:
-        bundle, size = self._config.bundle, self._config.mask_size
-        return [
-            self._maskers.submit(make_result, image, values, bundle, size)
-            for image, values in zip(batch, logits, strict=True)
-        ]
+        self, batch: list[Window], logits: npt.NDArray[np.float32]
+    ) -> list[Future[Result | Failure | None]]:
+        masks, start = [], 0
+        for composition, windows in itertools.groupby(composition for composition, _ in batch):
+            end = start + len(list(windows))
+            masks.append(self._maskers.submit(composition.add, logits[start:end]))
+            start = end
+        return masks
 
-    def _write(self, masks: list[Future[Result | Failure]], writer: ChunkWriter) -> None:
+    def _write(self, masks: list[Future[Result | Failure | None]], writer: ChunkWriter) -> None:
         for mask in masks:
-            writer.add(mask.result())
+            row = mask.result()
+            if row is not None:
+                writer.add(row)
         writer.write_if_due()
-
-
-def _batched(images: Iterator[DecodedImage], size: int) -> Iterator[list[DecodedImage]]:
-    while batch := list(itertools.islice(images, size)):
-        yield batch

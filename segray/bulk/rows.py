@@ -1,17 +1,21 @@
 """The rows of a segmentation: an image's mask and its statistics, or the reason why it has none."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from segray.bulk.candidates import SIDE
 from segray.bulk.config import MaskSize
 from segray.model.bundle import Bundle
+from segray.pixels.canvas import Canvas
 from segray.pixels.decoding import Picture
 from segray.pixels.labels import Labels
-from segray.pixels.masks import encode_mask, segment_logits
+from segray.pixels.masks import MaskBuilder, encode_mask
 from segray.pixels.statistics import ClassStatistics
+from segray.pixels.thumbnails import shrink
 from segray.storage.listing import Entry
 
 
@@ -34,7 +38,7 @@ class Result:
 
     Attributes:
         row: its columns.
-        picture: the image as the network saw it.
+        picture: the image as the network saw it, or smaller.
     """
 
     row: dict[str, Any]
@@ -69,42 +73,70 @@ class Failure:
         }
 
 
-def make_result(
-    image: DecodedImage, logits: npt.NDArray[np.float32], bundle: Bundle, mask_size: MaskSize
-) -> Result | Failure:
-    """Make the mask of an image and its statistics.
+class Composition:
+    """An image whose mask is being made, window by window.
 
     Args:
         image: the image.
-        logits: float32 [H, W, C], of the network.
         bundle: the model.
         mask_size: size of the mask.
-
-    Returns:
-        A row of results, or a failure where the logits are not finite.
+        overlap: see `segray.pixels.canvas.Canvas`.
     """
-    entry, picture = image.entry, image.picture
-    logits = logits[picture.box.slices]
-    own = mask_size == "original"
-    height, width = (picture.height, picture.width) if own else logits.shape[:2]
-    try:
-        mask, statistics = segment_logits(logits, height, width)
-    except ValueError as error:
-        return Failure(entry, "predict", "NotFinite", str(error))
-    name = entry.uri.rpartition("/")[2].rpartition(".")
-    row = {
-        "id": entry.id,
-        "uri": entry.uri,
-        "width": picture.width,
-        "height": picture.height,
-        "mask": {
-            "bytes": encode_mask(mask, bundle.labels.palette),
-            "path": f"{name[0] or name[2]}.png",
-        },
-        **_statistics_columns(statistics, bundle.labels),
-        "model": bundle.digest,
-    }
-    return Result(row, picture)
+
+    def __init__(
+        self, image: DecodedImage, bundle: Bundle, mask_size: MaskSize, overlap: float
+    ) -> None:
+        self._image, self._bundle = image, bundle
+        picture = image.picture
+        self._canvas = Canvas(picture, bundle.frame, len(bundle.labels), overlap)
+        shape = self._canvas.shape
+        height, width = shape[:2] if mask_size == "model" else (picture.height, picture.width)
+        self._builder = MaskBuilder(shape, height, width)
+        self._left = len(self._canvas)
+
+    def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield what the network takes, uint8 [H, W, 3] RGB."""
+        return self._canvas.windows()
+
+    def add(self, logits: npt.NDArray[np.float32]) -> Result | Failure | None:
+        """Add the logits of the next windows, float32 [n, H, W, C].
+
+        Returns:
+            A row of results with the last window, or a failure where the logits are not finite;
+            None before and after.
+        """
+        if not self._left:
+            return None
+        try:
+            for window in logits:
+                rows = self._canvas.add(window)
+                if rows is not None:
+                    self._builder.add(rows)
+        except ValueError as error:
+            self._left = 0
+            return Failure(self._image.entry, "predict", "NotFinite", str(error))
+        self._left -= len(logits)
+        return None if self._left else self._make_result()
+
+    def _make_result(self) -> Result:
+        entry, picture = self._image.entry, self._image.picture
+        mask, statistics = self._builder.finish()
+        name = entry.uri.rpartition("/")[2].rpartition(".")
+        row = {
+            "id": entry.id,
+            "uri": entry.uri,
+            "width": picture.width,
+            "height": picture.height,
+            "mask": {
+                "bytes": encode_mask(mask, self._bundle.labels.palette),
+                "path": f"{name[0] or name[2]}.png",
+            },
+            **_statistics_columns(statistics, self._bundle.labels),
+            "model": self._bundle.digest,
+        }
+        # The gallery keeps it until the chunk is done.
+        small = shrink(picture, SIDE) if self._bundle.fit == "tile" else picture
+        return Result(row, small)
 
 
 def _statistics_columns(statistics: ClassStatistics, labels: Labels) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import tyro
 from segray.data.pairs_table import SPLITS
 from segray.errors import require
 from segray.model.predictor import Engine
+from segray.pixels.canvas import OVERLAP, check_overlap
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
 
@@ -41,6 +42,9 @@ class DataFlags:
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
+    overlap: float = OVERLAP
+    """With a model trained with --fit tile: the least share of a window that the next one overlaps,
+    0 to 1 (1 excluded)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,7 @@ class EvaluateConfig(ClusterFlags, RunFlags, DataFlags):
             require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1")
         require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
         check_range(self.value_range)
+        check_overlap(self.overlap)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings, JSON-ready, as metrics.json records them."""

@@ -15,7 +15,7 @@ from PIL import Image
 from segray.data.labelled import DEFAULT_READING, Reading, read_pair
 from segray.data.pairs import Pair
 from segray.errors import InputError
-from segray.evaluation.stages import unpack
+from segray.evaluation.stages import scale_truth, unpack
 from segray.model.bundle import Bundle
 from segray.pixels.labels import Labels
 from segray.pixels.metrics import Confusion
@@ -140,9 +140,9 @@ def _draw_row(worst: Worst, bundle: Bundle, reading: Reading) -> list[npt.NDArra
     labels, frame = bundle.labels, bundle.frame
     labelled = read_pair(worst.pair, labels, frame, reading)
     height, width = labelled.picture.height, labelled.picture.width
-    truth = frame.crop(frame.scale_mask(labelled.class_ids), height, width)
+    truth = scale_truth(labelled.class_ids, frame)
     prediction = unpack(worst.counted["prediction"], *truth.shape)
-    side = min(max(*frame.shape, _TILE_SIDES[0]), _TILE_SIDES[1])
+    side = min(max(*truth.shape, _TILE_SIDES[0]), _TILE_SIDES[1])
     tile = _tile_size(width, height, side)
     return [
         _letterbox(labelled.picture.content, tile, Image.Resampling.BILINEAR),

@@ -27,6 +27,7 @@ from segray.evaluation.write import Evaluation, write_evaluation
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_gpu_predictor
 from segray.nodes import SharedFiles, await_node, reporting_waits
+from segray.pixels.canvas import OVERLAP
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation, Says, settle_orientation
 from segray.pixels.wide import ValueRange
@@ -42,6 +43,8 @@ _TASK_CPUS = 0.2
 _PREDICTOR_CPUS = 0.75
 # The maximum size of a block's logits, which one task holds at a time.
 _BLOCK_LOGITS_BYTES = 1 << 27
+# The number of images in a block if they are not scaled to the network's resolution.
+_LARGE_IMAGES = 2
 _WORST_IMAGES = 12
 _NO_FILES = SharedFiles()
 
@@ -68,6 +71,7 @@ def evaluate(preparation: Preparation) -> Evaluation:
             workers=config.workers,
             use_gpu=config.use_gpu,
             batch_size=config.batch_size,
+            overlap=config.overlap,
             mask_orientation=config.mask_orientation,
             value_range=config.value_range,
             skipped=pairing.skipped,
@@ -91,6 +95,7 @@ def evaluate_pairs(
     workers: int | None = None,
     use_gpu: bool = False,
     batch_size: int = 32,
+    overlap: float = OVERLAP,
     mask_orientation: MaskOrientation = "auto",
     value_range: ValueRange | None = None,
     skipped: Sequence[Skipped] = (),
@@ -110,7 +115,8 @@ def evaluate_pairs(
         engine: the inference engine.
         workers: the number of concurrent predictors; None for one per CPU or GPU.
         use_gpu: True to give each predictor a GPU.
-        batch_size: images per batch of a predictor.
+        batch_size: images, or windows of images, per batch of a predictor.
+        overlap: see `segray.pixels.canvas.Canvas`.
         mask_orientation: how masks of images with an EXIF orientation were drawn.
         value_range: the pixel values of black and white in images of more than 8 bits per channel;
             default: the model's.
@@ -141,7 +147,7 @@ def evaluate_pairs(
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
 
     def score(reading: Reading) -> _Gathered:
-        counted = _pipeline(model, chosen, pairs, reading, workers, use_gpu, batch_size)
+        counted = _pipeline(model, chosen, pairs, reading, workers, use_gpu, batch_size, overlap)
         return _gather(counted, model.labels, len(pairs), use_gpu)
 
     reading = Reading(mask_orientation, value_range or model.value_range)
@@ -184,6 +190,7 @@ def evaluate_pairs(
         "workers": workers,
         "use_gpu": use_gpu,
         "batch_size": batch_size,
+        "overlap": overlap,
         "mask_orientation": mask_orientation,
         "value_range": value_range,
     }
@@ -234,10 +241,12 @@ def _pipeline(
     workers: int | None,
     use_gpu: bool,
     batch_size: int,
+    overlap: float,
 ) -> ray.data.Dataset:
     """Build the pipeline: pairs in, metrics and counts of each image out."""
     labels, frame = bundle.labels, bundle.frame
     rows = _block_rows(bundle, batch_size)
+    predicted = batch_size if bundle.fit == "tile" else rows
     blocks = _as_tables(pairs, rows)
     # At most as many predictors as blocks: Ray would wait for the idle ones.
     most = min(workers or len(blocks), len(blocks))
@@ -249,7 +258,7 @@ def _pipeline(
         .map_batches(read, fn_args=(labels, frame, reading), num_cpus=_TASK_CPUS, **whole)
         .map_batches(
             Predict,
-            fn_constructor_args=(bundle, engine, use_gpu, rows),
+            fn_constructor_args=(bundle, engine, use_gpu, predicted, overlap),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=0 if use_gpu else _PREDICTOR_CPUS,
             num_gpus=1 if use_gpu else 0,
@@ -260,6 +269,8 @@ def _pipeline(
 
 
 def _block_rows(bundle: Bundle, batch_size: int) -> int:
+    if bundle.fit == "tile":
+        return _LARGE_IMAGES
     logits_bytes = 4 * len(bundle.labels) * bundle.frame.pixels
     return min(batch_size, max(1, _BLOCK_LOGITS_BYTES // logits_bytes))
 

@@ -4,6 +4,8 @@ Failures are data: if the column ``reason`` of a row is not null, it is the reas
 could not be read, and later stages pass the row on.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +18,11 @@ from segray.errors import InputError
 from segray.evaluation.scores import Scores
 from segray.model.bundle import Bundle
 from segray.model.predictor import load_gpu_predictor, load_predictor
+from segray.pixels.canvas import OVERLAP, Canvas
+from segray.pixels.decoding import Picture
 from segray.pixels.framing import Frame
-from segray.pixels.labels import Labels
-from segray.pixels.masks import segment_logits
+from segray.pixels.labels import IGNORED, Labels
+from segray.pixels.masks import MaskBuilder
 from segray.pixels.metrics import summed_cross_entropy
 from segray.storage.uri import describe_error
 
@@ -32,7 +36,8 @@ _SIZES = [pa.field(name, pa.int32()) for name in ("width", "height")]
 _ORIENTATION = [pa.field("says", pa.string()), pa.field("turned", pa.bool_())]
 _TRUTH = [*_SIZES, *_ORIENTATION, pa.field("truth", pa.large_binary())]
 _READ = pa.schema([*_KEYS, *_TRUTH, ("pixels", pa.large_binary())])
-_PREDICTED = pa.schema([*_KEYS, *_TRUTH, ("logits", pa.large_binary())])
+_MASKS = [pa.field(name, pa.large_binary()) for name in ("mask_own", "prediction")]
+_PREDICTED = pa.schema([*_KEYS, *_TRUTH, *_MASKS, ("summed_loss", pa.float64())])
 
 #: The resolutions at which prediction and ground truth are compared, as prefixes of columns: the
 #: original resolution of the image, and the network's.
@@ -74,25 +79,85 @@ def _read_one(
 
 
 class Predict:
-    """Applies the network: ``pixels`` -> ``logits`` (float32 [H, W, C])."""
+    """Applies the network: ``pixels`` -> masks at both resolutions, packed, and the loss."""
 
     def __init__(
-        self, bundle: Bundle, engine: Literal["tensorflow", "onnx"], use_gpu: bool, batch_size: int
+        self,
+        bundle: Bundle,
+        engine: Literal["tensorflow", "onnx"],
+        use_gpu: bool,
+        batch_size: int,
+        overlap: float = OVERLAP,
     ) -> None:
         if use_gpu:
             self._predictor = load_gpu_predictor(bundle, engine, batch_size)
         else:
             self._predictor = load_predictor(bundle, engine, threads=1)
-        self._shape = (*bundle.frame.shape, 3)
+        self._frame, self._classes = bundle.frame, len(bundle.labels)
+        self._batch_size, self._overlap = batch_size, overlap
 
     def __call__(self, images: pa.Table) -> pa.Table:
         rows = images.to_pylist()
-        good = [row for row in rows if not row["reason"]]
-        if good:
-            pixels = [np.frombuffer(row["pixels"], np.uint8).reshape(self._shape) for row in good]
-            for row, logits in zip(good, self._predictor.predict(np.stack(pixels)), strict=True):
-                row["logits"] = logits.tobytes()
+        predictions = [
+            Prediction(row, self._frame, self._classes, self._overlap)
+            for row in rows
+            if not row["reason"]
+        ]
+        windows = (
+            (prediction, window) for prediction in predictions for window in prediction.windows()
+        )
+        while batch := list(itertools.islice(windows, self._batch_size)):
+            logits = self._predictor.predict(np.stack([window for _, window in batch]))
+            for (prediction, _), values in zip(batch, logits, strict=True):
+                prediction.add(values)
+        for prediction in predictions:
+            prediction.finish()
         return pa.Table.from_pylist(rows, _PREDICTED)
+
+
+class Prediction:
+    """The prediction for an image, window by window; `finish` writes it into the image's row.
+
+    Args:
+        row: the image's row of `read`.
+        frame: the frame of the network.
+        classes: the number of classes.
+        overlap: see `segray.pixels.canvas.Canvas`.
+    """
+
+    def __init__(self, row: dict[str, Any], frame: Frame, classes: int, overlap: float) -> None:
+        self._row = row
+        height, width = row["height"], row["width"]
+        box = frame.place(height, width)
+        shape = (box.height, box.width, 3) if frame.fit == "tile" else (*frame.shape, 3)
+        pixels = np.frombuffer(row["pixels"], np.uint8).reshape(shape)
+        picture = Picture(pixels, width, height, box)
+        self._canvas = Canvas(picture, frame, classes, overlap)
+        self._truth = scale_truth(unpack(row["truth"], height, width), frame)
+        self._own = MaskBuilder(self._canvas.shape, height, width)
+        self._model = MaskBuilder(self._canvas.shape, *self._canvas.shape[:2])
+        self._loss, self._rows = 0.0, 0
+
+    def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield what the network takes, uint8 [H, W, 3] RGB."""
+        return self._canvas.windows()
+
+    def add(self, logits: npt.NDArray[np.float32]) -> None:
+        """Add the logits of the next window, float32 [H, W, C]."""
+        rows = self._canvas.add(logits)
+        if rows is None:
+            return
+        self._own.add(rows)
+        self._model.add(rows)
+        truth = self._truth[self._rows : self._rows + len(rows)]
+        self._loss += summed_cross_entropy(rows, truth)[0]
+        self._rows += len(rows)
+
+    def finish(self) -> None:
+        """Write both masks, packed, and the summed cross-entropy into the row."""
+        self._row["mask_own"] = pack(self._own.finish()[0])
+        self._row["prediction"] = pack(self._model.finish()[0])
+        self._row["summed_loss"] = self._loss
 
 
 def figures_schema(labels: Labels) -> pa.Schema:
@@ -132,7 +197,7 @@ def counted_schema(labels: Labels) -> pa.Schema:
 
 
 def count(images: pa.Table, labels: Labels, frame: Frame) -> pa.Table:
-    """Compare with the ground truth: ``logits, truth`` -> metrics and counts of each image."""
+    """Compare masks with the ground truth -> metrics and counts of each image."""
     rows = [_count_one(row, labels, frame) for row in images.to_pylist()]
     return pa.Table.from_pylist(rows, counted_schema(labels))
 
@@ -141,15 +206,11 @@ def _count_one(row: dict[str, Any], labels: Labels, frame: Frame) -> dict[str, A
     if row["reason"]:
         return row
     classes, height, width = len(labels), row["height"], row["width"]
-    framed = np.frombuffer(row["logits"], np.float32).reshape(*frame.shape, classes)
-    logits = frame.crop(framed, height, width)
     truth = unpack(row["truth"], height, width)
-    own = Scores.compare(truth, segment_logits(logits, height, width)[0], classes)
-
-    small_truth = frame.crop(frame.scale_mask(truth), height, width)
-    prediction = segment_logits(logits, *logits.shape[:2])[0]
-    model = Scores.compare(small_truth, prediction, classes)
-    summed_loss, pixels = summed_cross_entropy(logits, small_truth)
+    own = Scores.compare(truth, unpack(row["mask_own"], height, width), classes)
+    small_truth = scale_truth(truth, frame)
+    model = Scores.compare(small_truth, unpack(row["prediction"], *small_truth.shape), classes)
+    pixels = int((small_truth != IGNORED).sum())
     return {
         **{name: row[name] for name in ("number", "image", "mask", "width", "height")},
         **{name: row[name] for name in ("says", "turned")},
@@ -159,11 +220,11 @@ def _count_one(row: dict[str, Any], labels: Labels, frame: Frame) -> dict[str, A
         **_class_columns(own, labels),
         "model_resolution_mean_iou": model.mean_iou,
         "model_resolution_accuracy": model.accuracy,
-        "loss": summed_loss / pixels if pixels else None,
+        "loss": row["summed_loss"] / pixels if pixels else None,
         **own.to_columns(OWN),
         **model.to_columns(MODEL),
-        "summed_loss": summed_loss,
-        "prediction": pack(prediction),
+        "summed_loss": row["summed_loss"],
+        "prediction": row["prediction"],
     }
 
 
@@ -173,6 +234,16 @@ def _class_columns(scores: Scores, labels: Labels) -> dict[str, float | None]:
         for kind, values in scores.class_figures().items()
         for name, value in zip(labels.names, values, strict=True)
     }
+
+
+def scale_truth(truth: npt.NDArray[np.uint8], frame: Frame) -> npt.NDArray[np.uint8]:
+    """Scale class ids to the resolution at which the network sees their image, without padding.
+
+    Args:
+        truth: uint8 [H, W] of class ids or `segray.pixels.labels.IGNORED`.
+        frame: the frame of the network.
+    """
+    return frame.crop(frame.scale_mask(truth), *truth.shape)
 
 
 def pack(mask: npt.NDArray[np.uint8]) -> bytes:

@@ -18,7 +18,7 @@ from segray.errors import InputError
 from segray.model.architecture import NAME, Architecture
 from segray.model.check import check_file, most_bytes, shorten
 from segray.packages import package_versions
-from segray.pixels.framing import Fit, Frame
+from segray.pixels.framing import MAX_SCALE, Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange, check_range
 from segray.storage.files import read_bytes, remove, write_bytes
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3
 # What all networks of the format before were.
-_SETTINGS_OF_FORMAT_2 = {"decoder": "tutorial", "fit": "squash"}
+_SETTINGS_OF_FORMAT_2 = {"decoder": "tutorial", "fit": "squash", "scale": 1.0}
 DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
@@ -52,6 +52,7 @@ class Bundle:
         labels: the classes of the model.
         architecture: the settings of the network.
         fit: how images are brought to the network's input resolution.
+        scale: the factor by which images are scaled before windows are cut from them.
         files: the content of the requested files, each verified by its sha256.
         value_range: the pixel values of black and white in images of more than 8 bits per channel;
             None if the training set had no such image.
@@ -64,11 +65,12 @@ class Bundle:
     fit: Fit
     files: dict[str, bytes]
     value_range: ValueRange | None = None
+    scale: float = 1.0
 
     @property
     def frame(self) -> Frame:
         """The rectangle that images are brought to for the network."""
-        return Frame(self.architecture.height, self.architecture.width, self.fit)
+        return Frame(self.architecture.height, self.architecture.width, self.fit, self.scale)
 
 
 def has_bundle(uri: str) -> bool:
@@ -122,7 +124,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         expected = {name: str(document["sha256"][name]) for name in files}
         architecture = Architecture.from_json(settings)
         labels = _parse_labels(document["labels"], architecture.classes)
-        fit = _parse_fit(settings["fit"])
+        fit, scale = _parse_fit(settings["fit"]), _parse_scale(settings["scale"])
         value_range = _parse_value_range(settings.get("value_range"))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
@@ -134,7 +136,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
     for name in files:
         check_file(join_uri(uri, name), content[name], architecture)
     digest = hashlib.sha256(text).hexdigest()[:16]
-    return Bundle(uri, digest, labels, architecture, fit, content, value_range)
+    return Bundle(uri, digest, labels, architecture, fit, content, value_range, scale)
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -157,6 +159,12 @@ def _parse_fit(fit: Any) -> Fit:
         raise ValueError(f"the fit {fit!r}")
     known: Fit = fit
     return known
+
+
+def _parse_scale(scale: Any) -> float:
+    if type(scale) not in (int, float) or not 0 < scale <= MAX_SCALE:
+        raise ValueError(f"the scale {scale!r}")
+    return float(scale)
 
 
 def _parse_value_range(value_range: Any) -> ValueRange | None:
@@ -192,7 +200,7 @@ def write_bundle(
     architecture: Architecture,
     labels: Labels,
     record: dict[str, Any],
-    fit: Fit = "squash",
+    frame: Frame,
     value_range: ValueRange | None = None,
 ) -> None:
     """Write a trained network as a bundle.
@@ -203,7 +211,7 @@ def write_bundle(
         architecture: its settings.
         labels: its classes.
         record: JSON-ready facts to store beside the weights: configuration, metrics, data.
-        fit: how images were brought to the network's input resolution.
+        frame: the frame that images were brought to.
         value_range: see `Bundle`.
 
     Raises:
@@ -217,7 +225,12 @@ def write_bundle(
         write_bytes(join_uri(uri, name), content)
     document = {
         "format_version": FORMAT_VERSION,
-        "architecture": {**architecture.to_json(), "fit": fit, "value_range": value_range},
+        "architecture": {
+            **architecture.to_json(),
+            "fit": frame.fit,
+            "scale": frame.scale,
+            "value_range": value_range,
+        },
         "labels": labels.to_json(),
         "palette": labels.palette,
         **record,

@@ -1,5 +1,6 @@
 """The segmenter: a model for notebooks and tests, one image at a time."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,15 @@ from PIL import Image
 from segray.errors import InputError
 from segray.model.bundle import open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_predictor
+from segray.pixels.canvas import Canvas
 from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.labels import Labels
-from segray.pixels.masks import segment_logits
+from segray.pixels.masks import MaskBuilder
 from segray.storage.files import read_bytes
 from segray.storage.uri import absolute_uri
+
+# The number of windows of an image that are predicted at a time.
+_BATCH = 8
 
 
 class Segmenter:
@@ -65,8 +70,14 @@ class Segmenter:
             picture = read_picture(image, self._frame, self._value_range)
         except DecodeError as error:
             raise InputError(f"cannot segment {name}: {error}") from error
-        logits = self._predictor.predict(picture.pixels[None])[0]
-        return segment_logits(logits[picture.box.slices], picture.height, picture.width)[0]
+        canvas = Canvas(picture, self._frame, len(self.labels))
+        builder = MaskBuilder(canvas.shape, picture.height, picture.width)
+        windows = canvas.windows()
+        while batch := list(itertools.islice(windows, _BATCH)):
+            for logits in self._predictor.predict(np.stack(batch)):
+                if (rows := canvas.add(logits)) is not None:
+                    builder.add(rows)
+        return builder.finish()[0]
 
 
 def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:

@@ -44,7 +44,8 @@ class Picture:
     """An image in the form that a model takes, with its original size.
 
     Attributes:
-        pixels: uint8 [H, W, 3] RGB in [0, 255], of the size of the frame, EXIF orientation applied.
+        pixels: uint8 [H, W, 3] RGB in [0, 255], EXIF orientation applied: of the size of the frame,
+            or of the scaled image if windows are cut from it.
         width: the original width in pixels, EXIF orientation applied.
         height: the original height, likewise.
         box: the place of the image in the frame; the rest of the frame is padding.
@@ -114,9 +115,11 @@ def read_picture(
         if value_range and is_coloured(image):
             return _read_coloured(image, source, frame, value_range)
         original_size = image.size
-        least = REDUCED_MARGIN * max(frame.shape)
-        # Use the exact box, because a size that the scale does not divide is rounded up.
-        _, extent = image.draft(image.mode, (least, least)) or (None, None)
+        extent = None
+        if frame.fit != "tile":
+            least = REDUCED_MARGIN * max(frame.shape)
+            # Use the exact box, because a size that the scale does not divide is rounded up.
+            _, extent = image.draft(image.mode, (least, least)) or (None, None)
         with MEMORY.reserved(memory_needed(image, source, original_size)):
             if extent is None:
                 return _make_picture(image, frame, value_range)
@@ -254,6 +257,12 @@ def _scale_upright(
     told, left = orientation
     upright = turn_upright(image, left)
     box = frame.place(upright.height, upright.width)
+    if not box.height * box.width:
+        raise DecodeError(
+            f"is {upright.width} x {upright.height} pixels, and nothing of it is left at the "
+            f"model's --scale of {frame.scale:g}",
+            "too small",
+        )
     small = scale_to_rgb(upright, (box.width, box.height), upright.size, value_range)
     return Picture(frame.pad(np.asarray(small), box), *upright.size, box, told)
 

@@ -1,6 +1,7 @@
 """Masks: from logits at the network's resolution to class ids at the original one, and to PNG."""
 
 import io
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ MAX_LOGIT = 1e38
 
 # Up to this number of pixels all confidences are computed; sampling would save 0.5 ms.
 _FEW_PIXELS = 1 << 14
-# Up to this number of logits, if each is a pixel, all are processed at once; more in bands.
+# The number of pixels that are processed at once, if each logit is a pixel.
 _PIXELS_AT_ONCE = 1 << 18
 
 
@@ -54,37 +55,93 @@ def segment_logits(
         ValueError: a logit is not finite or beyond `MAX_LOGIT`, there are too many classes, or the
             mask would have no pixel.
     """
-    _check(logits, height, width)
-    tally = Tally(logits.shape[2])
-    if logits.shape[:2] == (height, width) and height * width <= _PIXELS_AT_ONCE:
-        planes = np.moveaxis(logits, -1, 0)
-        mask, best = find_winner(planes)
-        tally.add(mask, softmax_of_winner(planes, best))
-        return mask, tally.statistics()
-    rows = Runs.between(logits.shape[0], height)
-    columns = Runs.between(logits.shape[1], width)
-    few = height * width <= _FEW_PIXELS and max(rows.longest, columns.longest) > 2
-    mask = np.empty((height, width), dtype=np.uint8)
-    for some in cut_bands(logits.shape, rows, columns):
-        between = logits[rows.before[some][0] : rows.after[some][-1] + 1]
-        band = Band(between, rows.part(some), columns)
-        if few:
+    builder = MaskBuilder(logits.shape, height, width)
+    builder.add(logits)
+    return builder.finish()
+
+
+class MaskBuilder:
+    """Makes a mask as `segment_logits` does, from logits that arrive row by row.
+
+    Args:
+        shape: h, w and C of all logits together.
+        height: the number of rows of the mask.
+        width: the number of columns of the mask.
+
+    Raises:
+        ValueError: there are too many classes, or the mask would have no pixel.
+    """
+
+    def __init__(self, shape: tuple[int, ...], height: int, width: int) -> None:
+        _check_shape(shape, height, width)
+        self._mask = np.empty((height, width), dtype=np.uint8)
+        self._tally = Tally(shape[2])
+        # The rows of logits that the next band may need, and the number of the first of them.
+        self._waiting: npt.NDArray[np.float32] = np.empty((0, *shape[1:]), dtype=np.float32)
+        self._first = 0
+        self._as_they_are = shape[:2] == (height, width)
+        self._rows = Runs.between(shape[0], height)
+        self._columns = Runs.between(shape[1], width)
+        longest = max(self._rows.longest, self._columns.longest)
+        self._few = height * width <= _FEW_PIXELS and longest > 2
+        self._bands = deque(cut_bands(shape, self._rows, self._columns))
+
+    def add(self, logits: npt.NDArray[np.float32]) -> None:
+        """Add the next rows of logits, float32 [n, w, C].
+
+        Raises:
+            ValueError: a logit is not finite or beyond `MAX_LOGIT`.
+        """
+        _check_logits(logits)
+        if self._as_they_are:
+            self._add_pixels(logits)
+            return
+        waiting = np.concatenate([self._waiting, logits]) if len(self._waiting) else logits
+        end = self._first + len(waiting)
+        while self._bands and self._rows.after[self._bands[0]][-1] < end:
+            self._add_band(self._bands.popleft(), waiting)
+        if self._bands:
+            start = min(int(self._rows.before[self._bands[0]][0]), end)
+            self._waiting, self._first = waiting[start - self._first :].copy(), start
+
+    def finish(self) -> tuple[npt.NDArray[np.uint8], ClassStatistics]:
+        """Return the mask and its statistics, when all rows have been added."""
+        return self._mask, self._tally.statistics()
+
+    def _add_pixels(self, logits: npt.NDArray[np.float32]) -> None:
+        """Add rows of which each logit is a pixel."""
+        step = max(1, _PIXELS_AT_ONCE // logits.shape[1])
+        for start in range(0, len(logits), step):
+            planes = np.moveaxis(logits[start : start + step], -1, 0)
+            winner, best = find_winner(planes)
+            self._tally.add(winner, softmax_of_winner(planes, best))
+            self._mask[self._first : self._first + len(winner)] = winner
+            self._first += len(winner)
+
+    def _add_band(self, some: slice, waiting: npt.NDArray[np.float32]) -> None:
+        """Add a band of cells, whose logits are among those waiting."""
+        top, bottom = self._rows.before[some][0], self._rows.after[some][-1] + 1
+        between = waiting[top - self._first : bottom - self._first]
+        band = Band(between, self._rows.part(some), self._columns)
+        if self._few:
             band.decided[:] = False
         else:
-            band.fill(mask)
-            band.sample(tally)
-        band.compute(mask, tally)
-    return mask, tally.statistics()
+            band.fill(self._mask)
+            band.sample(self._tally)
+        band.compute(self._mask, self._tally)
 
 
-def _check(logits: npt.NDArray[np.float32], height: int, width: int) -> None:
-    if logits.ndim != 3 or not logits.size or logits.shape[2] > MAX_CLASSES:
+def _check_shape(shape: tuple[int, ...], height: int, width: int) -> None:
+    if len(shape) != 3 or not all(shape) or shape[2] > MAX_CLASSES:
         raise ValueError(
-            f"logits of the shape {list(logits.shape)} make no mask: they have to be [h, w, C] "
-            f"with at most {MAX_CLASSES} classes"
+            f"logits of the shape {list(shape)} make no mask: they have to be [h, w, C] with at "
+            f"most {MAX_CLASSES} classes"
         )
     if height < 1 or width < 1:
         raise ValueError(f"a mask of {width}x{height} pixels has none")
+
+
+def _check_logits(logits: npt.NDArray[np.float32]) -> None:
     low, high = logits.min(), logits.max()
     # NaN is on neither side of a limit.
     if not (low >= -MAX_LOGIT and high <= MAX_LOGIT):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 #: The kinds of problems with an image, to group by.
-Kind = Literal["empty", "unsupported", "truncated", "damaged", "too large"]
+Kind = Literal["empty", "unsupported", "truncated", "damaged", "too large", "too small"]
 
 
 class DecodeError(Exception):

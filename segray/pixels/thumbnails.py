@@ -1,14 +1,18 @@
 """Thumbnails: small copies of an image and of its mask, in the image's proportions."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from segray.pixels.decoding import Picture
+from segray.pixels.framing import Box
 
 _JPEG_QUALITY = 80
+# How much larger an image is left by the fast means of blocks, before it is filtered.
+_REDUCING_GAP = 4.0
 
 
 def fit_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -20,6 +24,19 @@ def fit_size(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def shrink(picture: Picture, side: int) -> Picture:
+    """Return a picture without its padding, in its own proportions, with both sides at most `side`.
+
+    Args:
+        picture: the picture, decoded to a frame of any size.
+        side: as in `fit_size`.
+    """
+    width, height = fit_size(picture.width, picture.height, side)
+    image = Image.fromarray(picture.content)
+    small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
+    return replace(picture, pixels=np.asarray(small), box=Box(0, 0, height, width))
+
+
 def encode_thumbnail(picture: Picture, side: int) -> bytes:
     """Encode a picture as JPEG in its own proportions, with both sides at most `side` pixels.
 
@@ -27,10 +44,8 @@ def encode_thumbnail(picture: Picture, side: int) -> bytes:
         picture: the picture, decoded to a frame of any size.
         side: as in `fit_size`.
     """
-    size = fit_size(picture.width, picture.height, side)
     buffer = io.BytesIO()
-    image = Image.fromarray(picture.content).resize(size, Image.Resampling.BICUBIC)
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    Image.fromarray(shrink(picture, side).pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
 
 

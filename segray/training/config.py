@@ -351,7 +351,7 @@ class TrainConfig(
     @property
     def training_frame(self) -> Frame:
         """The rectangle that training images are brought to and cached."""
-        return self.frame.scale(self.detail) if self.zoom != (1.0, 1.0) else self.frame
+        return self.frame.resize(self.detail) if self.zoom != (1.0, 1.0) else self.frame
 
     @property
     def architecture(self) -> Architecture:

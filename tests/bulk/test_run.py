@@ -30,7 +30,7 @@ from segray.pixels.masks import decode_mask
 from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.tables import ERRORS_SCHEMA, MANIFEST_SCHEMA, results_schema, table_uris
 from segray.storage.uri import file_system, join_uri
-from tests.support import encode, logged_lines
+from tests.support import change_bundle, encode, logged_lines
 
 
 def draw(height: int, width: int, seed: int) -> np.ndarray:
@@ -170,6 +170,32 @@ def test_masks_equal_those_of_the_segmenter_pixel_for_pixel(finished) -> None:
         assert mask.shape == (row["height"], row["width"])
         np.testing.assert_array_equal(mask, segmenter.segment(row["uri"]))
         assert row["model"] == segmenter.digest
+
+
+def test_tiled_masks_do_not_depend_on_batches_or_workers(bundle_uri: str, tmp_path: Path) -> None:
+    sizes = [(200, 300), (20, 30), (64, 64), (90, 500), (1, 1)]
+    for number, size in enumerate(sizes):
+        write_bytes(f"{tmp_path}/in/{number}.png", encode(draw(*size, number), "PNG"))
+    model = change_bundle(bundle_uri, tmp_path, fit="tile")
+    config = SegmentConfig(
+        model=model, images=f"{tmp_path}/in", output=f"{tmp_path}/out", workers=0
+    )
+    segmenter = segray.load(model)
+    expected = {
+        f"{tmp_path}/in/{number}.png": segmenter.segment(f"{tmp_path}/in/{number}.png")
+        for number in range(len(sizes))
+    }
+    outputs = {}
+    for batch_size in (1, 5, 32):
+        output = f"{tmp_path}/out{batch_size}"
+        summary, _ = run(dataclasses.replace(config, batch_size=batch_size, output=output))
+        assert counts(summary) == (5, 5, 0)
+        for row in rows(output, "results"):
+            np.testing.assert_array_equal(decode_mask(row["mask"]["bytes"]), expected[row["uri"]])
+            height, width = expected[row["uri"]].shape
+            assert (row["height"], row["width"]) == (height, width)
+        outputs[batch_size] = sorted(rows(output, "results"), key=lambda row: row["id"])
+    assert outputs[1] == outputs[5] == outputs[32]
 
 
 def test_masks_have_the_upright_size_of_their_images(finished) -> None:

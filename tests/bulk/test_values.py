@@ -23,7 +23,7 @@ from segray.export.overlay import draw_overlay
 from segray.model.bundle import open_bundle, write_bundle
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
-from tests.support import IMAGE_SIZE, RECORD, draw_picture, encode, logged_lines, square
+from tests.support import FRAME, IMAGE_SIZE, RECORD, draw_picture, encode, logged_lines, square
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +70,7 @@ def masks(output: str) -> dict[str, npt.NDArray[np.uint8]]:
 def model(network: "keras.Model", labels: Labels, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A bundle that has learned from 12 bits."""
     uri = str(tmp_path_factory.mktemp("wide") / "model")
-    write_bundle(uri, network, square(3, IMAGE_SIZE), labels, RECORD, value_range=(0, 4095))
+    write_bundle(uri, network, square(3, IMAGE_SIZE), labels, RECORD, FRAME, (0, 4095))
     return uri
 
 

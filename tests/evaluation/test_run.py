@@ -119,11 +119,12 @@ def test_counts_at_the_original_resolution_are_those_of_the_masks_that_segmentin
         assert row["accuracy"] == (truth == prediction)[labelled].mean()
 
 
-def test_letterboxed_masks_are_scored_as_segmenting_makes_them(
-    finished, bundle_uri: str, tmp_path: Path
+@pytest.mark.parametrize("fit", ["letterbox", "tile"])
+def test_other_masks_are_scored_as_segmenting_makes_them(
+    finished, bundle_uri: str, tmp_path: Path, fit: str
 ) -> None:
     config, _ = finished
-    model = change_bundle(bundle_uri, tmp_path, fit="letterbox")
+    model = change_bundle(bundle_uri, tmp_path, fit=fit)
     config = dataclasses.replace(config, model=model, output=str(tmp_path / "out"))
     run(config)
     segmenter = segray.load(model)

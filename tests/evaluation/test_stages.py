@@ -11,6 +11,7 @@ from PIL import Image
 
 from segray.evaluation.stages import (
     PAIRS_SCHEMA,
+    Prediction,
     count,
     counted_schema,
     pack,
@@ -38,8 +39,11 @@ def count_one(
         **{"number": 7, "image": "i.jpg", "mask": "m.png", "reason": None},
         **{"height": truth.shape[0], "width": truth.shape[1]},
         **{"says": "nothing", "turned": False},
-        **{"truth": pack(truth), "logits": logits.tobytes()},
+        **{"truth": pack(truth), "pixels": bytes(3 * frame.pixels)},
     }
+    prediction = Prediction(row, frame, len(LABELS), overlap=0)
+    prediction.add(logits)
+    prediction.finish()
     [counted] = count(pa.Table.from_pylist([row]), LABELS, frame).to_pylist()
     return counted
 

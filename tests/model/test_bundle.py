@@ -11,10 +11,9 @@ import pytest
 
 from segray.errors import InputError
 from segray.model.bundle import DESCRIPTION, ONNX, WEIGHTS, open_bundle, write_bundle
-from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.storage.files import child_names, read_bytes
-from tests.support import IMAGE_SIZE, RECORD, square
+from tests.support import FRAME, IMAGE_SIZE, RECORD, square
 
 
 def read_description(uri: str) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def test_reads_back_what_was_written(bundle_uri: str, labels: Labels) -> None:
     bundle = open_bundle(bundle_uri, [WEIGHTS, ONNX])
 
     assert (bundle.uri, bundle.labels) == (bundle_uri, labels)
-    assert bundle.frame == Frame(IMAGE_SIZE, IMAGE_SIZE, "squash")
+    assert bundle.frame == FRAME
     for name in (WEIGHTS, ONNX):
         assert bundle.files[name] == Path(bundle_uri, name).read_bytes()
     assert child_names(bundle_uri) == sorted([DESCRIPTION, WEIGHTS, ONNX])
@@ -61,7 +60,7 @@ def test_another_model_in_s3_has_another_digest_and_no_secrets(
 ) -> None:
     uri = f"{s3('model-bundles')}/run/model"
     other = keras.models.clone_model(network)
-    write_bundle(uri + "/", other, square(3, IMAGE_SIZE), labels, RECORD)
+    write_bundle(uri + "/", other, square(3, IMAGE_SIZE), labels, RECORD, FRAME)
 
     bundle = open_bundle(uri, [WEIGHTS, ONNX])
 
@@ -101,6 +100,7 @@ def test_a_bundle_of_the_format_before_has_the_tutorials_decoder_and_squashes(
     document = read_description(bundle_uri)
     document["format_version"] = 2
     del document["architecture"]["decoder"], document["architecture"]["fit"]
+    del document["architecture"]["scale"]
     (tmp_path / DESCRIPTION).write_text(json.dumps(document))
 
     bundle = open_bundle(str(tmp_path), [])
@@ -224,6 +224,11 @@ def test_refuses_a_model_of_another_version_of_segray(
         ("architecture.decoder", None),
         ("architecture.fit", "stretch"),
         ("architecture.fit", 1),
+        ("architecture.scale", 0),
+        ("architecture.scale", 17),
+        ("architecture.scale", "1"),
+        ("architecture.scale", True),
+        ("architecture.scale", float("nan")),
         ("architecture.image_size", None),
         ("architecture.classes", 4),
         ("architecture.classes", "3"),

@@ -18,6 +18,7 @@ from segray.model.check import most_bytes
 from segray.model.predictor import Engine
 from segray.model.shapes import count_weights, list_weights
 from segray.model.unet import build_unet, weights_content
+from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.storage.files import read_bytes, write_bytes
 from tests.hostile import GRAPHS, SECRET, WEIGHT_FILES, forge, forge_graph, forge_weights
@@ -161,7 +162,7 @@ def test_takes_what_segray_writes(architecture: Architecture, tmp_path: Path) ->
         # As trained: the export leaves out what adds nothing.
         network(np.stack([draw_picture(32, 32, seed) for seed in range(4)]), training=True)
     labels = Labels(tuple(f"class_{i}" for i in range(classes)), tuple(range(classes)))
-    write_bundle(str(tmp_path), network, architecture, labels, {})
+    write_bundle(str(tmp_path), network, architecture, labels, {}, Frame(height, width))
 
     bundle = open_bundle(str(tmp_path), [WEIGHTS, ONNX])
 

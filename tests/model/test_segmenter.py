@@ -76,6 +76,35 @@ def test_a_letterboxed_mask_is_that_of_the_image_between_bars(
     assert (mask != segmenter.segment(picture)).any()
 
 
+def test_a_tiled_mask_is_blended_from_windows(
+    segmenter: Segmenter, bundle_uri: str, tmp_path: Path
+) -> None:
+    tiled = segray.load(change_bundle(bundle_uri, tmp_path, fit="tile"))
+    picture = draw_picture(IMAGE_SIZE, 3 * IMAGE_SIZE)
+
+    mask = tiled.segment(picture)
+
+    assert mask.shape == (IMAGE_SIZE, 3 * IMAGE_SIZE)
+    assert len(np.unique(mask)) > 1
+    # What one window alone sees is what that window says.
+    alone = slice(0, IMAGE_SIZE // 2)
+    first = segmenter.segment(picture[:, :IMAGE_SIZE])
+    np.testing.assert_array_equal(mask[:, alone], first[:, alone])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 300), (IMAGE_SIZE, IMAGE_SIZE), (150, 40)])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.7])
+def test_a_tiled_mask_has_the_size_of_the_image(
+    size: tuple[int, int], scale: float, bundle_uri: str, tmp_path: Path
+) -> None:
+    tiled = segray.load(change_bundle(bundle_uri, tmp_path, fit="tile", scale=scale))
+    if size == (1, 1) and scale < 1:
+        with pytest.raises(InputError, match=r"--scale of 0.5"):
+            tiled.segment(draw_picture(*size))
+    else:
+        assert tiled.segment(draw_picture(*size)).shape == size
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_mask_is_upright(orientation: int, segmenter: Segmenter) -> None:
     stored = Image.fromarray(draw_picture(60, 100))

@@ -42,6 +42,6 @@ def test_a_mask_lies_where_its_image_does() -> None:
 @pytest.mark.parametrize("fit", ["squash", "letterbox"])
 def test_another_resolution_has_the_same_proportions(fit: Fit) -> None:
     frame = Frame(32, 64, fit)
-    large = frame.scale(2)
+    large = frame.resize(2)
     assert large == Frame(64, 128, fit)
     assert large.place(200, 200) == Box(*(2 * side for side in frame.place(200, 200)))

@@ -340,7 +340,9 @@ class TrainingLoop:
             record["temperature"] = temperature
         uri = join_uri(self._assignment.output, "model")
         value_range = self._assignment.train.reading.value_range
-        write_bundle(uri, best, config.architecture, config.labels, record, config.fit, value_range)
+        write_bundle(
+            uri, best, config.architecture, config.labels, record, config.frame, value_range
+        )
 
 
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:

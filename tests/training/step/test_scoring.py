@@ -57,7 +57,7 @@ def test_large_images_are_predicted_few_at_once(size: int, length: int) -> None:
 
 
 def test_the_largest_images_are_predicted_one_by_one() -> None:
-    assert [block_length(size) for size in (512, 513, 2048, 4096)] == [16, 15, 1, 1]
+    assert [block_length(size**2) for size in (512, 513, 2048, 4096)] == [16, 15, 1, 1]
 
 
 def test_more_images_than_a_block_are_predicted_block_by_block() -> None:
