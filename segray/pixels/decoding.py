@@ -33,6 +33,7 @@ __all__ = [
     "DecodeError",
     "Mask",
     "Picture",
+    "count_pixels",
     "read_mask",
     "read_picture",
     "read_reach",
@@ -124,6 +125,17 @@ def read_picture(
             if extent is None:
                 return _make_picture(image, frame, value_range)
             return _make_reduced(image, original_size, frame, extent)
+
+
+def count_pixels(data: bytes) -> int:
+    """Return the number of pixels that an image file claims to have, without decoding any.
+
+    Raises:
+        DecodeError: as for `read_picture`.
+    """
+    with reasons(name_format(data)):
+        width, height = open_image(data).size
+        return width * height
 
 
 def read_reach(data: bytes) -> int | None:

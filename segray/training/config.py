@@ -1,7 +1,7 @@
 """The configuration of a training run: the flags of jobs/train.py, with their defaults."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import tyro
 
 from segray.errors import InputError, require
 from segray.model.architecture import Architecture, Decoder, ImageSize, split_size
-from segray.pixels.framing import Fit, Frame
+from segray.pixels.framing import MAX_SCALE, Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation
 from segray.pixels.wide import ValueRange, check_range
@@ -90,7 +90,14 @@ class NetworkFlags:
     """How images are brought to that resolution. squash: each side is scaled to that of the
     network, whatever the proportions. letterbox: both sides are scaled alike, so that the image
     just fits, and bars of grey fill the rest; they count neither in the loss nor in the metrics,
-    and masks do not have them."""
+    and masks do not have them. tile: images keep their resolution, for large images with small
+    things; the network is trained on random crops of --image-size, and segments overlapping windows
+    of it, whose logits are blended."""
+    scale: float = 1.0
+    """With --fit tile: the factor by which images are scaled first, such as 0.5."""
+    foreground_share: float = 0.33
+    """With --fit tile: the share of the crops, 0 to 1, that are laid around a pixel of a class that
+    is drawn among those of the image, so that rare classes are seen more often."""
     decoder: Decoder = "slim"
     """Decoder of the network. tutorial: that of TensorFlow's tutorial. slim: the same with half the
     filters."""
@@ -259,6 +266,12 @@ class TrainConfig(
         for name in ("warmup", "label_smoothing", "stretch", "colour", "batch_norm_momentum"):
             require(0 <= getattr(self, name) < 1, f"{_flag(name)} must be in 0 to 1, 1 excluded")
         require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
+        require(0 < self.scale <= MAX_SCALE, f"--scale must be above 0, and at most {MAX_SCALE:g}")
+        require(
+            self.scale == 1 or self.fit == "tile",
+            "--scale is of images that are not fitted to --image-size: give --fit tile",
+        )
+        require(0 <= self.foreground_share <= 1, "--foreground-share must be in 0 to 1")
         require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
         require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
         require(
@@ -346,12 +359,44 @@ class TrainConfig(
     @property
     def frame(self) -> Frame:
         """The rectangle that images are brought to for the network."""
-        return Frame(*split_size(self.image_size), self.fit)
+        return Frame(*split_size(self.image_size), self.fit, self.scale)
 
     @property
     def training_frame(self) -> Frame:
-        """The rectangle that training images are brought to and cached."""
+        """The rectangle that training images are brought to and cached; with --fit tile, that of
+        the crops."""
+        if self.fit == "tile":
+            return self._crop_frame()
         return self.frame.resize(self.detail) if self.zoom != (1.0, 1.0) else self.frame
+
+    def _crop_frame(self) -> Frame:
+        """The frame of crops that have enough around a window to be zoomed out of and turned."""
+        height, width = self.frame.shape
+        angle = math.radians(min(self.rotation, 45.0))
+        reach = self.zoom[1] * math.sqrt(1 + self.stretch)
+        # An even margin on both sides.
+        margins = (
+            math.ceil(
+                max(0.0, reach * (side * math.cos(angle) + other * math.sin(angle)) - side) / 2
+            )
+            for side, other in ((height, width), (width, height))
+        )
+        down, along = margins
+        return replace(self.frame, height=height + 2 * down, width=width + 2 * along)
+
+    @property
+    def margins(self) -> tuple[int, int]:
+        """The rows above and below, and the columns left and right, of the window in a crop."""
+        if self.fit != "tile":
+            return (0, 0)
+        crop, window = self.training_frame, self.frame
+        return (crop.height - window.height) // 2, (crop.width - window.width) // 2
+
+    @property
+    def samples(self) -> int:
+        """The number of samples per side of which a pixel of an augmented image is the mean."""
+        scaled = self.fit != "tile" and self.zoom != (1.0, 1.0)
+        return math.ceil(self.detail) if scaled else 1
 
     @property
     def architecture(self) -> Architecture:

@@ -256,7 +256,7 @@ def _check_labels(preparation: Preparation, data: DataSet) -> None:
                 "--ignore-values, or ignored by --ignore-others"
             )
         if labels.others_ignored:
-            share = 1 - pixels.sum() / part.pixels
+            share = 1 - pixels.sum() / part.examples.sizes.prod(axis=1).sum()
             log.info(f"{share:.1%} of the pixels of the {what} set are ignored")
         absent = [name for name, count in zip(names, pixels, strict=True) if not count]
         if absent:

@@ -23,8 +23,14 @@ from segray.progress import format_time
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
 from segray.training.control.checkpoint import Checkpoints, Progress
-from segray.training.data.batches import Batch, draw_epoch, steps_per_epoch
-from segray.training.data.examples import Examples
+from segray.training.data.batches import Batch, Draw, draw_epoch, steps_per_epoch
+from segray.training.data.crops import WindowedExamples, count_crops, place_crops
+from segray.training.data.examples import (
+    DecodedExamples,
+    Examples,
+    Request,
+    StreamedExamples,
+)
 from segray.training.data.prefetch import Prefetched
 from segray.training.outputs.records import write_events, write_preview, write_records
 from segray.training.outputs.tracking import History
@@ -104,8 +110,16 @@ class TrainingLoop:
         self._rank, self._workers = rank, workers
         self._track, self._barrier = track, barrier
         self._train = assignment.train.open(workers)
-        self._validation = assignment.validation.open(workers)
-        self._steps = steps_per_epoch(len(self._train), config.batch_size)
+        validation = assignment.validation
+        self._validation: DecodedExamples | StreamedExamples | WindowedExamples
+        self._validation = validation.open(workers)
+        # The example of each item of an epoch.
+        self._items = np.arange(len(assignment.train))
+        if config.fit == "tile":
+            shape = config.frame.shape
+            self._validation = WindowedExamples(self._validation, validation.sizes, shape)
+            self._items = np.repeat(self._items, count_crops(assignment.train.sizes, shape))
+        self._steps = steps_per_epoch(len(self._items), config.batch_size)
         self._checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
         weights = assignment.encoder_weights
         self._pretrained = weights is not None
@@ -242,7 +256,7 @@ class TrainingLoop:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         config = self._config
         draws = draw_epoch(
-            len(self._train),
+            len(self._items),
             config.batch_size,
             config.seed,
             epoch,
@@ -250,12 +264,27 @@ class TrainingLoop:
             self._workers,
             config.augmentation,
             config.frame.shape,
-            config.training_frame.shape,
+            config.frame.shape if config.fit == "tile" else config.training_frame.shape,
+            config.margins,
         )
         draws, again = itertools.tee(draws)
-        arrays = self._train.read(draw.indices for draw in draws)
+        arrays = self._train.read(self._request(draw) for draw in draws)
         for draw, (images, masks) in zip(again, arrays, strict=True):
             yield self.network.place(Batch(images, masks, draw.warps, draw.colours))
+
+    def _request(self, draw: Draw) -> Request:
+        """Return what has to be read for a step."""
+        config, examples = self._config, self._items[draw.indices]
+        if config.fit != "tile":
+            return examples
+        return place_crops(
+            examples,
+            self._assignment.train.sizes[examples],
+            draw.places,
+            config.frame.shape,
+            config.training_frame.shape,
+            config.foreground_share,
+        )
 
     def _rates(self, epoch: int, step: int) -> tuple[float, float]:
         """Return the learning rates of the decoder and the encoder at a step."""

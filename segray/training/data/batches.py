@@ -17,11 +17,14 @@ class Draw:
         indices: int64 [b], the indices of the examples.
         warps: float32 [b, 8], see `segray.training.data.augmentation.Augmentation.draw_warps`.
         colours: float32 [b, 3, 4], see `Augmentation.draw_colours`.
+        places: float64 [b, 5], random numbers from 0 to 1 for the place of a crop, see
+            `segray.training.data.crops.place_crops`.
     """
 
     indices: npt.NDArray[np.int64]
     warps: npt.NDArray[np.float32]
     colours: npt.NDArray[np.float32]
+    places: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def draw_epoch(
     augmentation: Augmentation,
     shape: tuple[int, int],
     source_shape: tuple[int, int],
+    margins: tuple[int, int] = (0, 0),
 ) -> Iterator[Draw]:
     """Shuffle the examples of an epoch and deal each global batch out to the workers.
 
@@ -74,13 +78,19 @@ def draw_epoch(
         workers: the number of workers.
         augmentation: the ranges of the random augmentation.
         shape: the input resolution of the network: height and width, in pixels.
-        source_shape: the resolution of the cached training images, likewise.
+        source_shape: the resolution of what is augmented to that, likewise.
+        margins: the rows above and below of it, and the columns left and right, in which the
+            augmentation finds more of the image.
     """
     rng = np.random.default_rng([seed, epoch])
+    rng_of_places = np.random.default_rng([seed, epoch, 1])
     steps = steps_per_epoch(count, batch_size)
     order = np.resize(rng.permutation(count), steps * batch_size)
     mine = slice(rank * batch_size // workers, (rank + 1) * batch_size // workers)
     for start in range(0, len(order), batch_size):
         warps = augmentation.draw_warps(rng, batch_size, shape, source_shape)
+        warps[:, (5, 2)] += margins
         colours = augmentation.draw_colours(rng, batch_size)
-        yield Draw(order[start : start + batch_size][mine], warps[mine], colours[mine])
+        places = rng_of_places.random((batch_size, 5))
+        indices = order[start : start + batch_size]
+        yield Draw(indices[mine], warps[mine], colours[mine], places[mine])

@@ -17,6 +17,8 @@ from segray.storage.uri import describe_error
 
 #: Images uint8 [B, H, W, 3] RGB, and masks uint8 [B, H, W] of class ids or `IGNORED`.
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+#: The same, or lists of arrays if each image has a size of its own.
+Block = Arrays | tuple[list[npt.NDArray[np.uint8]], list[npt.NDArray[np.uint8]]]
 
 # Pairs fetched concurrently, because a request to a store takes longer than decoding.
 _FETCHES = 8
@@ -31,7 +33,7 @@ class Finding:
         digest: a digest of the content of both files.
         class_pixels: the number of pixels of each class in the mask, at the resolution at which it
             is kept.
-        pixels: the number of pixels of the image at that resolution.
+        size: height and width of the image at that resolution.
         says: the pair's evidence on the orientation in which the masks of its set were drawn.
         turned: True if the mask was rotated with its image.
     """
@@ -39,7 +41,7 @@ class Finding:
     error: str = ""
     digest: str = ""
     class_pixels: Sequence[int] = ()
-    pixels: int = 0
+    size: tuple[int, int] = (0, 0)
     says: Says = "nothing"
     turned: bool = False
 
@@ -49,7 +51,7 @@ def decode_batch(
     labels: Labels,
     frame: Frame,
     reading: Reading = DEFAULT_READING,
-) -> tuple[Arrays, list[Finding]]:
+) -> tuple[Block, list[Finding]]:
     """Read and decode pairs.
 
     Args:
@@ -84,11 +86,13 @@ def decode_batch(
             Finding(
                 digest=labelled.digest,
                 class_pixels=counts,
-                pixels=box.height * box.width,
+                size=(box.height, box.width),
                 says=labelled.says,
                 turned=labelled.turned,
             )
         )
+    if frame.fit == "tile":
+        return (images, masks), findings
     shape = (-1, *frame.shape)
     arrays = (
         np.array(images, dtype=np.uint8).reshape(*shape, 3),

@@ -22,9 +22,12 @@ from segray.nodes import FreeCpus, SharedFiles
 from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import Says
-from segray.training.data.decoding import Arrays, Finding, decode_batch
+from segray.training.data.crops import Crops
+from segray.training.data.decoding import Arrays, Block, Finding, decode_batch
 
 Indices = npt.NDArray[np.int64]
+#: What makes a batch: whole examples, or crops of images that have sizes of their own.
+Request = Indices | Crops
 
 _PAIRS_PER_TASK = 32
 _NO_FILES = SharedFiles()
@@ -47,9 +50,11 @@ class Examples:
     Attributes:
         pairs: the files of each example.
         labels: the mapping from mask values to classes.
-        frame: the frame of images and masks.
+        frame: the frame of images and masks. With ``tile``, images have sizes of their own, and are
+            read in crops.
         shared: local files that must be visible to each process that reads the examples.
-        blocks: references to decoded `Arrays` in Ray's object store; empty if each batch is decoded
+        sizes: int64 [N, 2], height and width of each image.
+        blocks: references to decoded `Block` in Ray's object store; empty if each batch is decoded
             on the fly.
         positions: int64 [N, 2], the block and the row of each example; empty without blocks.
         rows: the number of examples in each block.
@@ -60,6 +65,7 @@ class Examples:
     labels: Labels
     frame: Frame
     shared: SharedFiles
+    sizes: npt.NDArray[np.int64]
     blocks: Sequence["ray.ObjectRef[Any]"]
     positions: npt.NDArray[np.int64]
     rows: Sequence[int]
@@ -98,7 +104,7 @@ class DecodedExamples:
 
     def __init__(self, examples: Examples) -> None:
         self._positions = examples.positions
-        self._blocks: list[Arrays] = ray.get(list(examples.blocks), timeout=_SECONDS_TO_GET)
+        self._blocks: list[Block] = ray.get(list(examples.blocks), timeout=_SECONDS_TO_GET)
         for (images, _), rows in zip(self._blocks, examples.rows, strict=True):
             if len(images) != rows:
                 raise InputError(
@@ -109,13 +115,13 @@ class DecodedExamples:
     def __len__(self) -> int:
         return len(self._positions)
 
-    def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
-        """Yield the images and masks of each batch of indices."""
-        for indices in batches:
-            places = self._positions[indices].tolist()
-            images = np.stack([self._blocks[block][0][row] for block, row in places])
-            masks = np.stack([self._blocks[block][1][row] for block, row in places])
-            yield images, masks
+    def read(self, batches: Iterable[Request]) -> Iterator[Arrays]:
+        """Yield the images and masks of each batch."""
+        for batch in batches:
+            places = self._positions[_indices_of(batch)].tolist()
+            images = [self._blocks[block][0][row] for block, row in places]
+            masks = [self._blocks[block][1][row] for block, row in places]
+            yield _assemble(images, masks, batch)
 
 
 class StreamedExamples:
@@ -137,8 +143,8 @@ class StreamedExamples:
     def __len__(self) -> int:
         return len(self._examples)
 
-    def read(self, batches: Iterable[Indices]) -> Iterator[Arrays]:
-        """Yield the images and masks of each batch of indices.
+    def read(self, batches: Iterable[Request]) -> Iterator[Arrays]:
+        """Yield the images and masks of each batch.
 
         Raises:
             InputError: a file that was readable at the start of the run no longer is.
@@ -147,10 +153,11 @@ class StreamedExamples:
         coming: deque[Future[Arrays]] = deque()
         pool = ThreadPoolExecutor(_MOST_AHEAD)
         try:
-            for indices in batches:
+            for batch in batches:
+                indices = _indices_of(batch)
                 most = max(_LEAST_AHEAD, _AHEAD_BYTES // (example_bytes * len(indices)))
                 ahead = min(_LEAST_AHEAD + self._cpus.count(), most, _MOST_AHEAD)
-                coming.append(pool.submit(self._read_batch, [pairs[i] for i in indices]))
+                coming.append(pool.submit(self._read_batch, [pairs[i] for i in indices], batch))
                 while len(coming) > ahead:
                     yield coming.popleft().result()
             while coming:
@@ -158,26 +165,31 @@ class StreamedExamples:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read_batch(self, pairs: Sequence[Pair]) -> Arrays:
-        arrays, findings = self._decode_elsewhere(pairs) or self._decode_here(pairs)
+    def _read_batch(self, pairs: Sequence[Pair], batch: Request) -> Arrays:
+        arrays, findings = self._decode_elsewhere(pairs, batch) or self._decode_here(pairs, batch)
         for finding in findings:
             if finding.error:
                 raise InputError(f"{finding.error} (it could be read when the run was started)")
+        assert arrays is not None
         return arrays
 
-    def _decode_here(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]]:
+    def _decode_here(
+        self, pairs: Sequence[Pair], batch: Request
+    ) -> tuple[Arrays | None, list[Finding]]:
         examples = self._examples
         with self._here:
-            return decode_batch(pairs, examples.labels, examples.frame, examples.reading)
+            return _read_pairs(pairs, examples.labels, examples.frame, examples.reading, batch)
 
-    def _decode_elsewhere(self, pairs: Sequence[Pair]) -> tuple[Arrays, list[Finding]] | None:
+    def _decode_elsewhere(
+        self, pairs: Sequence[Pair], batch: Request
+    ) -> tuple[Arrays | None, list[Finding]] | None:
         """Decode on an idle CPU of the cluster; return None if there is none or the task fails."""
         with self._cpus.one() as found:
             if not found:
                 return None
             examples = self._examples
-            task = _decode_task.remote(
-                *(pairs, examples.labels, examples.frame, examples.shared, examples.reading)
+            task = _read_task.remote(
+                *(pairs, examples.labels, examples.frame, examples.shared, examples.reading, batch)
             )
             # The CPU may have been taken by another job, or the node be lost or not see the files.
             with contextlib.suppress(RayError):
@@ -198,7 +210,6 @@ class Decoded:
         digests: the digest of the content of both files of each example.
         class_pixels: int64 [N, C], the number of pixels of each class in the mask of each example,
             at the resolution at which it is kept.
-        pixels: the number of pixels of all images at that resolution.
         says: each example's evidence on the orientation in which the masks of its set were drawn.
         turned: the number of masks that were rotated with their images.
     """
@@ -207,7 +218,6 @@ class Decoded:
     skipped: list[Skipped]
     digests: list[str]
     class_pixels: npt.NDArray[np.int64]
-    pixels: int
     says: list[Says]
     turned: int
 
@@ -257,6 +267,7 @@ def decode_pairs(
             labels,
             frame,
             shared,
+            np.array([findings[i].size for i in kept], dtype=np.int64).reshape(-1, 2),
             [reference for reference, _ in results] if keep else [],
             np.array(positions if keep else [], dtype=np.int64).reshape(-1, 2),
             rows if keep else [],
@@ -271,7 +282,6 @@ def decode_pairs(
         class_pixels=np.array([findings[i].class_pixels for i in kept], dtype=np.int64).reshape(
             -1, len(labels)
         ),
-        pixels=sum(findings[i].pixels for i in kept),
         says=[findings[i].says for i in kept],
         turned=sum(findings[i].turned for i in kept),
     )
@@ -315,9 +325,45 @@ def _decode_chunks(
 @ray.remote(max_retries=-1)
 def _decode_task(
     pairs: Sequence[Pair], labels: Labels, frame: Frame, shared: SharedFiles, reading: Reading
-) -> tuple[Arrays, list[Finding]]:
+) -> tuple[Block, list[Finding]]:
     shared.check()
     return decode_batch(pairs, labels, frame, reading)
+
+
+@ray.remote
+def _read_task(
+    pairs: Sequence[Pair],
+    labels: Labels,
+    frame: Frame,
+    shared: SharedFiles,
+    reading: Reading,
+    batch: Request,
+) -> tuple[Arrays | None, list[Finding]]:
+    shared.check()
+    return _read_pairs(pairs, labels, frame, reading, batch)
+
+
+def _read_pairs(
+    pairs: Sequence[Pair], labels: Labels, frame: Frame, reading: Reading, batch: Request
+) -> tuple[Arrays | None, list[Finding]]:
+    """Decode the examples of a batch, and put it together; None if one cannot be read."""
+    (images, masks), findings = decode_batch(pairs, labels, frame, reading)
+    if any(finding.error for finding in findings):
+        return None, findings
+    return _assemble(list(images), list(masks), batch), findings
+
+
+def _indices_of(batch: Request) -> Indices:
+    return batch.examples if isinstance(batch, Crops) else batch
+
+
+def _assemble(
+    images: list[npt.NDArray[np.uint8]], masks: list[npt.NDArray[np.uint8]], batch: Request
+) -> Arrays:
+    """Make the arrays of a batch from the images and masks of its examples."""
+    if isinstance(batch, Crops):
+        return batch.cut(images, masks)
+    return np.stack(images), np.stack(masks)
 
 
 @ray.remote

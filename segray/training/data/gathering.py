@@ -1,5 +1,6 @@
 """Gathering: decode the data of a run, after settling how its files are to be read."""
 
+import contextlib
 import logging
 import time
 from dataclasses import replace
@@ -9,9 +10,11 @@ from segray.data.sample import SAMPLE_FOLDER
 from segray.data.values import read_reaches, spread
 from segray.errors import InputError
 from segray.nodes import SharedFiles, await_node, reporting_waits, worker_nodes, works_alone
+from segray.pixels.decoding import DecodeError, count_pixels
 from segray.pixels.orientation import settle_orientation
 from segray.pixels.wide import ValueRange, choose_range
 from segray.progress import ProgressLine
+from segray.storage.files import read_bytes
 from segray.storage.lock import LOCK
 from segray.storage.uri import absolute_uri, join_uri
 from segray.training.control.room import checking_gpu
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 _STORE_SHARE = 0.5
 # The number of images sampled to find the range of pixel values.
 _SAMPLE = 256
+# The number of images whose sizes stand for those of all.
+_SIZES = 16
 
 
 def gather_data(preparation: Preparation) -> DataSet:
@@ -129,8 +134,11 @@ def _find_shared(preparation: Preparation) -> SharedFiles:
 def _fits(preparation: Preparation) -> bool:
     """Return True if the decoded examples are to be cached in Ray's object store."""
     config = preparation.config
-    pixels = len(preparation.train) * config.training_frame.pixels
-    pixels += len(preparation.validation) * config.frame.pixels
+    if config.fit == "tile":
+        pixels = _estimate_pixels(preparation)
+    else:
+        pixels = len(preparation.train) * config.training_frame.pixels
+        pixels += len(preparation.validation) * config.frame.pixels
     needed = pixels * (3 + 1)
     # Each node that trains maps all examples, so they must fit into the smallest store.
     kind = "GPU" if config.use_gpu else "CPU"
@@ -144,3 +152,15 @@ def _fits(preparation: Preparation) -> bool:
         f"they {where}"
     )
     return keep
+
+
+def _estimate_pixels(preparation: Preparation) -> int:
+    """Return the approximate number of pixels of all images, scaled, from those of a sample."""
+    pairs = preparation.train + preparation.validation
+    counts = []
+    for uri in spread([pair.image for pair in pairs], _SIZES):
+        # Unreadable files are reported when they are decoded.
+        with contextlib.suppress(InputError, DecodeError):
+            counts.append(count_pixels(read_bytes(uri)))
+    mean = sum(counts) / max(1, len(counts))
+    return round(len(pairs) * mean * preparation.config.scale**2)

@@ -9,25 +9,25 @@ from segray.pixels.labels import IGNORED
 
 
 def warp(
-    images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, shape: tuple[int, int]
+    images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, shape: tuple[int, int], samples: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Apply the warps of `Augmentation.draw_warps`: bilinear for images, nearest for masks.
 
-    If the images are larger than the result, each of its pixels is the mean of as many samples per
-    side as they are times larger, rounded up. A single sample would be sharper than the images that
-    the network sees in prediction, which are downscaled with an anti-aliasing filter.
+    If the images are scaled down, each pixel of the result is the mean of some samples per side. A
+    single sample would be sharper than the images that the network sees in prediction, which are
+    downscaled with an anti-aliasing filter.
 
     Args:
         images: uint8 [B, h, w, 3] RGB.
         masks: uint8 [B, h, w] of class ids.
         warps: float32 [B, 8].
         shape: H and W, the height and width of the result, in pixels.
+        samples: the number of samples per side of a pixel.
 
     Returns:
         Images float32 [B, H, W, 3] in [0, 255], and masks uint8 [B, H, W].
     """
     height, width = shape
-    samples = max(-(-images.shape[1] // height), -(-images.shape[2] // width))
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=tf.cast(images, tf.float32),
         transforms=_divide_pixels(warps, samples),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from segray.pixels.labels import IGNORED
 from segray.training.config import TrainConfig
+from segray.training.data.crops import WindowedExamples
 from segray.training.data.examples import DecodedExamples, StreamedExamples
 from segray.training.data.prefetch import Prefetched
 from segray.training.step.blocks import block_length
@@ -27,7 +28,7 @@ _IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
 
 def find_temperature(
     predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
-    examples: DecodedExamples | StreamedExamples,
+    examples: DecodedExamples | StreamedExamples | WindowedExamples,
     config: TrainConfig,
 ) -> float:
     """Return the temperature that minimises a network's cross-entropy on the validation set.
@@ -83,7 +84,7 @@ def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor
 
 def _draw_pixels(
     predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
-    examples: DecodedExamples | StreamedExamples,
+    examples: DecodedExamples | StreamedExamples | WindowedExamples,
     config: TrainConfig,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Sample equally many labelled pixels per image: logits float32 [N, C], class ids uint8 [N]."""

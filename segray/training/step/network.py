@@ -227,7 +227,7 @@ class TrainableNetwork:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         config = self._config
         if config.augmentation.warps:
-            images, masks = warp(images, masks, warps, config.frame.shape)
+            images, masks = warp(images, masks, warps, config.frame.shape, config.samples)
         if config.augmentation.colour:
             images = recolour(tf.cast(images, tf.float32), colours)
         return images, masks

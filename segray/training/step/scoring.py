@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from segray.pixels.metrics import Confusion, confusion_matrix
+from segray.training.data.crops import WindowedExamples
 from segray.training.data.examples import DecodedExamples, StreamedExamples
 from segray.training.data.prefetch import Prefetched
 from segray.training.step.blocks import block_length
@@ -13,7 +14,7 @@ from segray.training.step.network import TrainableNetwork
 
 def score_share(
     network: TrainableNetwork,
-    examples: DecodedExamples | StreamedExamples,
+    examples: DecodedExamples | StreamedExamples | WindowedExamples,
     rank: int,
     workers: int,
 ) -> tuple[Confusion, float]:

@@ -30,7 +30,7 @@ def warp(
     images: Pictures, masks: Pictures, warps: object
 ) -> tuple[npt.NDArray[np.float32], Pictures]:
     warps = np.broadcast_to(np.array(warps, dtype=np.float32), (len(images), 8))
-    moved, truth = transforms.warp(images, masks, warps, (SIZE, SIZE))
+    moved, truth = transforms.warp(images, masks, warps, (SIZE, SIZE), -(-images.shape[1] // SIZE))
     assert (moved.dtype, truth.dtype) == ("float32", "uint8")
     return moved.numpy(), truth.numpy()
 
@@ -137,7 +137,7 @@ def test_rectangles_are_averaged_and_mirrored_side_by_side() -> None:
     shape, source = (16, 32), (32, 64)
     images = np.stack([draw_picture(*source, seed) for seed in range(8)])
     warps = Augmentation(flip=True).draw_warps(np.random.default_rng(0), 8, shape, source)
-    moved, truth = transforms.warp(images, images[..., 0], warps, shape)
+    moved, truth = transforms.warp(images, images[..., 0], warps, shape, 2)
     assert truth.shape == (8, *shape)
     assert len(set(warps[:, 0])) == 2
     means = images.reshape(8, 16, 2, 32, 2, 3).mean(axis=(2, 4))
