@@ -48,7 +48,9 @@ def tutorial_settings() -> dict[str, object]:
     }
 
 
-def assign(data: Path, output: Path, encoder: str | None = None, **settings: object) -> Assignment:
+def assign(
+    data: Path, output: Path, encoder: str | None = None, keep: bool = True, **settings: object
+) -> Assignment:
     """A run of one step on the images of a folder, of two at a time; its own folder is claimed."""
     import ray
 
@@ -69,7 +71,7 @@ def assign(data: Path, output: Path, encoder: str | None = None, **settings: obj
 
     def decode(frame: Frame) -> Examples:
         pairs = find_pairs(f"{data}/images", f"{data}/masks").pairs
-        return decode_pairs(pairs, config.labels, frame, True, lambda done: None).examples
+        return decode_pairs(pairs, config.labels, frame, keep, lambda done: None).examples
 
     return Assignment(
         config=config,

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from segray import nodes as nodes_module
 from segray.errors import InputError
@@ -74,6 +75,36 @@ def test_the_best_epoch_is_calibrated_and_not_the_last(
             np.testing.assert_array_equal(values, arrays[f"model/{i}"])
     model = json.loads((tmp_path / "out" / "model" / "model.json").read_text())
     assert (model["metrics"]["epoch"], model["temperature"]) == (1, 2.0)
+
+
+def test_crops_of_images_of_any_size_are_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept or decoded anew, an epoch sees the same crops; no pixel of the validation is lost."""
+    shrink_network(monkeypatch.setattr)
+    scored: list[np.ndarray] = []
+    score = loop_module.score_share
+
+    def score_and_keep(*args):
+        scored.append(score(*args)[0])
+        return score(*args)
+
+    monkeypatch.setattr(loop_module, "score_share", score_and_keep)
+    write_shapes(str(tmp_path), 6)
+    pixels, records = 0, []
+    for path in (tmp_path / "images").iterdir():
+        with Image.open(path) as image:
+            pixels += image.width * image.height
+    settings = {"fit": "tile", "workers": 0, "batch_size": 4, "calibrate": False}
+    for keep in (True, False):
+        output = tmp_path / f"kept_{keep}"
+        fit(assign(tmp_path, output, keep=keep, **settings), lambda history: None)
+        record = json.loads((output / "metrics.jsonl").read_text())
+        records.append({name: record[name] for name in ("train_loss", "loss", "mean_iou")})
+        document = json.loads((output / "model" / "model.json").read_text())
+        assert document["architecture"]["fit"] == "tile"
+    assert records[0] == records[1]
+    assert [confusion.sum() for confusion in scored] == [pixels, pixels]
 
 
 def test_what_a_restart_does_not_mend_is_tried_twice(
