@@ -3,8 +3,8 @@
     python benchmarks/decoders.py                  # 128x128, batches of 8
     python benchmarks/decoders.py --sizes 128 512
 
-The weights are random. The decoders take turns, so that a change of the machine's speed meets all of
-them; a figure is the median of the rounds.
+The weights are random. The decoders take turns, so that a change of the machine's speed meets all
+of them; a figure is the median of the rounds.
 """
 
 import os

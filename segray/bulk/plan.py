@@ -105,9 +105,11 @@ class Plan:
 
     def predictor_loader(self, threads: int) -> Callable[[], Predictor]:
         """A function that makes the network ready, on the GPU or on so many cores of a process."""
+        flip = self.config.test_time_flip
         if self.config.use_gpu:
-            return partial(load_gpu_predictor, self.bundle, self.engine, self.config.batch_size)
-        return partial(load_predictor, self.bundle, self.engine, threads)
+            batch_size = self.config.batch_size
+            return partial(load_gpu_predictor, self.bundle, self.engine, batch_size, flip)
+        return partial(load_predictor, self.bundle, self.engine, threads, flip)
 
     def forget_done(self) -> None:
         """Free the ids when the search is over: they are eight bytes for each image."""

@@ -16,7 +16,7 @@ RECORD = "run.json"
 REPORT = "report.html"
 
 # Settings that all rows of an output have in common.
-_FIXED = ("model", "mask_size", "value_range", "overlap")
+_FIXED = ("model", "mask_size", "value_range", "overlap", "test_time_flip")
 # Settings that choose the images; a later run may choose others.
 _CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
@@ -28,6 +28,7 @@ def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict
         "mask_size": config.mask_size,
         "value_range": bundle.value_range and list(bundle.value_range),
         "overlap": config.overlap,
+        "test_time_flip": config.test_time_flip,
         "labels": bundle.labels.to_json(),
         # Names in an export are relative to it.
         "images": search.root,

@@ -45,6 +45,9 @@ class DataFlags:
     overlap: float = OVERLAP
     """With a model trained with --fit tile: the least share of a window that the next one overlaps,
     0 to 1 (1 excluded)."""
+    test_time_flip: bool = False
+    """Average the prediction for each image with that for its mirror image: better masks, for twice
+    the time."""
 
 
 @dataclass(frozen=True, kw_only=True)

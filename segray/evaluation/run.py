@@ -72,6 +72,7 @@ def evaluate(preparation: Preparation) -> Evaluation:
             use_gpu=config.use_gpu,
             batch_size=config.batch_size,
             overlap=config.overlap,
+            test_time_flip=config.test_time_flip,
             mask_orientation=config.mask_orientation,
             value_range=config.value_range,
             skipped=pairing.skipped,
@@ -96,6 +97,7 @@ def evaluate_pairs(
     use_gpu: bool = False,
     batch_size: int = 32,
     overlap: float = OVERLAP,
+    test_time_flip: bool = False,
     mask_orientation: MaskOrientation = "auto",
     value_range: ValueRange | None = None,
     skipped: Sequence[Skipped] = (),
@@ -117,6 +119,7 @@ def evaluate_pairs(
         use_gpu: True to give each predictor a GPU.
         batch_size: images, or windows of images, per batch of a predictor.
         overlap: see `segray.pixels.canvas.Canvas`.
+        test_time_flip: True to average with the prediction for the mirror image.
         mask_orientation: how masks of images with an EXIF orientation were drawn.
         value_range: the pixel values of black and white in images of more than 8 bits per channel;
             default: the model's.
@@ -147,7 +150,9 @@ def evaluate_pairs(
     ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
 
     def score(reading: Reading) -> _Gathered:
-        counted = _pipeline(model, chosen, pairs, reading, workers, use_gpu, batch_size, overlap)
+        counted = _pipeline(
+            *(model, chosen, pairs, reading, workers, use_gpu, batch_size, overlap, test_time_flip)
+        )
         return _gather(counted, model.labels, len(pairs), use_gpu)
 
     reading = Reading(mask_orientation, value_range or model.value_range)
@@ -191,6 +196,7 @@ def evaluate_pairs(
         "use_gpu": use_gpu,
         "batch_size": batch_size,
         "overlap": overlap,
+        "test_time_flip": test_time_flip,
         "mask_orientation": mask_orientation,
         "value_range": value_range,
     }
@@ -242,6 +248,7 @@ def _pipeline(
     use_gpu: bool,
     batch_size: int,
     overlap: float,
+    test_time_flip: bool,
 ) -> ray.data.Dataset:
     """Build the pipeline: pairs in, metrics and counts of each image out."""
     labels, frame = bundle.labels, bundle.frame
@@ -258,7 +265,7 @@ def _pipeline(
         .map_batches(read, fn_args=(labels, frame, reading), num_cpus=_TASK_CPUS, **whole)
         .map_batches(
             Predict,
-            fn_constructor_args=(bundle, engine, use_gpu, predicted, overlap),
+            fn_constructor_args=(bundle, engine, use_gpu, predicted, overlap, test_time_flip),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=0 if use_gpu else _PREDICTOR_CPUS,
             num_gpus=1 if use_gpu else 0,

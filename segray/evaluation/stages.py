@@ -88,11 +88,12 @@ class Predict:
         use_gpu: bool,
         batch_size: int,
         overlap: float = OVERLAP,
+        test_time_flip: bool = False,
     ) -> None:
         if use_gpu:
-            self._predictor = load_gpu_predictor(bundle, engine, batch_size)
+            self._predictor = load_gpu_predictor(bundle, engine, batch_size, test_time_flip)
         else:
-            self._predictor = load_predictor(bundle, engine, threads=1)
+            self._predictor = load_predictor(bundle, engine, 1, test_time_flip)
         self._frame, self._classes = bundle.frame, len(bundle.labels)
         self._batch_size, self._overlap = batch_size, overlap
 

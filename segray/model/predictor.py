@@ -147,6 +147,20 @@ class TensorflowPredictor:
         return logits
 
 
+class _FlippedPredictor:
+    """Averages the logits of images with those of their mirror images (test-time augmentation)."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Predict: images uint8 [B, H, W, 3] RGB -> logits float32 [B, H, W, C]."""
+        logits = self._predictor.predict(images)
+        mirrored = self._predictor.predict(np.ascontiguousarray(images[:, :, ::-1]))
+        mean: npt.NDArray[np.float32] = (logits + mirrored[:, :, ::-1]) / np.float32(2)
+        return mean
+
+
 class _PaddedPredictor:
     """Pads batches to one size, because a GPU compiles or tunes the network for each size."""
 
@@ -182,7 +196,10 @@ def engine_file(engine: Literal["tensorflow", "onnx"]) -> str:
 
 
 def load_predictor(
-    bundle: Bundle, engine: Literal["tensorflow", "onnx"], threads: int = 0
+    bundle: Bundle,
+    engine: Literal["tensorflow", "onnx"],
+    threads: int = 0,
+    test_time_flip: bool = False,
 ) -> Predictor:
     """Load a bundle, which must have the engine's file (`engine_file`), for prediction on CPUs.
 
@@ -191,16 +208,23 @@ def load_predictor(
         engine: the inference engine.
         threads: the number of cores that compute a batch; 0 for all cores, which is fastest for a
             single image.
+        test_time_flip: True to average with the prediction for the mirror image.
     """
+    network: Predictor
     if engine == "tensorflow":
-        return TensorflowPredictor(bundle, threads)
-    # One core per part of a batch: ONNX Runtime's own threads wait for each other after every
-    # layer, and are a fifth slower.
-    return OnnxPredictor(bundle, 1, threads) if threads else OnnxPredictor(bundle)
+        network = TensorflowPredictor(bundle, threads)
+    else:
+        # One core per part of a batch: ONNX Runtime's own threads wait for each other after every
+        # layer, and are a fifth slower.
+        network = OnnxPredictor(bundle, 1, threads) if threads else OnnxPredictor(bundle)
+    return _FlippedPredictor(network) if test_time_flip else network
 
 
 def load_gpu_predictor(
-    bundle: Bundle, engine: Literal["tensorflow", "onnx"], batch_size: int
+    bundle: Bundle,
+    engine: Literal["tensorflow", "onnx"],
+    batch_size: int,
+    test_time_flip: bool = False,
 ) -> Predictor:
     """Load a bundle, which must have the engine's file (`engine_file`), for prediction on the GPU.
 
@@ -208,6 +232,7 @@ def load_gpu_predictor(
         bundle: the model.
         engine: the inference engine.
         batch_size: the maximum batch size; smaller batches are padded to it.
+        test_time_flip: True to average with the prediction for the mirror image.
 
     Raises:
         InputError: the engine finds no GPU.
@@ -217,7 +242,8 @@ def load_gpu_predictor(
         network = TensorflowPredictor(bundle, gpu=True)
     else:
         network = OnnxPredictor(bundle, gpu=True)
-    return _PaddedPredictor(network, batch_size)
+    network = _PaddedPredictor(network, batch_size)
+    return _FlippedPredictor(network) if test_time_flip else network
 
 
 def find_tensorflow_gpus() -> list[Any]:

@@ -119,6 +119,15 @@ def test_counts_at_the_original_resolution_are_those_of_the_masks_that_segmentin
         assert row["accuracy"] == (truth == prediction)[labelled].mean()
 
 
+def test_flipping_is_scored_as_it_segments(finished, tmp_path: Path) -> None:
+    config, plain = finished
+    config = dataclasses.replace(config, test_time_flip=True, output=str(tmp_path / "out"))
+    flipped = run(config)
+    assert flipped.evaluated == plain.evaluated
+    assert metrics(config.output)["configuration"]["test_time_flip"]
+    assert flipped.original_resolution.mean_iou != plain.original_resolution.mean_iou
+
+
 @pytest.mark.parametrize("fit", ["letterbox", "tile"])
 def test_other_masks_are_scored_as_segmenting_makes_them(
     finished, bundle_uri: str, tmp_path: Path, fit: str

@@ -53,6 +53,21 @@ def test_engines_agree(onnx: Predictor, tensorflow: Predictor) -> None:
     assert (first.argmax(-1) != second.argmax(-1)).mean() < 1e-4
 
 
+def test_the_mean_with_the_mirror_image_is_mirrored_with_it(
+    bundle: Bundle, onnx: Predictor
+) -> None:
+    images = draw_batch(3)
+    mirror_images = images[:, :, ::-1].copy()
+    flipping = load_predictor(bundle, "onnx", test_time_flip=True)
+
+    logits = flipping.predict(images)
+
+    one, other = onnx.predict(images), onnx.predict(mirror_images)[:, :, ::-1]
+    np.testing.assert_allclose(logits, (one + other) / 2, atol=1e-5)
+    assert np.abs(one - other).max() > 0.01
+    np.testing.assert_allclose(flipping.predict(mirror_images)[:, :, ::-1], logits, atol=1e-5)
+
+
 def test_engines_compute_what_the_network_does(onnx: Predictor, network: "keras.Model") -> None:
     images = draw_batch(2)
 
