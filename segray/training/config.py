@@ -104,9 +104,13 @@ class NetworkFlags:
     encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
     """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
     Keras weights file for MobileNetV2 without its top."""
+    from_model: str | None = None
+    """URI of a model bundle that training goes on from, instead of --encoder-weights. Classes that
+    it has keep what it has learned of them; other classes are new."""
     frozen_epochs: int = 2
     """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
-    statistics stay frozen. An encoder with random weights is trained from the first epoch."""
+    statistics stay frozen. An encoder with random weights, and that of --from-model, is trained
+    from the first epoch."""
     calibrate: bool = True
     """Calibrate the finished model's confidence on the validation set by temperature scaling; masks
     do not change."""
@@ -314,7 +318,7 @@ class TrainConfig(
 
     def _check_data(self) -> None:
         names = ("images", "masks", "pairs", "output", "validation_images", "validation_masks")
-        for name in names:
+        for name in (*names, "from_model"):
             require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
         require(
             (self.images is None) == (self.masks is None),

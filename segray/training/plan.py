@@ -16,6 +16,7 @@ from segray.evaluation.write import METRICS
 from segray.model.architecture import check_image_size
 from segray.model.bundle import has_bundle
 from segray.model.encoder import read_encoder_weights
+from segray.model.start import StartingModel, open_start
 from segray.packages import package_versions
 from segray.storage.files import child_names
 from segray.storage.output import Output
@@ -87,6 +88,8 @@ class Preparation:
             run already has checkpoints.
         reading: the settings with which the files of a resumed run are read; None for a new run,
             which has yet to infer them.
+        start: the model that the run goes on from; None if there is none, or the run already has
+            checkpoints.
     """
 
     config: TrainConfig
@@ -98,6 +101,7 @@ class Preparation:
     skipped: list[Skipped]
     encoder_weights: bytes | None
     reading: Reading | None = None
+    start: StartingModel | None = None
 
 
 def prepare_training(config: TrainConfig) -> Preparation:
@@ -146,6 +150,7 @@ def prepare_training(config: TrainConfig) -> Preparation:
             "repeated in a batch"
         )
     fine_tunes = config.encoder_weights != "none" and config.encoder_learning_rate > 0
+    fine_tunes = fine_tunes and config.from_model is None
     if fine_tunes and config.epochs <= config.frozen_epochs:
         log.info(
             f"the encoder stays frozen: --frozen-epochs {config.frozen_epochs} of --epochs "
@@ -158,10 +163,37 @@ def prepare_training(config: TrainConfig) -> Preparation:
         )
     # The encoder's weights are not read again if a checkpoint or the model contains them: the file
     # may no longer exist.
-    known = config.encoder_weights != "none" and _has_learned(output)
-    weights = b"" if known else read_encoder_weights(config.encoder_weights)
+    has_learned = _has_learned(output)
+    weights, start = read_initial_weights(config, has_learned)
     reading = Reading.from_json(marker["reading"]) if marker else None
-    return Preparation(config, output, resumed, False, train, validation, skipped, weights, reading)
+    return Preparation(
+        config, output, resumed, False, train, validation, skipped, weights, reading, start
+    )
+
+
+def read_initial_weights(
+    config: TrainConfig, has_learned: bool = False
+) -> tuple[bytes | None, StartingModel | None]:
+    """Read the weights that a run starts with.
+
+    Args:
+        config: the configuration of the run.
+        has_learned: True if the run has checkpoints, which contain them.
+
+    Returns:
+        The weights of the encoder, see `segray.model.unet.build_unet`, and the model that the run
+        goes on from.
+
+    Raises:
+        InputError: they cannot be read, or do not fit.
+    """
+    if config.from_model is not None:
+        names = config.labels.names
+        start = None if has_learned else open_start(config.from_model, config.architecture, names)
+        return b"", start
+    if has_learned and config.encoder_weights != "none":
+        return b"", None
+    return read_encoder_weights(config.encoder_weights), None
 
 
 def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) -> None:
@@ -236,7 +268,13 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
     return pairs, validation, skipped
 
 
-def write_marker(output: str, config: TrainConfig, data_fingerprint: str, reading: Reading) -> None:
+def write_marker(
+    output: str,
+    config: TrainConfig,
+    data_fingerprint: str,
+    reading: Reading,
+    start: StartingModel | None = None,
+) -> None:
     """Record what a run is started with.
 
     Args:
@@ -244,6 +282,7 @@ def write_marker(output: str, config: TrainConfig, data_fingerprint: str, readin
         config: the configuration of the run.
         data_fingerprint: the fingerprint of its data.
         reading: the settings with which the files of its pairs are read.
+        start: the model that it goes on from.
 
     Raises:
         InputError: the file cannot be written.
@@ -253,6 +292,7 @@ def write_marker(output: str, config: TrainConfig, data_fingerprint: str, readin
             "configuration": config.to_json(),
             "data_fingerprint": data_fingerprint,
             "reading": reading.to_json(),
+            "start": None if start is None else {"model": start.uri, "digest": start.digest},
             "versions": package_versions(*_PACKAGES),
         }
     )

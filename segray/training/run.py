@@ -17,7 +17,6 @@ from segray.errors import InputError
 from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
 from segray.model.bundle import DESCRIPTION, has_bundle
-from segray.model.encoder import read_encoder_weights
 from segray.nodes import (
     SharedFiles,
     worker_nodes,
@@ -38,6 +37,7 @@ from segray.training.plan import (
     SKIPPED,
     Preparation,
     is_finished,
+    read_initial_weights,
     read_marker,
     write_marker,
 )
@@ -89,6 +89,7 @@ def train(preparation: Preparation) -> TrainSummary:
             "configuration": config.to_json(),
             "command": sys.argv,
             "data_fingerprint": marker["data_fingerprint"],
+            "start": marker.get("start"),
         }
         with tracking(config.mlflow, output, record) as track:
             if data is None:
@@ -146,7 +147,7 @@ def _learn(
     model = join_uri(output, "model")
     if has_bundle(model):
         return
-    weights = preparation.encoder_weights
+    weights, start = preparation.encoder_weights, preparation.start
     if preparation.resumed:
         if Checkpoints(join_uri(output, "checkpoints")).newest():
             if exists(model):
@@ -158,7 +159,7 @@ def _learn(
             )
         elif weights == b"":
             # None of the checkpoints is intact, so the run starts over.
-            weights = read_encoder_weights(config.encoder_weights)
+            weights, start = read_initial_weights(config)
     if config.use_gpu:
         _report_holders(data)
     assignment = Assignment(
@@ -169,6 +170,7 @@ def _learn(
         validation=data.validation.examples,
         class_weights=config.weigh_classes(data.train.class_pixels.sum(axis=0)),
         encoder_weights=None if weights is None else ray.put(weights),
+        start=None if start is None else ray.put(start),
         record=record,
     )
     fit(assignment, track)
@@ -223,7 +225,10 @@ def _claim_data(preparation: Preparation) -> DataSet:
         )
     if not preparation.resumed:
         data.write(preparation.output)
-        write_marker(preparation.output, preparation.config, data.fingerprint, data.reading)
+        write_marker(
+            *(preparation.output, preparation.config, data.fingerprint, data.reading),
+            preparation.start,
+        )
     return data
 
 

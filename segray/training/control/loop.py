@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from segray.errors import InputError
 from segray.model.bundle import write_bundle
+from segray.model.start import StartingModel
 from segray.model.unet import build_unet
 from segray.nodes import SharedFiles
 from segray.pixels.metrics import class_iou, mean_iou, pixel_accuracy
@@ -61,6 +62,7 @@ class Assignment:
         validation: the validation set, at the network's input resolution.
         class_weights: float32 [C], the weights of the classes in the loss.
         encoder_weights: a reference to the content of the weights file, or None.
+        start: a reference to the model that the run goes on from, or None.
         record: JSON-ready facts for the bundle.
     """
 
@@ -72,6 +74,7 @@ class Assignment:
     class_weights: npt.NDArray[np.float32]
     encoder_weights: "ray.ObjectRef[bytes] | None"
     record: dict[str, Any]
+    start: "ray.ObjectRef[StartingModel] | None" = None
 
 
 class TrainingLoop:
@@ -130,6 +133,8 @@ class TrainingLoop:
             self.network = TrainableNetwork(
                 strategy, config, content, assignment.class_weights, parts=parts
             )
+        if assignment.start is not None:
+            ray.get(assignment.start).copy_to(self.network.model, config.labels.names)
 
     def run(self) -> str:
         """Train from the last finished epoch to the last one, then write the bundle.
@@ -291,6 +296,8 @@ class TrainingLoop:
         config = self._config
         now, total = (epoch - 1) * self._steps + step - 1, config.epochs * self._steps
         frozen = config.frozen_epochs * self._steps if self._pretrained else 0
+        if config.from_model is not None:
+            frozen = 0
         peak = config.encoder_learning_rate if self._pretrained else config.learning_rate
         decoder = rate_at(now, 0, total, config.warmup, config.schedule)
         encoder = 0.0

@@ -1,5 +1,6 @@
 """Fitting: what goes wrong around the loop, on runs of one step."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,14 +9,17 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import keras
 import numpy as np
 import pytest
+import ray
 from PIL import Image
 
 from segray import nodes as nodes_module
 from segray.errors import InputError
-from segray.model.bundle import DESCRIPTION
+from segray.model.bundle import DESCRIPTION, WEIGHTS
+from segray.model.start import StartingModel
 from segray.training.control import fit as fit_module
 from segray.training.control import loop as loop_module
 from segray.training.control.checkpoint import Checkpoints
@@ -23,6 +27,23 @@ from segray.training.control.fit import fit
 from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import assign, hold
 from tests.training.tiny import shrink_network, train_tiny
+
+
+NEARLY_NOTHING = {"learning_rate": 1e-9, "encoder_learning_rate": 1e-9, "weight_decay": 0.0}
+
+
+def weights_of(output: Path) -> dict[str, np.ndarray]:
+    """The weights of a run's model, without running statistics, which every step moves."""
+    found: dict[str, np.ndarray] = {}
+    with h5py.File(output / "model" / WEIGHTS) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    statistics = ("vars/2", "vars/3")
+    return {name: values for name, values in found.items() if not name.endswith(statistics)}
+
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -105,6 +126,29 @@ def test_crops_of_images_of_any_size_are_learned_from(
         assert document["architecture"]["fit"] == "tile"
     assert records[0] == records[1]
     assert [confusion.sum() for confusion in scored] == [pixels, pixels]
+
+
+def test_a_run_goes_on_from_an_earlier_model(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins where that ended, and nothing is frozen."""
+    shrink_network(monkeypatch.setattr)
+    settings = {"workers": 0, "calibrate": False}
+    fit(assign(data, tmp_path / "one", **settings), lambda history: None)
+    uri = str(tmp_path / "one" / "model")
+    content = (tmp_path / "one" / "model" / WEIGHTS).read_bytes()
+    config = assign(data, tmp_path / "unused").config
+    start = StartingModel(uri, "digest", config.architecture, config.labels.names, content)
+    assignment = assign(data, tmp_path / "two", from_model=uri, **NEARLY_NOTHING, **settings)
+    assignment = dataclasses.replace(assignment, encoder_weights=ray.put(b""), start=ray.put(start))
+    fit(assignment, lambda history: None)
+    before, after = (weights_of(tmp_path / name) for name in ("one", "two"))
+    assert before.keys() == after.keys()
+    moved = 0
+    for name, values in before.items():
+        np.testing.assert_allclose(values, after[name], atol=1e-3, err_msg=name)
+        moved += not np.array_equal(values, after[name])
+    assert moved > 5
 
 
 def test_what_a_restart_does_not_mend_is_tried_twice(
