@@ -28,7 +28,6 @@ from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import assign, hold
 from tests.training.tiny import shrink_network, train_tiny
 
-
 NEARLY_NOTHING = {"learning_rate": 1e-9, "encoder_learning_rate": 1e-9, "weight_decay": 0.0}
 
 
