@@ -3,13 +3,16 @@
     python benchmarks/bulk.py --model MODEL --images photos        # three rounds of all sides
     python benchmarks/bulk.py --rounds 1 --sides segray raydata    # drawn images, a random model
     python benchmarks/bulk.py --megapixels 12 --count 40           # drawn images of that size
+    python benchmarks/bulk.py --fit tile --megapixels 12 --count 4 --sides segray loop
 
 Sides: `segray`, jobs/segment.py as it stands (in its own process for so few images), `segray-ray`
 with --workers 2, `segray-tf` with --engine tensorflow; `raydata`, Ray Data as its documentation
 shows it: read_images, one predictor actor, write_parquet; `tfdata`, one process with tf.data and
 pandas; `onnx` and `tf`, the bare forward pass over images in memory, again and again. All sides but
 the bare ones write a PNG mask of each image's own size and the pixels of each class; `raydata` and
-`tfdata` with TensorFlow, which resizes the logits and takes the winner.
+`tfdata` with TensorFlow, which resizes the logits and takes the winner. With --fit tile, segray
+slides windows over the images, and `loop` does so as people write it: one process, one window at a
+time, the logits of the whole image in memory.
 
 Each run is a process of its own, one after the other. What it writes tells the time: the first file
 of results, and the images in the later files over the time until the last. Memory is that of the
@@ -35,7 +38,7 @@ import pyarrow.parquet as pq
 import tyro
 from PIL import Image
 
-Side = Literal["segray", "segray-ray", "segray-tf", "raydata", "tfdata", "onnx", "tf"]
+Side = Literal["segray", "segray-ray", "segray-tf", "raydata", "tfdata", "loop", "onnx", "tf"]
 
 ROOT = Path(__file__).parent.parent
 SIDES = str(Path(__file__).parent / "bulk_sides.py")
@@ -45,6 +48,7 @@ NAMES: dict[Side, str] = {
     "segray-tf": "segray --engine tensorflow",
     "raydata": "Ray Data as documented",
     "tfdata": "tf.data and pandas",
+    "loop": "a loop over windows",
     "onnx": "bare ONNX Runtime",
     "tf": "bare TensorFlow",
 }
@@ -57,6 +61,8 @@ class BulkBenchmark:
 
     model: str | None = None
     """A model bundle; default: one of random weights, 128x128, three classes."""
+    fit: Literal["squash", "tile"] = "squash"
+    """How the default model takes images; tile: in windows of 256x256 at their own resolution."""
     images: str | None = None
     """A local folder of images; default: drawn ones."""
     count: int = 100
@@ -102,7 +108,7 @@ def main() -> None:
     rounds: dict[Side, list[Figures]] = {side: [] for side in config.sides}
     with tempfile.TemporaryDirectory() as name:
         images = config.images or _draw_images(Path(name, "images"), config)
-        model = config.model or _make_model(Path(name, "model"))
+        model = config.model or _make_model(Path(name, "model"), config.fit)
         for number in range(1, config.rounds + 1):
             for side in config.sides:
                 with tempfile.TemporaryDirectory(dir=name) as output:
@@ -236,9 +242,9 @@ def _draw_images(folder: Path, config: BulkBenchmark) -> str:
     return str(folder)
 
 
-def _make_model(folder: Path) -> str:
+def _make_model(folder: Path, fit: str) -> str:
     subprocess.run(
-        [sys.executable, SIDES, "model", str(folder)],
+        [sys.executable, SIDES, "model", str(folder), fit],
         check=True,
         stderr=subprocess.DEVNULL,
     )

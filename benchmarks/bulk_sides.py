@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -22,7 +22,7 @@ _BATCH = 32
 _ROWS = 64  # in a file of tf.data's side, and fewer where there are few images
 
 
-def make_model(folder: str) -> None:
+def make_model(folder: str, fit: Literal["squash", "tile"]) -> None:
     with quiet_native_logs():
         import keras
 
@@ -33,8 +33,10 @@ def make_model(folder: str) -> None:
 
     keras.utils.set_random_seed(0)
     labels = Labels.parse(("pet=1", "background=2", "border=3"))
-    architecture = Architecture(3, 128, 128)
-    write_bundle(folder, build_unet(architecture), architecture, labels, {}, Frame(128, 128))
+    size = 256 if fit == "tile" else 128
+    architecture = Architecture(3, size, size)
+    frame = Frame(size, size, fit)
+    write_bundle(folder, build_unet(architecture), architecture, labels, {}, frame)
 
 
 def _load_keras(model: str) -> Any:
@@ -120,6 +122,34 @@ def tf_data(model: str, images: str, output: str) -> None:
         write()
 
 
+def loop_over_windows(model: str, images: str, output: str) -> None:
+    import onnxruntime
+    import pandas as pd
+
+    session = onnxruntime.InferenceSession(f"{model}/{ONNX}")
+    taken, classes = session.get_inputs()[0], session.get_outputs()[0].shape[-1]
+    side = taken.shape[1]
+    distance = np.abs(np.arange(side) - (side - 1) / 2) / (side / 8)
+    bell = np.exp(-(distance**2) / 2)
+    weights = np.outer(bell, bell)[..., None]
+    Path(output, "results").mkdir()
+    for number, path in enumerate(sorted(Path(images).iterdir())):
+        pixels = np.asarray(Image.open(path).convert("RGB"))
+        height, width = pixels.shape[:2]
+        total, weight = np.zeros((height, width, classes)), np.zeros((height, width, 1))
+        step = side * 3 // 4
+        for top in [*range(0, height - side, step), height - side]:
+            for left in [*range(0, width - side, step), width - side]:
+                rows, columns = slice(top, top + side), slice(left, left + side)
+                [logits] = session.run(None, {taken.name: pixels[None, rows, columns]})
+                total[rows, columns] += weights * logits[0]
+                weight[rows, columns] += weights
+        mask = (total / weight).argmax(axis=-1)
+        counts = np.bincount(mask.ravel(), minlength=classes)
+        row = {"path": str(path), "mask": _encode(mask), "pixels": counts}
+        pd.DataFrame([row]).to_parquet(f"{output}/results/{number:05}.parquet")
+
+
 def _encode(mask: Any) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(mask.astype(np.uint8)).save(buffer, "PNG")
@@ -154,6 +184,7 @@ SIDES: dict[str, Callable[..., None]] = {
     "model": make_model,
     "raydata": ray_data,
     "tfdata": tf_data,
+    "loop": loop_over_windows,
     "onnx": bare_onnx,
     "tf": bare_tensorflow,
 }

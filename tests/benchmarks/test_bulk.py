@@ -11,6 +11,24 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.slow
+def test_windows_are_compared_with_a_loop_over_them() -> None:
+    result = subprocess.run(
+        [
+            *(sys.executable, "benchmarks/bulk.py", "--fit", "tile", "--count", "4"),
+            *("--megapixels", "0.3", "--rounds", "1", "--sides", "segray", "loop"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert result.returncode == 0, result.stderr
+    segray, loop = (line.split() for line in result.stdout.splitlines()[2:])
+    assert float(segray[-4]) > 0
+    assert float(loop[-4]) > 0
+
+
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_side(tmp_path: Path, bundle_uri: str) -> None:
     sides = ["segray", "tfdata", "onnx"]
     result = subprocess.run(

@@ -52,9 +52,9 @@ def write_preview(
     Args:
         output: the URI of the run's folder.
         epoch: the epoch, from 1.
-        images: uint8 [B, S, S, 3] RGB.
-        truth: uint8 [B, S, S] of class ids.
-        predicted: uint8 [B, S, S] of class ids.
+        images: uint8 [B, H, W, 3] RGB.
+        truth: uint8 [B, H, W] of class ids.
+        predicted: uint8 [B, H, W] of class ids.
         labels: the classes and their colours.
     """
     rows = [

@@ -40,8 +40,8 @@ def replica_loss(
             ``ce+lovasz``: cross-entropy plus `overlap_weight` times the Lovász-Softmax loss
             (https://arxiv.org/abs/1705.08790), a surrogate of 1 - IoU, of the classes present in
             each image, averaged over the images.
-        logits: float32 [b, S, S, C] of each micro-batch of this replica's share.
-        masks: uint8 [b, S, S] of class ids or `IGNORED`, of each micro-batch.
+        logits: float32 [b, H, W, C] of each micro-batch of this replica's share.
+        masks: uint8 [b, H, W] of class ids or `IGNORED`, of each micro-batch.
         class_weights: float32 [C], the weights of the classes in the cross-entropy.
         overlap_weight: the weight of the Dice or Lovász term.
         label_smoothing: the share of the target that is spread evenly over all classes, 0 to 1.
@@ -90,7 +90,7 @@ def _read(mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _weigh(mask: tf.Tensor, class_weights: tf.Tensor) -> tf.Tensor:
-    """Return the weight of each pixel, float32 [b, S, S]."""
+    """Return the weight of each pixel, float32 [b, H, W]."""
     labelled, truth = _read(mask)
     return tf.where(labelled, tf.gather(class_weights, truth), 0.0)
 
