@@ -41,8 +41,8 @@ class DataFlags:
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
     overlap: float = OVERLAP
-    """With a model trained with --fit tile: the least share of a window that the next one overlaps,
-    0 to 1 (1 excluded)."""
+    """Share by which neighbouring windows overlap, at least, 0 to 0.9; for a model that was trained
+    with --fit tile."""
     test_time_flip: bool = False
     """Average the prediction for each image with that for its mirror image: better masks, for twice
     the time."""
@@ -55,7 +55,7 @@ class RunFlags:
     output: str = "output/segment"
     """URI of the folder that receives results, errors, the manifest, report.html and run.json."""
     mask_size: MaskSize = "original"
-    """Resolution of the masks: each image's own, or the network's input resolution."""
+    """Resolution of the masks: each image's own, or that at which the network sees it."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
     prune: bool = False
@@ -82,7 +82,7 @@ class ClusterFlags:
     use_gpu: bool = False
     """Predict on GPUs; all CPUs of the cluster fetch, decode and write for them."""
     batch_size: int = 32
-    """Images per batch."""
+    """Images per batch; with --fit tile, windows of them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ for the last and slowest image of one chunk. This file has the five stages in th
     stage    thread                         limit                          waits for
     -------  -----------------------------  -----------------------------  ------------------------
     fetch    24 for requests,               64 images of a chunk between   the store; room in these
-             shared by all chunks           fetch and predict, fewer if    128 MiB; its turn: chunks
-                                            they take over 256 MiB; 128    ask one after the other
-                                            MiB of files not decoded yet
+             shared by all chunks           fetch and predict (`threads`   128 MiB; its turn: chunks
+                                            and one if they are cut into   ask one after the other
+                                            windows); 128 MiB of files
+                                            not decoded yet
     decode   that of the request            `threads` images at once       a free CPU
-    predict  that of the chunk              a batch, of several images     a full batch (the last
-                                            or of windows of one           may be short), network
+    predict  that of the chunk              a batch of images, or of       a full batch (the last
+                                            their windows                  may be short), network
     mask     a pool of `threads`,           a batch of each chunk          the logits
              shared by all chunks
     write    that of the chunk              64 MB of rows, or 20 seconds   the masks of the batch
@@ -51,7 +52,6 @@ from segray.storage.objects import fetch
 _REQUESTS = 24
 _AHEAD = 64
 _FETCHED_BYTES = 1 << 27
-_DECODED_BYTES = 1 << 28
 
 # An image whose mask is being made, and one of its windows, uint8 [H, W, 3].
 Window = tuple[Composition, npt.NDArray[np.uint8]]
@@ -86,9 +86,7 @@ class PipelineConfig:
         """The settings of a run's pipelines, each with so many threads."""
         config = plan.config
         bundle = replace(plan.bundle, files={})
-        return cls(
-            bundle, plan.output, config.mask_size, config.batch_size, threads, config.overlap
-        )
+        return cls(bundle, plan.output, config.mask_size, plan.batch_size, threads, config.overlap)
 
 
 class Pipeline:
@@ -143,10 +141,9 @@ class Pipeline:
         under_way: set[Future[DecodedImage | Failure]] = set()
         done: SimpleQueue[Future[DecodedImage | Failure]] = SimpleQueue()
         waiting = deque(writer.missing)
-        # Before the first is decoded, nobody knows how large images are that are not scaled.
-        scaled = self._config.bundle.fit != "tile"
-        ahead = _AHEAD if scaled else self._config.threads
-        largest = 0
+        # Images that are cut into windows are large, and each keeps the network busy for longer.
+        large = self._config.bundle.fit == "tile"
+        ahead = self._config.threads + 1 if large else _AHEAD
         with contextlib.ExitStack() as turn:
             turn.enter_context(self._turn)
             while (waiting or under_way) and not self._stopped.is_set():
@@ -168,9 +165,6 @@ class Pipeline:
                 if isinstance(image, Failure):
                     writer.add(image)
                 else:
-                    if not scaled:
-                        largest = max(largest, image.picture.pixels.nbytes)
-                        ahead = max(self._config.threads, min(_AHEAD, _DECODED_BYTES // largest))
                     yield image
 
     def _read(self, entry: Entry, writer: ChunkWriter) -> DecodedImage | Failure:

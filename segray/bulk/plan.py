@@ -85,6 +85,11 @@ class Plan:
         """True if the job's own process is done sooner than Ray has started."""
         return self.missing is not None and self.missing <= _SMALL and not self.config.use_gpu
 
+    @property
+    def batch_size(self) -> int:
+        """Images per batch: --batch-size, or fewer if their logits would take too much memory."""
+        return self.bundle.limit_batch(self.config.batch_size)
+
     def claim(self) -> None:
         """Write the run's settings, and with --overwrite delete the files of earlier runs first.
 
@@ -107,8 +112,7 @@ class Plan:
         """A function that makes the network ready, on the GPU or on so many cores of a process."""
         flip = self.config.test_time_flip
         if self.config.use_gpu:
-            batch_size = self.config.batch_size
-            return partial(load_gpu_predictor, self.bundle, self.engine, batch_size, flip)
+            return partial(load_gpu_predictor, self.bundle, self.engine, self.batch_size, flip)
         return partial(load_predictor, self.bundle, self.engine, threads, flip)
 
     def forget_done(self) -> None:
@@ -131,6 +135,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     bundle = open_bundle(config.model, [engine_file(engine)])
     if config.value_range is not None:
         bundle = replace(bundle, value_range=config.value_range)
+    bundle.check_overlap(config.overlap)
     read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run)

@@ -1,5 +1,6 @@
 """The rows of a segmentation: an image's mask and its statistics, or the reason why it has none."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -95,8 +96,8 @@ class Composition:
         self._left = len(self._canvas)
 
     def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield what the network takes, uint8 [H, W, 3] RGB."""
-        return self._canvas.windows()
+        """Yield what the network takes, uint8 [H, W, 3] RGB, until all is done or has failed."""
+        return itertools.takewhile(lambda _: self._left > 0, self._canvas.windows())
 
     def add(self, logits: npt.NDArray[np.float32]) -> Result | Failure | None:
         """Add the logits of the next windows, float32 [n, H, W, C].

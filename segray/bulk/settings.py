@@ -17,6 +17,8 @@ REPORT = "report.html"
 
 # Settings that all rows of an output have in common.
 _FIXED = ("model", "mask_size", "value_range", "overlap", "test_time_flip")
+# Of these, the ones that an output from before they existed was made with.
+_LATER = {"overlap": None, "test_time_flip": False}
 # Settings that choose the images; a later run may choose others.
 _CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
@@ -27,7 +29,7 @@ def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict
         "model": bundle.digest,
         "mask_size": config.mask_size,
         "value_range": bundle.value_range and list(bundle.value_range),
-        "overlap": config.overlap,
+        "overlap": config.overlap if bundle.fit == "tile" else None,
         "test_time_flip": config.test_time_flip,
         "labels": bundle.labels.to_json(),
         # Names in an export are relative to it.
@@ -50,7 +52,9 @@ def read_settings(output: str) -> dict[str, Any] | None:
     Raises:
         InputError: it holds something that is no segmentation.
     """
-    return folder_of(output).read_settings(dict.fromkeys((*_FIXED, *_CHOICE), object))
+    needed = set(_FIXED) - _LATER.keys() | set(_CHOICE)
+    settings = folder_of(output).read_settings(dict.fromkeys(needed, object))
+    return None if settings is None else {**_LATER, **settings}
 
 
 def check_settings(

@@ -142,7 +142,9 @@ def _draw_row(worst: Worst, bundle: Bundle, reading: Reading) -> list[npt.NDArra
     height, width = labelled.picture.height, labelled.picture.width
     truth = scale_truth(labelled.class_ids, frame)
     prediction = unpack(worst.counted["prediction"], *truth.shape)
-    side = min(max(*truth.shape, _TILE_SIDES[0]), _TILE_SIDES[1])
+    # All pictures of a sheet are of one size.
+    seen = _TILE_SIDES[1] if frame.fit == "tile" else max(frame.shape)
+    side = min(max(seen, _TILE_SIDES[0]), _TILE_SIDES[1])
     tile = _tile_size(width, height, side)
     return [
         _letterbox(labelled.picture.content, tile, Image.Resampling.BILINEAR),

@@ -50,6 +50,7 @@ def prepare_evaluation(config: EvaluateConfig) -> Preparation:
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
+    bundle.check_overlap(config.overlap)
     Output(output, "evaluation", NAMES).check()
     config, pairing = _find_pairs(config)
     _report_what_was_learned(bundle, pairing.pairs)

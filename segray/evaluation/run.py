@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 # different from each other, so that Ray does not fuse the stages.
 _TASK_CPUS = 0.2
 _PREDICTOR_CPUS = 0.75
-# The maximum size of a block's logits, which one task holds at a time.
-_BLOCK_LOGITS_BYTES = 1 << 27
 # The number of images in a block if they are not scaled to the network's resolution.
 _LARGE_IMAGES = 2
 _WORST_IMAGES = 12
@@ -253,7 +251,7 @@ def _pipeline(
     """Build the pipeline: pairs in, metrics and counts of each image out."""
     labels, frame = bundle.labels, bundle.frame
     rows = _block_rows(bundle, batch_size)
-    predicted = batch_size if bundle.fit == "tile" else rows
+    predicted = bundle.limit_batch(batch_size)
     blocks = _as_tables(pairs, rows)
     # At most as many predictors as blocks: Ray would wait for the idle ones.
     most = min(workers or len(blocks), len(blocks))
@@ -276,10 +274,7 @@ def _pipeline(
 
 
 def _block_rows(bundle: Bundle, batch_size: int) -> int:
-    if bundle.fit == "tile":
-        return _LARGE_IMAGES
-    logits_bytes = 4 * len(bundle.labels) * bundle.frame.pixels
-    return min(batch_size, max(1, _BLOCK_LOGITS_BYTES // logits_bytes))
+    return _LARGE_IMAGES if bundle.fit == "tile" else bundle.limit_batch(batch_size)
 
 
 def _as_tables(pairs: Sequence[Pair], rows: int) -> list[pa.Table]:

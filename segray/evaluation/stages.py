@@ -99,25 +99,26 @@ class Predict:
 
     def __call__(self, images: pa.Table) -> pa.Table:
         rows = images.to_pylist()
-        predictions = [
-            Prediction(row, self._frame, self._classes, self._overlap)
-            for row in rows
-            if not row["reason"]
-        ]
-        windows = (
-            (prediction, window) for prediction in predictions for window in prediction.windows()
-        )
+        windows = self._cut(rows)
         while batch := list(itertools.islice(windows, self._batch_size)):
             logits = self._predictor.predict(np.stack([window for _, window in batch]))
             for (prediction, _), values in zip(batch, logits, strict=True):
                 prediction.add(values)
-        for prediction in predictions:
-            prediction.finish()
         return pa.Table.from_pylist(rows, _PREDICTED)
+
+    def _cut(
+        self, rows: list[dict[str, Any]]
+    ) -> Iterator[tuple["Prediction", npt.NDArray[np.uint8]]]:
+        """Yield the windows of all images that could be read."""
+        for row in rows:
+            if not row["reason"]:
+                prediction = Prediction(row, self._frame, self._classes, self._overlap)
+                for window in prediction.windows():
+                    yield prediction, window
 
 
 class Prediction:
-    """The prediction for an image, window by window; `finish` writes it into the image's row.
+    """The prediction for an image; the last of its windows writes it into the image's row.
 
     Args:
         row: the image's row of `read`.
@@ -137,7 +138,7 @@ class Prediction:
         self._truth = scale_truth(unpack(row["truth"], height, width), frame)
         self._own = MaskBuilder(self._canvas.shape, height, width)
         self._model = MaskBuilder(self._canvas.shape, *self._canvas.shape[:2])
-        self._loss, self._rows = 0.0, 0
+        self._loss, self._rows, self._left = 0.0, 0, len(self._canvas)
 
     def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield what the network takes, uint8 [H, W, 3] RGB."""
@@ -146,16 +147,17 @@ class Prediction:
     def add(self, logits: npt.NDArray[np.float32]) -> None:
         """Add the logits of the next window, float32 [H, W, C]."""
         rows = self._canvas.add(logits)
-        if rows is None:
-            return
-        self._own.add(rows)
-        self._model.add(rows)
-        truth = self._truth[self._rows : self._rows + len(rows)]
-        self._loss += summed_cross_entropy(rows, truth)[0]
-        self._rows += len(rows)
+        if rows is not None:
+            self._own.add(rows)
+            self._model.add(rows)
+            truth = self._truth[self._rows : self._rows + len(rows)]
+            self._loss += summed_cross_entropy(rows, truth)[0]
+            self._rows += len(rows)
+        self._left -= 1
+        if not self._left:
+            self._finish()
 
-    def finish(self) -> None:
-        """Write both masks, packed, and the summed cross-entropy into the row."""
+    def _finish(self) -> None:
         self._row["mask_own"] = pack(self._own.finish()[0])
         self._row["prediction"] = pack(self._model.finish()[0])
         self._row["summed_loss"] = self._loss

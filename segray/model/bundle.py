@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from segray.errors import InputError
+from segray.errors import InputError, require
 from segray.model.architecture import NAME, Architecture
 from segray.model.check import check_file, most_bytes, shorten
 from segray.packages import package_versions
+from segray.pixels.canvas import OVERLAP
 from segray.pixels.framing import MAX_SCALE, Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange, check_range
@@ -34,6 +35,8 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
 
+# The maximum size of a batch's logits in bytes.
+_BATCH_BYTES = 1 << 27
 # The maximum size of model.json in bytes; the largest so far are a fiftieth of it.
 _MOST_TEXT = 1 << 20
 
@@ -71,6 +74,23 @@ class Bundle:
     def frame(self) -> Frame:
         """The rectangle that images are brought to for the network."""
         return Frame(self.architecture.height, self.architecture.width, self.fit, self.scale)
+
+    def limit_batch(self, batch_size: int) -> int:
+        """Return a batch size, or a smaller one whose logits take no more than 128 MiB."""
+        logits_bytes = 4 * self.architecture.classes * self.frame.pixels
+        return min(batch_size, max(1, _BATCH_BYTES // logits_bytes))
+
+    def check_overlap(self, overlap: float) -> None:
+        """Refuse an overlap of windows for a model that takes whole images.
+
+        Raises:
+            InputError: it is not the default one.
+        """
+        require(
+            self.fit == "tile" or overlap == OVERLAP,
+            f"--overlap is of windows, and the model in {self.uri} takes whole images: leave it "
+            "out, or train with --fit tile",
+        )
 
 
 def has_bundle(uri: str) -> bool:
@@ -113,7 +133,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         elif version != FORMAT_VERSION:
             raise InputError(
                 f"{description} has the format version {shorten(repr(version))}, and this segray "
-                f"reads {FORMAT_VERSION}: use the version of segray that wrote it"
+                f"reads 2 and {FORMAT_VERSION}: use the version of segray that wrote it"
             )
         if settings["name"] != NAME:
             name = shorten(repr(settings["name"]))

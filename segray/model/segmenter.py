@@ -10,7 +10,7 @@ from PIL import Image
 from segray.errors import InputError
 from segray.model.bundle import open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_predictor
-from segray.pixels.canvas import Canvas
+from segray.pixels.canvas import OVERLAP, Canvas, check_overlap
 from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import MaskBuilder
@@ -30,15 +30,22 @@ class Segmenter:
         digest: identifies the model, as in the column ``model`` of results.
     """
 
-    def __init__(self, uri: str, engine: Engine = "auto") -> None:
+    def __init__(
+        self,
+        uri: str,
+        engine: Engine = "auto",
+        overlap: float = OVERLAP,
+        test_time_flip: bool = False,
+    ) -> None:
+        check_overlap(overlap)
         chosen = choose_engine(engine, use_gpu=False)
         bundle = open_bundle(uri, [engine_file(chosen)])
         self.labels: Labels = bundle.labels
         self.image_size: tuple[int, int] = bundle.frame.shape
         self.digest = bundle.digest
-        self._frame = bundle.frame
+        self._frame, self._overlap = bundle.frame, overlap
         self._value_range = bundle.value_range
-        self._predictor = load_predictor(bundle, chosen)
+        self._predictor = load_predictor(bundle, chosen, test_time_flip=test_time_flip)
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -70,7 +77,7 @@ class Segmenter:
             picture = read_picture(image, self._frame, self._value_range)
         except DecodeError as error:
             raise InputError(f"cannot segment {name}: {error}") from error
-        canvas = Canvas(picture, self._frame, len(self.labels))
+        canvas = Canvas(picture, self._frame, len(self.labels), self._overlap)
         builder = MaskBuilder(canvas.shape, picture.height, picture.width)
         windows = canvas.windows()
         while batch := list(itertools.islice(windows, _BATCH)):
@@ -91,12 +98,17 @@ def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def load(uri: str, engine: Engine = "auto") -> Segmenter:
+def load(
+    uri: str, engine: Engine = "auto", overlap: float = OVERLAP, test_time_flip: bool = False
+) -> Segmenter:
     """Open a model bundle.
 
     Args:
         uri: the folder of the bundle, such as ``s3://bucket/run/model``.
         engine: ``onnx`` (which ``auto`` means here) or ``tensorflow``.
+        overlap: the share by which neighbouring windows overlap, at least, 0 to 0.9, for a model
+            that was trained with ``--fit tile``.
+        test_time_flip: True to average with the prediction for the mirror image.
 
     Raises:
         InputError: there is no bundle, it is damaged, or its files do not contain the network that
@@ -106,4 +118,4 @@ def load(uri: str, engine: Engine = "auto") -> Segmenter:
         >>> segmenter = segray.load("output/train/model")
         >>> mask = segmenter.segment("photograph.jpg")  # uint8 [H, W]
     """
-    return Segmenter(uri, engine)
+    return Segmenter(uri, engine, overlap, test_time_flip)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from segray.errors import InputError
 from segray.model.architecture import Architecture
 from segray.model.bundle import WEIGHTS, open_bundle
+from segray.pixels.wide import ValueRange
 
 if TYPE_CHECKING:
     import keras
@@ -25,6 +26,7 @@ class StartingModel:
         architecture: the settings of its network.
         names: the names of its classes.
         weights: the content of its weights file.
+        value_range: see `segray.model.bundle.Bundle`.
     """
 
     uri: str
@@ -32,6 +34,7 @@ class StartingModel:
     architecture: Architecture
     names: tuple[str, ...]
     weights: bytes
+    value_range: ValueRange | None = None
 
     def copy_to(self, model: "keras.Model", names: Sequence[str]) -> None:
         """Copy the weights into a network.
@@ -77,10 +80,9 @@ def open_start(uri: str, architecture: Architecture, names: Sequence[str]) -> St
     before = bundle.architecture.to_json()
     for name, now in architecture.to_json().items():
         if name not in ("classes", "image_size") and before[name] != now:
-            flag = f"--{name.replace('_', '-')}"
             raise InputError(
-                f"the model in {uri} has {flag} {_show(before[name])}, and this training {flag} "
-                f"{_show(now)}: give that of the model"
+                f"the model in {uri} has {_spell(name, before[name])}, and this training "
+                f"{_spell(name, now)}: give that of the model"
             )
     new = [name for name in names if name not in bundle.labels.names]
     log.info(
@@ -88,9 +90,17 @@ def open_start(uri: str, architecture: Architecture, names: Sequence[str]) -> St
         + (f"; the classes {', '.join(new)} are new to it" if new else "")
     )
     return StartingModel(
-        bundle.uri, bundle.digest, bundle.architecture, bundle.labels.names, bundle.files[WEIGHTS]
+        bundle.uri,
+        bundle.digest,
+        bundle.architecture,
+        bundle.labels.names,
+        bundle.files[WEIGHTS],
+        bundle.value_range,
     )
 
 
-def _show(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _spell(name: str, value: object) -> str:
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"

@@ -12,15 +12,19 @@ from segray.pixels.windows import Blender, Grid
 
 #: The least share of a window that the next one overlaps.
 OVERLAP = 0.25
+# With more, a pixel would be in hundreds of windows.
+_MOST_OVERLAP = 0.9
 
 
 def check_overlap(overlap: float) -> None:
-    """Refuse an overlap at which windows would not advance.
+    """Refuse an overlap at which windows would hardly advance.
 
     Raises:
-        InputError: it is not in 0 to 1.
+        InputError: it is not in 0 to `_MOST_OVERLAP`.
     """
-    require(0 <= overlap < 1, f"--overlap {overlap:g} must be in 0 to 1, 1 excluded")
+    require(
+        0 <= overlap <= _MOST_OVERLAP, f"--overlap {overlap:g} must be in 0 to {_MOST_OVERLAP:g}"
+    )
 
 
 class Canvas:
@@ -32,7 +36,7 @@ class Canvas:
         picture: the picture, brought to the frame.
         frame: the frame of the network.
         classes: C, the number of classes.
-        overlap: the least share of a window that the next one overlaps, 0 to 1 (excluded).
+        overlap: the least share of a window that the next one overlaps, 0 to 0.9.
 
     Attributes:
         shape: h, w and C of all logits together.

@@ -1,5 +1,6 @@
 """Decoding: turn bytes of unknown origin into upright pixels, or into a reason for refusal."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from segray.pixels.framing import Box, Frame
-from segray.pixels.limits import MEMORY, memory_needed
+from segray.pixels.limits import MEMORY, check_scaled, memory_needed
 from segray.pixels.opening import FORMATS, SUFFIXES, load_oriented, name_format, open_image
 from segray.pixels.orientation import swaps_sides, turn_upright
 from segray.pixels.refusals import DecodeError, reasons
@@ -38,6 +39,10 @@ __all__ = [
     "read_picture",
     "read_reach",
 ]
+
+
+# Bytes for each pixel of an image that is not made small: a scaled one, and its pixels as an array.
+_COPIES = 4 + 3
 
 
 @dataclass(frozen=True)
@@ -111,17 +116,22 @@ def read_picture(
                     "file's path or bytes instead of the image",
                     "unsupported",
                 )
+            check_scaled(source.size, frame)
             return _make_picture(source, frame, value_range)
         image = open_image(source)
         if value_range and is_coloured(image):
             return _read_coloured(image, source, frame, value_range)
         original_size = image.size
         extent = None
+        check_scaled(image.size, frame)
         if frame.fit != "tile":
             least = REDUCED_MARGIN * max(frame.shape)
             # Use the exact box, because a size that the scale does not divide is rounded up.
             _, extent = image.draft(image.mode, (least, least)) or (None, None)
-        with MEMORY.reserved(memory_needed(image, source, original_size)):
+        needed = memory_needed(image, source, original_size)
+        if frame.fit == "tile":
+            needed += _COPIES * math.prod(frame.place(*original_size)[2:])
+        with MEMORY.reserved(needed):
             if extent is None:
                 return _make_picture(image, frame, value_range)
             return _make_reduced(image, original_size, frame, extent)
@@ -269,12 +279,6 @@ def _scale_upright(
     told, left = orientation
     upright = turn_upright(image, left)
     box = frame.place(upright.height, upright.width)
-    if not box.height * box.width:
-        raise DecodeError(
-            f"is {upright.width} x {upright.height} pixels, and nothing of it is left at the "
-            f"model's --scale of {frame.scale:g}",
-            "too small",
-        )
     small = scale_to_rgb(upright, (box.width, box.height), upright.size, value_range)
     return Picture(frame.pad(np.asarray(small), box), *upright.size, box, told)
 

@@ -12,6 +12,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from segray.pixels.formats import check_jpeg, may_tell_orientation
+from segray.pixels.framing import Frame
 from segray.pixels.refusals import DecodeError
 
 #: Images with more pixels are refused before any pixel is decoded. Equals 2**30 // 4 // 3, the
@@ -22,6 +23,10 @@ MAX_PIXELS = 89_478_485
 #: needs more is refused before any pixel is decoded; images that together need more wait for each
 #: other.
 MAX_MEMORY = 3 << 28
+
+# The pixels of a row of windows, whose logits are blended in memory: windows of 512 pixels on an
+# image of 65,536.
+_MAX_ROW = 1 << 25
 
 # Pillow decodes a run-length encoded BMP in Python, at some five million pixels per second.
 _MAX_RUN_LENGTH_PIXELS = 1 << 24
@@ -43,6 +48,39 @@ def check_pixels(image: ImageFile.ImageFile) -> None:
             f"claims {image.width} x {image.height} pixels, over the limit of {limit}{kind}",
             "too large",
         )
+
+
+def check_scaled(size: tuple[int, int], frame: Frame) -> None:
+    """Refuse an image of which windows would be cut, but nothing is left, or too much to blend.
+
+    Args:
+        size: the width and height of the image, upright or as it is stored.
+        frame: the frame of the network.
+
+    Raises:
+        DecodeError: at the frame's scale it has no pixel; or, filled up to the size of a window,
+            more than `MAX_PIXELS`; or a row of windows has more than `_MAX_ROW`.
+    """
+    if frame.fit != "tile":
+        return
+    width, height = size
+    box, scale = frame.place(height, width), frame.scale
+    if not box.height * box.width:
+        raise DecodeError(
+            f"is {width} x {height} pixels, and nothing of it is left at the model's --scale of "
+            f"{scale:g}",
+            "too small",
+        )
+    padded = max(box.height, frame.height) * max(box.width, frame.width)
+    row = max(frame.shape) * max(box.height, box.width)
+    for pixels, limit in ((padded, MAX_PIXELS), (row, _MAX_ROW)):
+        if pixels > limit:
+            raise DecodeError(
+                f"is {width} x {height} pixels, of which at a scale of {scale:g} the network would "
+                f"see {pixels} {'in one row of windows' if limit == _MAX_ROW else 'in all'}, over "
+                f"the limit of {limit}",
+                "too large",
+            )
 
 
 def memory_needed(image: ImageFile.ImageFile, content: bytes, full_size: tuple[int, int]) -> int:

@@ -91,13 +91,10 @@ class NetworkFlags:
     network, whatever the proportions. letterbox: both sides are scaled alike, so that the image
     just fits, and bars of grey fill the rest; they count neither in the loss nor in the metrics,
     and masks do not have them. tile: images keep their resolution, for large images with small
-    things; the network is trained on random crops of --image-size, and segments overlapping windows
-    of it, whose logits are blended."""
+    things; the network is trained on random crops of --image-size, and segments in overlapping
+    windows of that size, whose logits are blended."""
     scale: float = 1.0
     """With --fit tile: the factor by which images are scaled first, such as 0.5."""
-    foreground_share: float = 0.33
-    """With --fit tile: the share of the crops, 0 to 1, that are laid around a pixel of a class that
-    is drawn among those of the image, so that rare classes are seen more often."""
     decoder: Decoder = "slim"
     """Decoder of the network. tutorial: that of TensorFlow's tutorial. slim: the same with half the
     filters."""
@@ -106,7 +103,8 @@ class NetworkFlags:
     Keras weights file for MobileNetV2 without its top."""
     from_model: str | None = None
     """URI of a model bundle that training goes on from, instead of --encoder-weights. Classes that
-    it has keep what it has learned of them; other classes are new."""
+    it has keep what it has learned of them; other classes are new. It must have the same --decoder;
+    --image-size and --fit may differ."""
     frozen_epochs: int = 2
     """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
     statistics stay frozen. An encoder with random weights, and that of --from-model, is trained
@@ -124,11 +122,12 @@ class OptimisationFlags:
     """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
     comparison. Other flags take precedence over a recipe."""
     epochs: int = 20
-    """Passes over the training set. A finished run cannot be extended, because the learning-rate
+    """Passes over the training set; with --fit tile, one takes as many crops as all images are
+    worth. A finished run cannot be extended, because the learning-rate
     schedule depends on their number."""
     batch_size: int = 8
-    """Global batch size: images per step over all workers. An incomplete last batch is dropped
-    (other images each epoch); a training set smaller than a batch is repeated."""
+    """Global batch size: images, or crops of them, per step over all workers. An incomplete last
+    batch is dropped (other images each epoch); a training set smaller than a batch is repeated."""
     patience: int = 0
     """Early stopping: epochs without a better validation mean IoU after which training ends; 0:
     never."""
@@ -219,6 +218,9 @@ class ExpertFlags:
     """Weight of the Dice or Lovász term; the cross-entropy has weight 1."""
     label_smoothing: float = 0.0
     """Label smoothing: share of the target that is spread evenly over all classes, 0 to 1."""
+    foreground_share: float = 0.33
+    """With --fit tile: share of the crops, 0 to 1, that are laid over a pixel of a class, each
+    class of the image being equally likely, so that rare ones are seen more often."""
     detail: float = 2.0
     """Resolution at which training images are cached, as a multiple of --image-size, so that crops
     stay sharp."""
@@ -273,9 +275,21 @@ class TrainConfig(
         require(0 < self.scale <= MAX_SCALE, f"--scale must be above 0, and at most {MAX_SCALE:g}")
         require(
             self.scale == 1 or self.fit == "tile",
-            "--scale is of images that are not fitted to --image-size: give --fit tile",
+            "--scale is of images that windows are cut from: give --fit tile, or leave it out",
         )
         require(0 <= self.foreground_share <= 1, "--foreground-share must be in 0 to 1")
+        require(
+            self.foreground_share == ExpertFlags.foreground_share or self.fit == "tile",
+            "--foreground-share is of crops: give --fit tile, or leave it out",
+        )
+        require(
+            self.detail == ExpertFlags.detail or self.fit != "tile",
+            "--detail is of images that are scaled to --image-size: leave it out with --fit tile",
+        )
+        require(
+            self.from_model is None or self.encoder_weights in ("imagenet", "none"),
+            "--from-model has the encoder's weights: leave out --encoder-weights",
+        )
         require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
         require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
         require(
@@ -376,13 +390,11 @@ class TrainConfig(
     def _crop_frame(self) -> Frame:
         """The frame of crops that have enough around a window to be zoomed out of and turned."""
         height, width = self.frame.shape
-        angle = math.radians(min(self.rotation, 45.0))
+        most = math.radians(min(self.rotation, 90.0))
         reach = self.zoom[1] * math.sqrt(1 + self.stretch)
         # An even margin on both sides.
         margins = (
-            math.ceil(
-                max(0.0, reach * (side * math.cos(angle) + other * math.sin(angle)) - side) / 2
-            )
+            math.ceil(max(0.0, reach * _turned(side, other, most) - side) / 2)
             for side, other in ((height, width), (width, height))
         )
         down, along = margins
@@ -400,7 +412,7 @@ class TrainConfig(
     def samples(self) -> int:
         """The number of samples per side of which a pixel of an augmented image is the mean."""
         scaled = self.fit != "tile" and self.zoom != (1.0, 1.0)
-        return math.ceil(self.detail) if scaled else 1
+        return math.ceil(self.detail) if scaled else max(1, round(self.zoom[1]))
 
     @property
     def architecture(self) -> Architecture:
@@ -462,6 +474,12 @@ class TrainConfig(
     def to_json(self) -> dict[str, Any]:
         """Return the settings, JSON-ready, as the bundle records them."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def _turned(side: int, other: int, most: float) -> float:
+    """Return the greatest extent along a side of a rectangle that is turned by an angle or less."""
+    angle = min(most, math.atan2(other, side))
+    return side * math.cos(angle) + other * math.sin(angle)
 
 
 def _flag(name: str) -> str:

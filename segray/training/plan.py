@@ -144,7 +144,7 @@ def prepare_training(config: TrainConfig) -> Preparation:
     log.info(f"training set: {len(train)} pairs, validation set: {len(validation)} pairs")
     if len(validation) < _FEW:
         log.info("so small a validation set says little about which epoch is the best")
-    if len(train) < config.batch_size:
+    if len(train) < config.batch_size and config.fit != "tile":
         log.info(
             f"{len(train)} pairs do not fill a batch of --batch-size {config.batch_size}: some are "
             "repeated in a batch"
@@ -164,7 +164,7 @@ def prepare_training(config: TrainConfig) -> Preparation:
     # The encoder's weights are not read again if a checkpoint or the model contains them: the file
     # may no longer exist.
     has_learned = _has_learned(output)
-    weights, start = read_initial_weights(config, has_learned)
+    weights, start = read_initial_weights(config, marker, has_learned)
     reading = Reading.from_json(marker["reading"]) if marker else None
     return Preparation(
         config, output, resumed, False, train, validation, skipped, weights, reading, start
@@ -172,12 +172,13 @@ def prepare_training(config: TrainConfig) -> Preparation:
 
 
 def read_initial_weights(
-    config: TrainConfig, has_learned: bool = False
+    config: TrainConfig, before: dict[str, Any] | None, has_learned: bool = False
 ) -> tuple[bytes | None, StartingModel | None]:
     """Read the weights that a run starts with.
 
     Args:
         config: the configuration of the run.
+        before: the record of the run's start if it has one, see `read_marker`.
         has_learned: True if the run has checkpoints, which contain them.
 
     Returns:
@@ -188,8 +189,15 @@ def read_initial_weights(
         InputError: they cannot be read, or do not fit.
     """
     if config.from_model is not None:
-        names = config.labels.names
-        start = None if has_learned else open_start(config.from_model, config.architecture, names)
+        if has_learned:
+            return b"", None
+        start = open_start(config.from_model, config.architecture, config.labels.names)
+        digest = before["start"]["digest"] if before else start.digest
+        if digest != start.digest:
+            raise InputError(
+                f"this run was started from the model {digest}, and {config.from_model} has the "
+                f"model {start.digest} now: put that back, or give another --output"
+            )
         return b"", start
     if has_learned and config.encoder_weights != "none":
         return b"", None

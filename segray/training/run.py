@@ -159,7 +159,7 @@ def _learn(
             )
         elif weights == b"":
             # None of the checkpoints is intact, so the run starts over.
-            weights, start = read_initial_weights(config)
+            weights, start = read_initial_weights(config, read_marker(output))
     if config.use_gpu:
         _report_holders(data)
     assignment = Assignment(

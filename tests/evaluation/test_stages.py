@@ -43,7 +43,6 @@ def count_one(
     }
     prediction = Prediction(row, frame, len(LABELS), overlap=0)
     prediction.add(logits)
-    prediction.finish()
     [counted] = count(pa.Table.from_pylist([row]), LABELS, frame).to_pylist()
     return counted
 

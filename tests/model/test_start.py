@@ -50,7 +50,7 @@ def test_another_network_is_refused_with_the_flag(bundle_uri: str) -> None:
     for flag, architecture in {
         "--decoder slim": square(3, 32, decoder="tutorial"),
         "--input-range -1.0 1.0": square(3, 32, input_range=(0.0, 1.0)),
-        "--even-upsampling True": replace(square(3, 32), even_upsampling=False),
+        "--even-upsampling": replace(square(3, 32), even_upsampling=False),
     }.items():
-        with pytest.raises(InputError, match=f"has {flag}, and this training"):
+        with pytest.raises(InputError, match=f" has {flag}, and this training"):
             open_start(bundle_uri, architecture, ["pet"])

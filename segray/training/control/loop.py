@@ -58,8 +58,8 @@ class Assignment:
         config: the configuration of the run.
         output: the absolute URI of the run's folder.
         shared: local files that must be visible to each worker.
-        train: the training set, at the resolution of `TrainConfig.training_frame`.
-        validation: the validation set, at the network's input resolution.
+        train: the training set, brought to `TrainConfig.training_frame`.
+        validation: the validation set, brought to `TrainConfig.frame`.
         class_weights: float32 [C], the weights of the classes in the loss.
         encoder_weights: a reference to the content of the weights file, or None.
         start: a reference to the model that the run goes on from, or None.
@@ -320,8 +320,14 @@ class TrainingLoop:
         }
 
     def _write_preview(self, epoch: int) -> None:
-        first = np.arange(min(_PREVIEWS, len(self._validation)))
-        [(images, masks)] = self._validation.read([first])
+        count = len(self._validation)
+        # Spread out: neighbours may be windows of one image.
+        some = (
+            np.arange(min(_PREVIEWS, count)) * count // _PREVIEWS
+            if count > _PREVIEWS
+            else np.arange(count)
+        )
+        [(images, masks)] = self._validation.read([some])
         predicted, _ = self.network.score(images, masks)
         labels = self._config.labels
         write_preview(self._assignment.output, epoch, images, masks, predicted, labels)

@@ -17,7 +17,7 @@ class Draw:
         indices: int64 [b], the indices of the examples.
         warps: float32 [b, 8], see `segray.training.data.augmentation.Augmentation.draw_warps`.
         colours: float32 [b, 3, 4], see `Augmentation.draw_colours`.
-        places: float64 [b, 5], random numbers from 0 to 1 for the place of a crop, see
+        places: float64 [b, 7], random numbers from 0 to 1 for the place of a crop, see
             `segray.training.data.crops.place_crops`.
     """
 
@@ -91,6 +91,6 @@ def draw_epoch(
         warps = augmentation.draw_warps(rng, batch_size, shape, source_shape)
         warps[:, (5, 2)] += margins
         colours = augmentation.draw_colours(rng, batch_size)
-        places = rng_of_places.random((batch_size, 5))
+        places = rng_of_places.random((batch_size, 7))
         indices = order[start : start + batch_size]
         yield Draw(indices[mine], warps[mine], colours[mine], places[mine])

@@ -1,5 +1,6 @@
 """Crops: parts of images of any size, which the network sees in place of whole images."""
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,15 +29,18 @@ class Crops:
         examples: int64 [b], the index of each crop's example.
         corners: int64 [b, 2], the row and column of its upper left pixel, which may lie outside of
             the image. What lies outside is grey and ignored.
-        focus: float64 [b, 2], numbers from 0 to 1 that choose a class of the mask, and a pixel of
-            it that the crop is laid around instead; NaN for none.
+        focus: float64 [b, 4], numbers from 0 to 1 that choose a class of the mask, a pixel of it,
+            and the place of that pixel in the crop's window, which lies there instead; NaN for
+            none.
         shape: height and width of the crops, in pixels.
+        margins: the rows above and below, and the columns left and right, of a crop's window.
     """
 
     examples: _Indices
     corners: npt.NDArray[np.int64]
     focus: npt.NDArray[np.float64]
     shape: tuple[int, int]
+    margins: tuple[int, int] = (0, 0)
 
     def cut(self, images: Sequence[_Image], masks: Sequence[_Image]) -> tuple[_Image, _Image]:
         """Cut the crops from their images and masks.
@@ -54,7 +58,7 @@ class Crops:
         for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
             corner = self.corners[number]
             if not np.isnan(self.focus[number, 0]):
-                corner = _find_corner(mask, self.focus[number], self.shape, corner)
+                corner = self._find_corner(mask, self.focus[number], corner)
             inside = np.clip([corner, corner + self.shape], 0, mask.shape)
             source = tuple(slice(*ends) for ends in inside.T)
             target = tuple(slice(*ends) for ends in (inside - corner).T)
@@ -62,24 +66,24 @@ class Crops:
             class_ids[number][target] = mask[source]
         return pixels, class_ids
 
-
-def _find_corner(
-    mask: _Image,
-    focus: npt.NDArray[np.float64],
-    shape: tuple[int, int],
-    corner: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
-    """Return the corner of a crop around a pixel of a class; every class is equally likely."""
-    stride = math.ceil(math.sqrt(mask.size / _LOOKED_AT))
-    some = mask[::stride, ::stride]
-    present = np.flatnonzero(np.bincount(some.ravel(), minlength=IGNORED + 1)[:IGNORED])
-    if not len(present):
-        return corner
-    chosen = present[int(focus[0] * len(present))]
-    places = np.flatnonzero(some == chosen)
-    place = places[int(focus[1] * len(places))]
-    pixel = stride * np.array(np.unravel_index(place, some.shape))
-    return np.asarray(pixel - np.array(shape) // 2, dtype=np.int64)
+    def _find_corner(
+        self, mask: _Image, focus: npt.NDArray[np.float64], corner: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
+        """Return the corner of a crop whose window has a pixel of a class, each equally likely."""
+        stride = math.ceil(math.sqrt(mask.size / _LOOKED_AT))
+        some = mask[::stride, ::stride]
+        present = np.flatnonzero(np.bincount(some.ravel(), minlength=IGNORED + 1)[:IGNORED])
+        if not len(present):
+            return corner
+        chosen = present[int(focus[0] * len(present))]
+        places = np.flatnonzero(some == chosen)
+        place = places[int(focus[1] * len(places))]
+        pixel = stride * np.array(np.unravel_index(place, some.shape))
+        window = np.array(self.shape) - 2 * np.array(self.margins)
+        room = np.array(mask.shape) - window
+        start = pixel - np.floor(focus[2:] * window).astype(np.int64)
+        inside = np.clip(start, np.minimum(room, 0), np.maximum(room, 0))
+        return np.asarray(inside - self.margins, dtype=np.int64)
 
 
 def count_crops(sizes: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
@@ -105,19 +109,19 @@ def place_crops(
     Args:
         examples: int64 [b], the index of each crop's example.
         sizes: int64 [b, 2], height and width of each image.
-        places: float64 [b, 5], random numbers from 0 to 1.
+        places: float64 [b, 7], random numbers from 0 to 1.
         window: height and width of the windows. An image that is smaller lies anywhere inside.
         shape: height and width of the crops, at least those of a window.
-        foreground_share: the share of the crops that are laid around a pixel of a class.
+        foreground_share: the share of the crops whose window has a pixel of a class that is drawn.
     """
     room = sizes - window
     inner = np.where(
         room >= 0, np.floor(places[:, :2] * (room + 1)), -np.floor(places[:, :2] * (1 - room))
     )
-    margin = (np.array(shape) - window) / 2
-    corners = (inner - margin).astype(np.int64)
+    margins = (shape[0] - window[0]) // 2, (shape[1] - window[1]) // 2
+    corners = inner.astype(np.int64) - np.array(margins)
     focus = np.where(places[:, 2:3] < foreground_share, places[:, 3:], np.nan)
-    return Crops(examples, corners, focus, shape)
+    return Crops(examples, corners, focus, shape, margins)
 
 
 class Readable(Protocol):
@@ -129,7 +133,10 @@ class Readable(Protocol):
 
 
 class WindowedExamples:
-    """Examples of any size, as windows that cover each of their pixels once.
+    """Examples of any size, as windows like those that segmenting slides over them.
+
+    Windows lie inside of their image, unless that is smaller. What an earlier one has is ignored,
+    so that each pixel counts once.
 
     Args:
         examples: the examples.
@@ -141,25 +148,39 @@ class WindowedExamples:
         self, examples: Readable, sizes: npt.NDArray[np.int64], window: tuple[int, int]
     ) -> None:
         self._examples, self._window = examples, window
+        # For each window its example, its corner, and the rows and columns that others have.
         places = []
         for number, (height, width) in enumerate(sizes.tolist()):
             grid = Grid(height, width, window, overlap=0)
-            # Side by side, not shifted to end at the border: no pixel is in two of them.
             places += [
-                (number, row * window[0], column * window[1])
-                for row in range(len(grid.rows))
-                for column in range(len(grid.columns))
+                (number, top, left, seen_above, seen_left)
+                for top, seen_above in _starts(grid.rows.starts, window[0])
+                for left, seen_left in _starts(grid.columns.starts, window[1])
             ]
-        self._places = np.array(places, dtype=np.int64).reshape(-1, 3)
+        self._places = np.array(places, dtype=np.int64).reshape(-1, 5)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def read(self, batches: Iterable[_Indices]) -> Iterator[tuple[_Image, _Image]]:
         """Yield the images and masks of each batch of windows."""
-        return self._examples.read(self._find(indices) for indices in batches)
+        batches, again = itertools.tee(batches)
+        arrays = self._examples.read(self._find(indices) for indices in batches)
+        for indices, (images, masks) in zip(again, arrays, strict=True):
+            for mask, (above, left) in zip(masks, self._places[indices, 3:].tolist(), strict=True):
+                mask[:above] = IGNORED
+                mask[:, :left] = IGNORED
+            yield images, masks
 
     def _find(self, indices: _Indices) -> Crops:
         places = self._places[indices]
-        nowhere = np.full((len(indices), 2), np.nan)
-        return Crops(places[:, 0], places[:, 1:], nowhere, self._window)
+        nowhere = np.full((len(indices), 4), np.nan)
+        return Crops(places[:, 0], places[:, 1:3], nowhere, self._window)
+
+
+def _starts(starts: Sequence[int], side: int) -> Iterator[tuple[int, int]]:
+    """Yield the start of each window, and the number of its pixels that the one before has."""
+    end = 0
+    for start in starts:
+        yield start, end - start
+        end = start + side

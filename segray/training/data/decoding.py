@@ -1,4 +1,4 @@
-"""Decoding: read pairs of files into arrays of one size."""
+"""Decoding: read pairs of files into arrays."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Examples: pairs of image and mask at the network's resolution, cached or decoded on the fly."""
+"""Examples: decoded pairs of image and mask, cached or decoded on the fly."""
 
 import contextlib
 import hashlib
@@ -29,7 +29,8 @@ Indices = npt.NDArray[np.int64]
 #: What makes a batch: whole examples, or crops of images that have sizes of their own.
 Request = Indices | Crops
 
-_PAIRS_PER_TASK = 32
+# The pairs that a task decodes and holds; fewer of images that keep their own size.
+_PAIRS_PER_TASK, _LARGE_PAIRS_PER_TASK = 32, 4
 _NO_FILES = SharedFiles()
 
 # Settings of streamed examples: the number of batches decoded ahead of use, at least and at most,
@@ -254,7 +255,8 @@ def decode_pairs(
     Raises:
         InputError: the files are not visible on a node.
     """
-    chunks = [pairs[i : i + _PAIRS_PER_TASK] for i in range(0, len(pairs), _PAIRS_PER_TASK)]
+    step = _LARGE_PAIRS_PER_TASK if frame.fit == "tile" else _PAIRS_PER_TASK
+    chunks = [pairs[i : i + step] for i in range(0, len(pairs), step)]
     results = _decode_chunks(chunks, (labels, frame, shared, reading), keep, progress)
     findings = [finding for _, found in results for finding in found]
     rows = [sum(not finding.error for finding in found) for _, found in results]
@@ -347,10 +349,13 @@ def _read_pairs(
     pairs: Sequence[Pair], labels: Labels, frame: Frame, reading: Reading, batch: Request
 ) -> tuple[Arrays | None, list[Finding]]:
     """Decode the examples of a batch, and put it together; None if one cannot be read."""
-    (images, masks), findings = decode_batch(pairs, labels, frame, reading)
+    # Several crops of an image need it once.
+    distinct = list(dict.fromkeys(pairs))
+    (images, masks), findings = decode_batch(distinct, labels, frame, reading)
     if any(finding.error for finding in findings):
         return None, findings
-    return _assemble(list(images), list(masks), batch), findings
+    places = [distinct.index(pair) for pair in pairs]
+    return _assemble([images[i] for i in places], [masks[i] for i in places], batch), findings
 
 
 def _indices_of(batch: Request) -> Indices:

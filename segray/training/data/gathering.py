@@ -68,8 +68,11 @@ def gather_data(preparation: Preparation) -> DataSet:
 
 
 def _find_range(preparation: Preparation) -> ValueRange | None:
-    """Return the range of pixel values of wide images: --value-range, or that of a sample."""
+    """Return the range of pixel values of wide images: the given one, or that of a sample."""
     asked = preparation.config.value_range
+    if asked is None and preparation.start is not None:
+        # The model knows images by this range.
+        asked = preparation.start.value_range
     if asked is not None:
         return asked
     reaches = sorted(read_reaches(spread([pair.image for pair in preparation.train], _SAMPLE)))

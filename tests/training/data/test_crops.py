@@ -8,7 +8,7 @@ from segray.pixels.labels import IGNORED
 from segray.training.config import TrainConfig
 from segray.training.data.crops import Crops, WindowedExamples, count_crops, place_crops
 
-NOWHERE = np.array([[np.nan, np.nan]])
+NOWHERE = np.full((1, 4), np.nan)
 
 
 def numbered(height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -43,7 +43,7 @@ def test_what_lies_outside_of_the_image_is_grey_and_ignored(corner: tuple[int, i
 def test_windows_lie_anywhere_inside_of_an_image() -> None:
     rng = np.random.default_rng(0)
     sizes = np.tile([[40, 33]], (4000, 1))
-    crops = place_crops(np.arange(4000), sizes, rng.random((4000, 5)), (32, 32), (36, 40), 0.0)
+    crops = place_crops(np.arange(4000), sizes, rng.random((4000, 7)), (32, 32), (36, 40), 0.0)
     windows = crops.corners + np.array([2, 4])
     assert set(windows[:, 0].tolist()) == set(range(9))
     assert set(windows[:, 1].tolist()) == {0, 1}
@@ -53,7 +53,7 @@ def test_windows_lie_anywhere_inside_of_an_image() -> None:
 def test_a_small_image_lies_anywhere_inside_of_its_window() -> None:
     rng = np.random.default_rng(0)
     sizes = np.tile([[30, 32]], (1000, 1))
-    crops = place_crops(np.arange(1000), sizes, rng.random((1000, 5)), (32, 32), (32, 32), 0.0)
+    crops = place_crops(np.arange(1000), sizes, rng.random((1000, 7)), (32, 32), (32, 32), 0.0)
     assert set(crops.corners[:, 0].tolist()) == {0, -1, -2}
     assert set(crops.corners[:, 1].tolist()) == {0}
 
@@ -64,15 +64,33 @@ def test_a_share_of_the_crops_is_around_classes_that_are_rare() -> None:
     mask[61, 173] = 1  # one pixel in 50,000
     mask[:10] = IGNORED
     sizes = np.tile([mask.shape], (1000, 1))
-    crops = place_crops(np.zeros(1000, int), sizes, rng.random((1000, 5)), (8, 8), (8, 8), 0.5)
+    crops = place_crops(np.zeros(1000, int), sizes, rng.random((1000, 7)), (8, 8), (8, 8), 0.5)
     _, class_ids = crops.cut([image] * 1000, [mask] * 1000)
     assert (class_ids == 1).any(axis=(1, 2)).mean() == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_focused_window_lies_inside_of_its_image_and_has_the_pixel_anywhere() -> None:
+    rng = np.random.default_rng(0)
+    image, mask = numbered(60, 90)
+    mask[3, 50] = 1
+    sizes = np.tile([mask.shape], (500, 1))
+    crops = place_crops(np.zeros(500, int), sizes, rng.random((500, 7)), (32, 40), (40, 44), 1.0)
+    pixels, class_ids = crops.cut([image] * 500, [mask] * 500)
+    window = class_ids[:, 4:-4, 2:-2]
+    assert (window != IGNORED).all()
+    found, rows, columns = np.nonzero(window == 1)
+    assert len(found) > 200
+    assert set(rows.tolist()) == {0, 1, 2, 3}  # so near to the upper border
+    assert len(set(columns.tolist())) > 30
+    np.testing.assert_array_equal(
+        pixels[found, rows + 4, columns + 2][:, :2], [[3, 50]] * len(found)
+    )
 
 
 def test_an_image_without_labels_is_cropped_all_the_same() -> None:
     image, mask = numbered(20, 20)
     mask[:] = IGNORED
-    crops = Crops(np.array([0]), np.array([[1, 2]]), np.array([[0.5, 0.5]]), (4, 4))
+    crops = Crops(np.array([0]), np.array([[1, 2]]), np.full((1, 4), 0.5), (4, 4))
     pixels, _ = crops.cut([image], [mask])
     np.testing.assert_array_equal(pixels[0], image[1:5, 2:6])
 
@@ -106,12 +124,20 @@ def test_windows_cover_each_pixel_once(size: tuple[int, int]) -> None:
     assert (seen == 1).all()
 
 
+def test_windows_lie_inside_of_an_image_that_is_larger() -> None:
+    """As segmenting lays them: no window has a bar of grey."""
+    windows = WindowedExamples(OneImage(13, 17), np.array([(13, 17)]), (8, 8))
+    for pixels, _ in windows.read(np.arange(len(windows))[:, None]):
+        assert (pixels[..., 0] < 13).all()
+        assert (pixels[..., 1] < 17).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "crop"),
     [
         ({"zoom": (1.0, 1.0), "rotation": 0.0, "stretch": 0.0}, (64, 128)),
         ({"zoom": (0.5, 2.0), "rotation": 0.0, "stretch": 0.0}, (128, 256)),
-        ({"zoom": (1.0, 1.0), "rotation": 90.0, "stretch": 0.0}, (136, 136)),
+        ({"zoom": (1.0, 1.0), "rotation": 90.0, "stretch": 0.0}, (144, 144)),
     ],
 )
 def test_a_crop_has_what_the_augmentation_takes_around_its_window(
@@ -120,4 +146,4 @@ def test_a_crop_has_what_the_augmentation_takes_around_its_window(
     config = TrainConfig(fit="tile", image_size=(64, 128), **settings)
     assert config.training_frame.shape == crop
     assert config.margins == ((crop[0] - 64) // 2, (crop[1] - 128) // 2)
-    assert config.samples == 1
+    assert config.samples == (2 if settings["zoom"] == (0.5, 2.0) else 1)
