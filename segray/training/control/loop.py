@@ -320,13 +320,9 @@ class TrainingLoop:
         }
 
     def _write_preview(self, epoch: int) -> None:
-        count = len(self._validation)
-        # Spread out: neighbours may be windows of one image.
-        some = (
-            np.arange(min(_PREVIEWS, count)) * count // _PREVIEWS
-            if count > _PREVIEWS
-            else np.arange(count)
-        )
+        count = min(_PREVIEWS, len(self._validation))
+        # Spread over the set, because neighbours may be windows of one image.
+        some = np.arange(count) * len(self._validation) // count
         [(images, masks)] = self._validation.read([some])
         predicted, _ = self.network.score(images, masks)
         labels = self._config.labels

@@ -130,7 +130,7 @@ def test_crops_of_images_of_any_size_are_learned_from(
 def test_a_run_goes_on_from_an_earlier_model(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins where that ended, and nothing is frozen."""
+    """It begins where that ended, and the encoder is trained from the first step."""
     shrink_network(monkeypatch.setattr)
     settings = {"workers": 0, "calibrate": False}
     fit(assign(data, tmp_path / "one", **settings), lambda history: None)
@@ -143,11 +143,10 @@ def test_a_run_goes_on_from_an_earlier_model(
     fit(assignment, lambda history: None)
     before, after = (weights_of(tmp_path / name) for name in ("one", "two"))
     assert before.keys() == after.keys()
-    moved = 0
+    moved = {name for name, values in before.items() if not np.array_equal(values, after[name])}
+    assert [name for name in moved if name.startswith("layers/functional")]
     for name, values in before.items():
         np.testing.assert_allclose(values, after[name], atol=1e-3, err_msg=name)
-        moved += not np.array_equal(values, after[name])
-    assert moved > 5
 
 
 def test_what_a_restart_does_not_mend_is_tried_twice(

@@ -64,3 +64,11 @@ def test_fewer_examples_than_a_batch_are_repeated(count: int, workers: int) -> N
     assert {len(share[0].indices) for share in shares} == {8 // workers}
     seen = np.concatenate([share[0].indices for share in shares])
     assert set(seen.tolist()) == set(range(count))
+
+
+def test_a_window_lies_behind_the_margins_of_its_crop() -> None:
+    """Rows and columns have margins of their own."""
+    still = Augmentation(flip=False)
+    [drawn] = draw_epoch(4, 4, 0, 1, 0, 1, still, (8, 16), (8, 16), (3, 5))
+    assert drawn.warps[:, 5].tolist() == [3] * 4
+    assert drawn.warps[:, 2].tolist() == [5] * 4
