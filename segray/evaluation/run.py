@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 # different from each other, so that Ray does not fuse the stages.
 _TASK_CPUS = 0.2
 _PREDICTOR_CPUS = 0.75
-# The number of images in a block if they are not scaled to the network's resolution.
+# The number of images in a block if windows are cut from them.
 _LARGE_IMAGES = 2
 _WORST_IMAGES = 12
 _NO_FILES = SharedFiles()

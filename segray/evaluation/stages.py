@@ -194,7 +194,7 @@ def counted_schema(labels: Labels) -> pa.Schema:
             *figures_schema(labels),
             *counts,
             ("summed_loss", pa.float64()),
-            ("prediction", pa.binary()),  # at the network's resolution, packed
+            ("prediction", pa.binary()),  # as the network sees the image, packed
         ]
     )
 

@@ -84,3 +84,21 @@ def test_the_sheet_shows_truth_and_prediction_and_leaves_out_what_is_gone(
     assert predicted[:, 1].min() - pet[:, 1].min() == 128 + 8
     beside = pixels[:, predicted[:, 1].max() + 4 :]
     assert (beside.sum(axis=-1) < 200).any()
+
+
+def test_pictures_of_images_of_any_size_are_whole(bundle_uri: str, tmp_path: Path) -> None:
+    """As with windows, where the network sees images at their own resolution."""
+    bundle = dataclasses.replace(open_bundle(bundle_uri, []), labels=LABELS, fit="tile")
+    worst = []
+    for name, (height, width) in {"small": (64, 40), "large": (300, 400)}.items():
+        (tmp_path / f"{name}.png").write_bytes(encode(draw_picture(height, width), "PNG"))
+        truth = np.full((height, width), 1, dtype=np.uint8)
+        (tmp_path / f"{name}_mask.png").write_bytes(encode(truth, "PNG"))
+        worst.append(as_worst(tmp_path, name, np.full((height, width), 2, dtype=np.uint8)))
+    content = draw_worst(worst, bundle)
+    assert content
+    with Image.open(io.BytesIO(content)) as sheet:
+        pixels = np.asarray(sheet)
+    for class_id in (0, 2):  # of truth and prediction; the legend has a few more
+        found = (pixels == LABELS.palette[class_id]).all(axis=-1).sum()
+        assert 256 * 160 + 256 * 192 <= found < 256 * 160 + 256 * 192 + 300
