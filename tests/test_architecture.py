@@ -65,6 +65,7 @@ HEAVY = {
     "matplotlib": {"evaluation", "training"},
     "PIL": {"data", "pixels", "model", "evaluation", "training", "export"},
     "pycocotools": {"export"},
+    "tifffile": {"pixels"},
 }
 
 

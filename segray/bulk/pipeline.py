@@ -127,7 +127,7 @@ class Pipeline:
         config = self._config
         writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter)
         masks: list[Future[Result | Failure | None]] = []
-        windows = self._cut(self._read_ahead(writer))
+        windows = self._cut(self._read_ahead(writer), writer)
         while batch := list(itertools.islice(windows, config.batch_size)):
             logits = self._predict(batch)
             self._write(masks, writer)  # an image takes its windows in their order
@@ -191,16 +191,20 @@ class Pipeline:
         bundle = self._config.bundle
         # One large image takes hundreds of megabytes: no more of them at once than CPUs.
         with self._decoders:
-            picture = read_picture(content, bundle.frame, bundle.value_range)
+            picture = read_picture(content, bundle.frame, bundle.value_range, in_rows=True)
         return DecodedImage(entry, picture)
 
-    def _cut(self, images: Iterator[DecodedImage]) -> Iterator[Window]:
+    def _cut(self, images: Iterator[DecodedImage], writer: ChunkWriter) -> Iterator[Window]:
         """Yield the windows of images, one image after the other."""
         config = self._config
         for image in images:
             composition = Composition(image, config.bundle, config.mask_size, config.overlap)
-            for pixels in composition.windows():
-                yield composition, pixels
+            try:
+                for pixels in composition.windows():
+                    yield composition, pixels
+            except DecodeError as error:
+                # A large image is decoded while it is cut. Without its last window it has no mask.
+                writer.add(Failure(image.entry, "decode", error.kind, str(error)))
 
     def _predict(self, batch: list[Window]) -> npt.NDArray[np.float32]:
         return self._predictor.predict(np.stack([pixels for _, pixels in batch]))

@@ -11,7 +11,7 @@ from segray.errors import InputError
 from segray.model.bundle import open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_predictor
 from segray.pixels.canvas import OVERLAP, Canvas, check_overlap
-from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.labels import Labels
 from segray.pixels.masks import MaskBuilder
 from segray.storage.files import read_bytes
@@ -74,9 +74,12 @@ class Segmenter:
             name = absolute_uri(str(image))
             image = read_bytes(name)
         try:
-            picture = read_picture(image, self._frame, self._value_range)
+            picture = read_picture(image, self._frame, self._value_range, in_rows=True)
+            return self._segment(picture)
         except DecodeError as error:
             raise InputError(f"cannot segment {name}: {error}") from error
+
+    def _segment(self, picture: Picture) -> npt.NDArray[np.uint8]:
         canvas = Canvas(picture, self._frame, len(self.labels), self._overlap)
         builder = MaskBuilder(canvas.shape, picture.height, picture.width)
         windows = canvas.windows()

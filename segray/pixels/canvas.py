@@ -63,7 +63,11 @@ class Canvas:
             return
         height, width = self._frame.shape
         for top in self._grid.rows.starts:
-            rows = self._picture.pixels[top : top + height]
+            bottom = top + height
+            if self._picture.rows is None:
+                rows = self._picture.pixels[top:bottom]
+            else:
+                rows = self._picture.rows[top:bottom]
             for left in self._grid.columns.starts:
                 window = rows[:, left : left + width]
                 if window.shape[:2] != (height, width):

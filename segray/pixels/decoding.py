@@ -4,18 +4,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from segray.pixels.framing import Box, Frame
-from segray.pixels.limits import MEMORY, check_scaled, memory_needed
+from segray.pixels.limits import MEMORY, check_row, check_scaled, memory_needed
 from segray.pixels.opening import FORMATS, SUFFIXES, load_oriented, name_format, open_image
 from segray.pixels.orientation import swaps_sides, turn_upright
 from segray.pixels.refusals import DecodeError, reasons
 from segray.pixels.scaling import REDUCED_MARGIN, refuse_floats, scale_to_rgb, to_rgb
+from segray.pixels.tiff import is_large_tiff
 from segray.pixels.wide import (
     MAX_VALUE,
     ValueRange,
@@ -27,6 +28,9 @@ from segray.pixels.wide import (
     tabulate,
     take_lower_bytes,
 )
+
+if TYPE_CHECKING:
+    from segray.pixels.tiff_rows import TiffRows
 
 __all__ = [
     "FORMATS",
@@ -56,6 +60,8 @@ class Picture:
         height: the original height, likewise.
         box: the place of the image in the frame; the rest of the frame is padding.
         orientation: the EXIF orientation of the file, 1 to 8; 1 if its pixels are stored upright.
+        rows: what to take the pixels from if they are too many to be decoded at once; `pixels` is
+            empty then.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -63,6 +69,7 @@ class Picture:
     height: int
     box: Box
     orientation: int = 1
+    rows: "TiffRows | None" = None
 
     @property
     def content(self) -> npt.NDArray[np.uint8]:
@@ -88,6 +95,7 @@ def read_picture(
     source: bytes | Image.Image,
     frame: int | Frame,
     value_range: ValueRange | None = None,
+    in_rows: bool = False,
 ) -> Picture:
     """Decode an image and bring it to a frame, as in training and segmenting.
 
@@ -102,6 +110,8 @@ def read_picture(
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
             Without it, 16-bit channels keep their upper 8 bits, except grey images with no value
             above 255, which are used unchanged.
+        in_rows: True to open a TIFF of which windows are cut, and that has too many pixels to be
+            decoded at once, for reading in rows.
 
     Raises:
         DecodeError: the bytes are not such an image, are damaged, or claim more than
@@ -118,6 +128,8 @@ def read_picture(
                 )
             check_scaled(source.size, frame)
             return _make_picture(source, frame, value_range)
+        if in_rows and frame.fit == "tile" and frame.scale == 1 and is_large_tiff(source):
+            return _read_rows(source, frame)
         image = open_image(source)
         if value_range and is_coloured(image):
             return _read_coloured(image, source, frame, value_range)
@@ -135,6 +147,17 @@ def read_picture(
             if extent is None:
                 return _make_picture(image, frame, value_range)
             return _make_reduced(image, original_size, frame, extent)
+
+
+def _read_rows(data: bytes, frame: Frame) -> Picture:
+    """Open a TIFF that is too large to be decoded as a whole."""
+    from segray.pixels.tiff_rows import TiffRows
+
+    rows = TiffRows(data)
+    height, width, _ = rows.shape
+    check_row((width, height), frame)
+    nothing = np.empty((0, 0, 3), dtype=np.uint8)
+    return Picture(nothing, width, height, frame.place(height, width), rows=rows)
 
 
 def count_pixels(data: bytes) -> int:

@@ -72,15 +72,33 @@ def check_scaled(size: tuple[int, int], frame: Frame) -> None:
             "too small",
         )
     padded = max(box.height, frame.height) * max(box.width, frame.width)
-    row = max(frame.shape) * max(box.height, box.width)
-    for pixels, limit in ((padded, MAX_PIXELS), (row, _MAX_ROW)):
-        if pixels > limit:
-            raise DecodeError(
-                f"is {width} x {height} pixels, of which at a scale of {scale:g} the network would "
-                f"see {pixels} {'in one row of windows' if limit == _MAX_ROW else 'in all'}, over "
-                f"the limit of {limit}",
-                "too large",
-            )
+    if padded > MAX_PIXELS:
+        raise DecodeError(
+            f"is {width} x {height} pixels, of which at a scale of {scale:g} the network would see "
+            f"{padded}, over the limit of {MAX_PIXELS}",
+            "too large",
+        )
+    check_row(size, frame)
+
+
+def check_row(size: tuple[int, int], frame: Frame) -> None:
+    """Refuse an image if blending one row of its windows takes too much memory.
+
+    Args:
+        size: the width and height of the image, upright or as it is stored.
+        frame: the frame of the network.
+
+    Raises:
+        DecodeError: it has more than `_MAX_ROW` pixels.
+    """
+    width, height = size
+    row = max(frame.shape) * round(max(height, width) * frame.scale)
+    if row > _MAX_ROW:
+        raise DecodeError(
+            f"is {width} x {height} pixels, of which at a scale of {frame.scale:g} the network "
+            f"would see {row} in a row of windows, over the limit of {_MAX_ROW}",
+            "too large",
+        )
 
 
 def memory_needed(image: ImageFile.ImageFile, content: bytes, full_size: tuple[int, int]) -> int:

@@ -13,6 +13,8 @@ from segray.pixels.framing import Box
 _JPEG_QUALITY = 80
 # How much larger an image is left by the fast means of blocks, before it is filtered.
 _REDUCING_GAP = 4.0
+# The rows of blocks that are read at a time.
+_BLOCKS = 16
 
 
 def fit_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -32,9 +34,21 @@ def shrink(picture: Picture, side: int) -> Picture:
         side: as in `fit_size`.
     """
     width, height = fit_size(picture.width, picture.height, side)
-    image = Image.fromarray(picture.content)
+    image = Image.fromarray(_read_coarsely(picture, side))
     small = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP)
-    return replace(picture, pixels=np.asarray(small), box=Box(0, 0, height, width))
+    return replace(picture, pixels=np.asarray(small), box=Box(0, 0, height, width), rows=None)
+
+
+def _read_coarsely(picture: Picture, side: int) -> npt.NDArray[np.uint8]:
+    """Return the pixels of a picture without padding; if they are read in rows, means of blocks."""
+    rows = picture.rows
+    if rows is None:
+        return picture.content
+    factor = max(1, max(picture.height, picture.width) // (2 * side))
+    bands = (
+        rows[top : top + factor * _BLOCKS] for top in range(0, picture.height, factor * _BLOCKS)
+    )
+    return np.concatenate([np.asarray(Image.fromarray(band).reduce(factor)) for band in bands])
 
 
 def encode_thumbnail(picture: Picture, side: int) -> bytes:

@@ -6,9 +6,20 @@ from typing import Any
 from PIL import TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+from segray.pixels.formats import check_tiff, identify
+from segray.pixels.limits import MAX_PIXELS
+
 # TIFF 6.0, section 19; 5 and 6 are complex numbers.
 _SIGNED, _FLOATING = (2,), (3, 5, 6)
 _BIG_HEADER, _HEADER = 16, 8
+
+
+def _read_tags(content: bytes) -> ImageFileDirectory_v2:
+    file = io.BytesIO(content)
+    tags = ImageFileDirectory_v2(file.read(_BIG_HEADER if 43 in content[2:4] else _HEADER))
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
 
 
 def explain_pixels(content: bytes) -> str:
@@ -20,10 +31,7 @@ def explain_pixels(content: bytes) -> str:
     Raises:
         Exception: the directory of the file is invalid.
     """
-    file = io.BytesIO(content)
-    tags = ImageFileDirectory_v2(file.read(_BIG_HEADER if 43 in content[2:4] else _HEADER))
-    file.seek(tags.next)
-    tags.load(file)
+    tags = _read_tags(content)
     bands = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     kinds = tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
@@ -38,6 +46,16 @@ def explain_pixels(content: bytes) -> str:
         f"the TIFF has {bands} band(s) of {bits} bits with the photometric interpretation "
         f"{meaning}, which is not read: save it as grey or RGB with 8 or 16 bits a channel"
     )
+
+
+def is_large_tiff(content: bytes) -> bool:
+    """Return True if a file is a TIFF with more pixels than are decoded at once."""
+    if identify(content) != "TIFF":
+        return False
+    check_tiff(content)
+    tags = _read_tags(content)
+    size = tags.get(TiffImagePlugin.IMAGEWIDTH, 0), tags.get(TiffImagePlugin.IMAGELENGTH, 0)
+    return bool(size[0] * size[1] > MAX_PIXELS)
 
 
 def has_signed_bytes(image: TiffImageFile) -> bool:
