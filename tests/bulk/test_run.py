@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 from PIL import Image
 
 import segray
@@ -546,3 +547,29 @@ def test_every_predictor_of_a_cluster_is_at_work(
     assert len(predictors) == 2
     assert sum(predictors.values()) == 400
     assert min(predictors.values()) >= 20
+
+
+def test_a_large_tiff_is_segmented_in_rows_and_a_damaged_one_is_an_error(
+    bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = draw(200, 150, 3)
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, picture, tile=(32, 32), compression="zlib", photometric="rgb")
+    content = buffer.getvalue()
+    with tifffile.TiffFile(buffer) as file:
+        last = file.pages[0].dataoffsets[-1]
+    write_bytes(f"{tmp_path}/in/good.tif", content)
+    write_bytes(
+        f"{tmp_path}/in/damaged.tif", content[: last + 1] + b"\xff" * 9 + content[last + 10 :]
+    )
+    write_bytes(f"{tmp_path}/in/small.png", encode(draw(50, 40, 4), "PNG"))
+    model = change_bundle(bundle_uri, tmp_path, fit="tile")
+    expected = segray.load(model).segment(picture)
+    monkeypatch.setattr("segray.pixels.tiff.MAX_PIXELS", 10_000)
+    output = f"{tmp_path}/out"
+    summary, _ = run(SegmentConfig(model=model, images=f"{tmp_path}/in", output=output, workers=0))
+    assert counts(summary) == (3, 2, 1)
+    masks = {row["uri"]: decode_mask(row["mask"]["bytes"]) for row in rows(output, "results")}
+    np.testing.assert_array_equal(masks[f"{tmp_path}/in/good.tif"], expected)
+    [error] = rows(output, "errors")
+    assert (error["uri"], error["stage"]) == (f"{tmp_path}/in/damaged.tif", "decode")

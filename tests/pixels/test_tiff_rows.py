@@ -57,13 +57,8 @@ def test_rows_are_those_of_the_image(settings: dict[str, Any], step: int, channe
 @pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
 @pytest.mark.parametrize("tile", [(64, 64), None])
 def test_jpeg_tiles_are_decoded_as_pillow_does(photometric: str, tile: Any) -> None:
-    data = write(
-        draw_picture(150, 201),
-        tile=tile,
-        rowsperstrip=32,
-        compression="jpeg",
-        photometric=photometric,
-    )
+    settings = {"tile": tile, "rowsperstrip": 32, "photometric": photometric}
+    data = write(draw_picture(150, 201), compression="jpeg", **settings)
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(image.convert("RGB"))
     np.testing.assert_array_equal(read(data, 50), expected)
@@ -75,8 +70,8 @@ def test_a_tile_that_is_an_image_of_another_size_is_refused() -> None:
         draw_picture(64, 64), tile=(64, 64), compression="jpeg", photometric="rgb", metadata=None
     )
     place = data.index(b"\xff\xc0") + 5
-    claimed = data[:place] + (60_000).to_bytes(2, "big") * 2 + data[place + 4 :]
-    with pytest.raises(DecodeError, match="60000 x 60000"):
+    claimed = data[:place] + (9_000).to_bytes(2, "big") * 2 + data[place + 4 :]
+    with pytest.raises(DecodeError, match="9000 x 9000"):
         read(claimed, 64)
 
 
@@ -131,7 +126,7 @@ def test_damaged_tiles_are_refused_when_they_are_reached() -> None:
     damaged = data[:start] + b"\xff" * length + data[start + length :]
     rows = TiffRows(damaged)
     assert rows[0:64].shape == (64, 64, 3)
-    with pytest.raises(DecodeError, match="a tile or strip of the TIFF cannot be decoded"):
+    with pytest.raises(DecodeError, match="the TIFF is damaged"):
         rows[64:128]
 
 
