@@ -556,7 +556,7 @@ def test_a_large_tiff_is_segmented_in_rows_and_a_damaged_one_is_an_error(
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, picture, tile=(32, 32), compression="zlib", photometric="rgb")
     content = buffer.getvalue()
-    with tifffile.TiffFile(buffer) as file:
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
         last = file.pages[0].dataoffsets[-1]
     write_bytes(f"{tmp_path}/in/good.tif", content)
     write_bytes(
