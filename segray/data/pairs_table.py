@@ -5,6 +5,7 @@ import io
 import os
 import posixpath
 from collections.abc import Iterator
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -180,7 +181,17 @@ def _check_text(place: str, name: str, cell: str | None) -> str:
 
 def _follow(uri: str) -> str:
     """Return the file that a URI leads to, by links on a disk."""
-    return os.path.realpath(uri) if is_local(uri) else uri
+    if not is_local(uri):
+        return uri
+    folder, name = os.path.split(uri)
+    path = os.path.join(_follow_folder(folder), name)
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
+@cache
+def _follow_folder(folder: str) -> str:
+    # Each folder has many files, and every part of its path is looked at.
+    return os.path.realpath(folder)
 
 
 def _resolve(folder: str, path: str) -> str:

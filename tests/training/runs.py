@@ -63,6 +63,8 @@ def assign(
         "batch_size": 2,
         "epochs": 1,
     }
+    if settings.get("fit") == "tile":
+        del defaults["detail"]  # of images that are scaled
     config = TrainConfig(
         images=f"{data}/images",
         masks=f"{data}/masks",
