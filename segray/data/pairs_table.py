@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import posixpath
 from collections.abc import Iterator
 from functools import cache
@@ -74,6 +73,7 @@ def read_manifest(uri: str) -> dict[str, list[Pair]]:
             place_of[image] = place
             place_of_mask[mask] = place
             rows.append((image, mask, split))
+    _follow_folder.cache_clear()  # links may have changed since an earlier call
     images = {_follow(image): place for image, place in place_of.items()}
     for mask, place in sorted(place_of_mask.items()):
         if _follow(mask) in images:
@@ -183,15 +183,15 @@ def _follow(uri: str) -> str:
     """Return the file that a URI leads to, by links on a disk."""
     if not is_local(uri):
         return uri
-    folder, name = os.path.split(uri)
-    path = os.path.join(_follow_folder(folder), name)
-    return os.path.realpath(path) if os.path.islink(path) else path
+    folder, name = posixpath.split(uri)
+    path = posixpath.join(_follow_folder(folder), name)
+    return posixpath.realpath(path) if posixpath.islink(path) else path
 
 
 @cache
 def _follow_folder(folder: str) -> str:
     # Each folder has many files, and every part of its path is looked at.
-    return os.path.realpath(folder)
+    return posixpath.realpath(folder)
 
 
 def _resolve(folder: str, path: str) -> str:

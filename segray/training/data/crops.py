@@ -167,6 +167,7 @@ class WindowedExamples:
         batches, again = itertools.tee(batches)
         arrays = self._examples.read(self._find(indices) for indices in batches)
         for indices, (images, masks) in zip(again, arrays, strict=True):
+            masks = masks.copy()  # those of a task are not to be written to
             for mask, (above, left) in zip(masks, self._places[indices, 3:].tolist(), strict=True):
                 mask[:above] = IGNORED
                 mask[:, :left] = IGNORED
