@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from segray.pixels.cells import Band, Runs, cut_bands, find_winner, softmax_of_winner
 from segray.pixels.labels import MAX_CLASSES
 from segray.pixels.statistics import ClassStatistics, Tally
+
+#: The most pixels of a mask: those of the largest TIFF (`segray.pixels.tiff_rows`).
+MAX_MASK = 1 << 29
 
 #: Larger logits are refused: the difference of two must be finite in float32.
 MAX_LOGIT = 1e38
@@ -186,6 +190,14 @@ def _encode(image: Image.Image) -> bytes:
 
 
 def decode_mask(png: bytes) -> npt.NDArray[Any]:
-    """Decode the class ids that `encode_mask` or `encode_grey` encoded, uint8 [H, W]."""
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+    """Decode the class ids that `encode_mask` or `encode_grey` encoded, uint8 [H, W].
+
+    Raises:
+        ValueError: the mask has more pixels than those of any image that is segmented.
+        Exception: it is no PNG, or damaged.
+    """
+    # Not by `Image.open`, which refuses the masks of large images.
+    with PngImageFile(io.BytesIO(png)) as image:
+        if image.width * image.height > MAX_MASK:
+            raise ValueError(f"the mask claims {image.width} x {image.height} pixels")
         return np.asarray(image, dtype=np.uint8)

@@ -8,10 +8,8 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
+from segray.pixels.masks import MAX_MASK
 from segray.pixels.refusals import DecodeError, reasons
-
-#: Images with more pixels are refused: their masks alone would take half a gibibyte.
-MAX_PIXELS = 1 << 29
 
 # The pixels of a tile, or of a strip, that is decoded as a whole.
 _MAX_SEGMENT = 1 << 25
@@ -32,7 +30,8 @@ class TiffRows:
         shape: height, width, and 3 channels.
 
     Raises:
-        DecodeError: the file is of another kind, is damaged, or has more than `MAX_PIXELS`.
+        DecodeError: the file is of another kind, is damaged, or has more pixels than
+            `segray.pixels.masks.MAX_MASK`.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -104,8 +103,8 @@ def _check(page: Any) -> None:
     """Refuse a page that is not read in rows."""
     pixels = page.imagelength * page.imagewidth
     claim = f"is a TIFF of {page.imagewidth} x {page.imagelength} pixels"
-    if pixels > MAX_PIXELS:
-        raise DecodeError(f"{claim}, over the limit of {MAX_PIXELS}", "too large")
+    if pixels > MAX_MASK:
+        raise DecodeError(f"{claim}, over the limit of {MAX_MASK}", "too large")
     if page.is_tiled:
         segment = page.tilelength * page.tilewidth
     else:

@@ -317,3 +317,10 @@ def test_a_cut_out_of_a_mask_is_encoded_as_it_looks() -> None:
     mask = np.arange(24, dtype=np.uint8).reshape(4, 6)[::2, ::-2]
     png = encode_mask(mask, [(i, i, i) for i in range(24)])
     assert decode_mask(png).tolist() == mask.tolist()
+
+
+def test_the_mask_of_a_large_image_is_decoded() -> None:
+    """Of more pixels than Pillow opens."""
+    mask = np.zeros((14_000, 13_000), np.uint8)
+    mask[::1000, 7] = 2
+    np.testing.assert_array_equal(decode_mask(encode_mask(mask, [(0, 0, 0)] * 3)), mask)
