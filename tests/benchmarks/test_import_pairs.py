@@ -1,26 +1,17 @@
 """The benchmark of the import, at its smallest."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.benchmarks import run_benchmark
 
 
 @pytest.mark.slow
 def test_the_tables_have_a_line_for_each_mode_and_process(tmp_path: Path) -> None:
     flags = ["--pairs", "200", "--image-size", "32"]
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "import_pairs.py"), *flags],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+    output = run_benchmark("import_pairs.py", *flags, folder=tmp_path)
+    lines = output.splitlines()
     assert any(" cores; " in line and "200 pairs of 64x48" in line for line in lines)
     for mode in ("kept", "streamed"):
         seconds, *memory = (line.split()[1:] for line in lines if line.startswith(f"{mode} "))

@@ -1,27 +1,16 @@
 """The benchmark of masks, at its smallest."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.benchmarks import run_benchmark
 
 
 def test_the_table_has_a_line_for_each_size_and_number_of_classes(tmp_path: Path) -> None:
     flags = ["--images", "30x20", "300x200", "--classes", "2", "5", "--repeats", "2"]
-    result = subprocess.run(
-        [
-            *(sys.executable, str(ROOT / "benchmarks" / "masks.py"), *flags),
-            *("--logits", "32", "--json", "figures.json"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    first, _, *table = result.stdout.splitlines()
+    flags += ["--logits", "32", "--json", "figures.json"]
+    output = run_benchmark("masks.py", *flags, folder=tmp_path)
+    first, _, *table = output.splitlines()
     for part in (" cores, one used; ", "numpy ", "32x32", "medians of 2"):
         assert part in first
     runs = json.loads((tmp_path / "figures.json").read_text())["runs"]
