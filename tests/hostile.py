@@ -278,6 +278,7 @@ WEIGHT_FILES: dict[str, Callable[[h5py.File], None]] = {
     "times": _time,
     "text": lambda file: _replace(file, dtype=h5py.string_dtype()),
     "a circle": _circle,
+    "numbers of another kind": lambda file: _replace(file, dtype="<f8"),
     "another shape": lambda file: _replace(file, shape=(4,)),
     "a weight too many": lambda file: file.create_dataset("layers/more/vars/0", (3,), "<f4"),
     "a weight too few": lambda file: file.pop(BIAS),

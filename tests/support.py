@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from PIL import Image
 
 from segray.model.architecture import Architecture
+from segray.model.encoders import ENCODERS
 from segray.pixels.framing import Frame
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
@@ -99,6 +101,14 @@ def draw_picture(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8
 def draw_batch(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """Images as the network takes them, uint8 [B, S, S, 3]."""
     return np.stack([draw_picture(IMAGE_SIZE, IMAGE_SIZE, seed + i) for i in range(count)])
+
+
+# Encoders of two kinds; the others take minutes.
+_QUICK = ("MobileNetV3Large", "EfficientNetV2B0")
+#: The names of all encoders, as parameters of a test.
+EACH_ENCODER = [
+    pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in ENCODERS
+]
 
 
 def square(classes: int, side: int, **settings: Any) -> Architecture:

@@ -9,6 +9,8 @@ from segray.errors import InputError
 from segray.model.predictor import Engine
 from segray.pixels.canvas import OVERLAP, check_overlap
 from segray.pixels.decoding import SUFFIXES
+from segray.pixels.limits import MAX_PIXELS
+from segray.pixels.masks import MAX_MASK
 from segray.pixels.wide import ValueRange, check_range
 
 MaskSize = Literal["original", "model"]
@@ -40,6 +42,9 @@ class DataFlags:
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
+    max_pixels: int = MAX_PIXELS
+    """Images with more pixels are not segmented, because decoding takes up to 12 bytes of memory
+    for each. Large TIFFs are read in rows with --fit tile, and may have more."""
     overlap: float = OVERLAP
     """Share by which neighbouring windows overlap, at least, 0 to 0.9; for a model that was trained
     with --fit tile."""
@@ -112,6 +117,8 @@ class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1")
+        if not 1 <= self.max_pixels <= MAX_MASK:
+            raise InputError(f"--max-pixels must be in 1 to {MAX_MASK}")
         check_range(self.value_range)
         check_overlap(self.overlap)
         if not 0 <= self.max_error_rate <= 1:

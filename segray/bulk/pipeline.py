@@ -43,7 +43,7 @@ from segray.model.bundle import Bundle
 from segray.model.predictor import Predictor
 from segray.pixels.canvas import OVERLAP
 from segray.pixels.decoding import DecodeError, read_picture
-from segray.pixels.limits import Memory
+from segray.pixels.limits import MAX_PIXELS, Memory
 from segray.storage.failures import FetchError
 from segray.storage.listing import Entry
 from segray.storage.objects import fetch
@@ -72,6 +72,7 @@ class PipelineConfig:
         batch_size: images, or windows of images, that the network takes at a time.
         threads: for decoding, and as many for masks.
         overlap: see `segray.pixels.canvas.Canvas`.
+        max_pixels: the maximum number of pixels of an image that is decoded at once.
     """
 
     bundle: Bundle
@@ -80,13 +81,22 @@ class PipelineConfig:
     batch_size: int
     threads: int
     overlap: float = OVERLAP
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def of(cls, plan: Plan, threads: int) -> "PipelineConfig":
         """The settings of a run's pipelines, each with so many threads."""
         config = plan.config
         bundle = replace(plan.bundle, files={})
-        return cls(bundle, plan.output, config.mask_size, plan.batch_size, threads, config.overlap)
+        return cls(
+            bundle,
+            plan.output,
+            config.mask_size,
+            plan.batch_size,
+            threads,
+            config.overlap,
+            config.max_pixels,
+        )
 
 
 class Pipeline:
@@ -188,10 +198,10 @@ class Pipeline:
         return fetch(entry.uri, entry.size, entry.etag, note_retry, make_room, self._stopped)
 
     def _decode(self, entry: Entry, content: bytes) -> DecodedImage:
-        bundle = self._config.bundle
+        bundle, most = self._config.bundle, self._config.max_pixels
         # One large image takes hundreds of megabytes: no more of them at once than CPUs.
         with self._decoders:
-            picture = read_picture(content, bundle.frame, bundle.value_range, in_rows=True)
+            picture = read_picture(content, bundle.frame, bundle.value_range, True, most)
         return DecodedImage(entry, picture)
 
     def _cut(self, images: Iterator[DecodedImage], writer: ChunkWriter) -> Iterator[Window]:

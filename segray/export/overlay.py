@@ -5,8 +5,10 @@ import io
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.limits import MAX_PIXELS
 from segray.pixels.thumbnails import fit_size, scale_mask
 from segray.pixels.wide import ValueRange
 
@@ -44,7 +46,8 @@ def draw_overlay(
     """
     image = _read_image(content, width, height, max_side, value_range)
     try:
-        with Image.open(io.BytesIO(mask_png), formats=["PNG"]) as file:
+        # Not by `Image.open`, which refuses the masks of large images.
+        with PngImageFile(io.BytesIO(mask_png)) as file:
             mask = scale_mask(np.asarray(file, np.uint8), image.shape[1], image.shape[0])
             palette = np.frombuffer(bytes(file.getpalette() or []), np.uint8).reshape(-1, 3)
             colours = palette[mask]
@@ -63,7 +66,9 @@ def _read_image(
 ) -> npt.NDArray[np.uint8]:
     """Decode to uint8 [h, w, 3] RGB, upright, with neither side over `max_side`."""
     size = fit_size(width, height, max_side)
-    picture = read_picture(content, max(size), value_range)
+    # The run that segmented it may have raised the limit.
+    most = max(MAX_PIXELS, width * height)
+    picture = read_picture(content, max(size), value_range, max_pixels=most)
     if (picture.width, picture.height) != (width, height):
         raise DecodeError(
             f"has changed since it was segmented: it is {picture.width} x {picture.height} "

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from segray.errors import InputError
+from segray.model.encoders import ENCODERS, EncoderName, Range
 
 #: The side of a square, or height and width, in pixels.
 ImageSize = int | tuple[int, int]
 Decoder = Literal["slim", "tutorial"]
 
-#: The name of the only family of networks.
-NAME = "mobilenetv2-unet"
 #: The sides of images that the encoder takes, in pixels. It halves them five times. Above the upper
 #: end, the values of a layer do not fit into any machine's memory.
 SIDES = range(32, 16385, 32)
@@ -30,8 +29,10 @@ class Architecture:
         classes: C, the number of classes.
         height: H, the rows of its input, a multiple of 32, in pixels.
         width: W, the columns of its input, likewise.
+        encoder: the encoder, by its name.
         decoder: the decoder, by its name.
-        input_range: the range that the pixel values 0 to 255 are scaled to before the encoder.
+        input_range: the range that the pixel values 0 to 255 are scaled to before the encoder; None
+            to standardise them by the mean and the standard deviation of ImageNet.
         even_upsampling: True to average-pool the output of transposed convolutions, unlike the
             tutorial.
     """
@@ -39,8 +40,9 @@ class Architecture:
     classes: int
     height: int
     width: int
+    encoder: EncoderName = "MobileNetV2"
     decoder: Decoder = "slim"
-    input_range: tuple[float, float] = (-1.0, 1.0)
+    input_range: Range | None = (-1.0, 1.0)
     even_upsampling: bool = True
 
     @property
@@ -51,9 +53,9 @@ class Architecture:
     def to_json(self) -> dict[str, Any]:
         """Return the settings, JSON-ready."""
         return {
-            "name": NAME,
             "image_size": join_size(self.height, self.width),
             "classes": self.classes,
+            "encoder": self.encoder,
             "decoder": self.decoder,
             "input_range": self.input_range,
             "even_upsampling": self.even_upsampling,
@@ -68,22 +70,18 @@ class Architecture:
             KeyError: a setting is missing.
             TypeError: the document is none.
         """
-        classes, decoder = document["classes"], document["decoder"]
+        classes, even = document["classes"], document["even_upsampling"]
         if type(classes) is not int:
             raise ValueError(f"{classes!r} classes")
+        encoder, decoder = document["encoder"], document["decoder"]
+        if encoder not in ENCODERS:
+            raise ValueError(f"the encoder {encoder!r}")
         if decoder not in get_args(Decoder):
             raise ValueError(f"the decoder {decoder!r}")
-        ends, even = document["input_range"], document["even_upsampling"]
-        low, high = ends
-        if not all(type(end) in (int, float) for end in ends) or not (
-            -math.inf < low < high < math.inf
-        ):
-            raise ValueError(f"the input range {ends!r}")
         if not isinstance(even, bool):
             raise ValueError(f"{even!r} is not true or false")
-        return cls(
-            classes, *_parse_size(document["image_size"]), decoder, (float(low), float(high)), even
-        )
+        size, ends = _parse_size(document["image_size"]), _parse_range(document["input_range"])
+        return cls(classes, *size, encoder, decoder, ends, even)
 
 
 def split_size(image_size: ImageSize) -> tuple[int, int]:
@@ -117,6 +115,17 @@ def _parse_size(image_size: Any) -> tuple[int, int]:
     if len(sides) != 2 or not all(type(side) is int and side in SIDES for side in sides):
         raise ValueError(f"the image size {image_size!r}")
     return sides[0], sides[1]
+
+
+def _parse_range(ends: Any) -> Range | None:
+    if ends is None:
+        return None
+    low, high = ends
+    if not all(type(end) in (int, float) for end in ends) or not (
+        -math.inf < low < high < math.inf
+    ):
+        raise ValueError(f"the input range {ends!r}")
+    return float(low), float(high)
 
 
 def _name(image_size: ImageSize) -> str:

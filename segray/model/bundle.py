@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from segray.errors import InputError, require
-from segray.model.architecture import NAME, Architecture
+from segray.model.architecture import Architecture
 from segray.model.check import check_file, most_bytes, shorten
+from segray.model.encoders import ENCODERS
 from segray.packages import package_versions
 from segray.pixels.canvas import OVERLAP
 from segray.pixels.framing import MAX_SCALE, Fit, Frame
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 3
 # What all networks of the format before were.
-_SETTINGS_OF_FORMAT_2 = {"decoder": "tutorial", "fit": "squash", "scale": 1.0}
+_SETTINGS_OF_FORMAT_2 = {
+    "encoder": "MobileNetV2",
+    "decoder": "tutorial",
+    "fit": "squash",
+    "scale": 1.0,
+}
 DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
 ONNX = "model.onnx"
@@ -135,10 +141,10 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
                 f"{description} has the format version {shorten(repr(version))}, and this segray "
                 f"reads 2 and {FORMAT_VERSION}: use the version of segray that wrote it"
             )
-        if settings["name"] != NAME:
-            name = shorten(repr(settings["name"]))
+        if settings["encoder"] not in ENCODERS:
             raise InputError(
-                f"{description} describes a {name}, which this segray cannot build: use the "
+                f"{description} describes a network with the encoder "
+                f"{shorten(repr(settings['encoder']))}, which this segray does not have: use the "
                 "version of segray that wrote it"
             )
         expected = {name: str(document["sha256"][name]) for name in files}

@@ -4,7 +4,7 @@ from typing import Any
 
 from segray.errors import InputError
 from segray.model.architecture import Architecture
-from segray.model.shapes import count_weights
+from segray.model.counts import count_weights
 
 # Bytes in a file per weight of the network: four, and some for names.
 _BYTES_A_WEIGHT = 5

@@ -8,8 +8,8 @@ with.
 The graph is not compared with a reference export: that would require TensorFlow, and depends on the
 weights (a bias of zeros is left out), on the resolution and on tf2onnx. Instead, the properties
 that all exports share are checked: the few operators, no fields of the format other than those that
-tf2onnx writes, the input and the output, the size of everything that is computed, and each
-convolution.
+tf2onnx writes, the input and the output, the size of everything that is computed, and the
+multiplications of the convolutions.
 """
 
 import math
@@ -22,9 +22,9 @@ import onnx.shape_inference
 from onnx import TensorProto, helper
 
 from segray.model.architecture import Architecture
-from segray.model.shapes import Convolution, list_convolutions
+from segray.model.counts import count_multiplications
 
-# The operators of a network as tf2onnx writes it; Reshape occurs only at 32 pixels.
+# The operators of the networks as tf2onnx writes them.
 _OPERATORS = {
     "Add",
     "AveragePool",
@@ -33,10 +33,14 @@ _OPERATORS = {
     "Concat",
     "Conv",
     "ConvTranspose",
+    "GlobalAveragePool",
+    "MaxPool",
     "Mul",
     "Pad",
     "Relu",
     "Reshape",
+    "Sigmoid",
+    "Squeeze",
     "Transpose",
 }
 # The fields that a message of each type may have. Excluded are external data, functions, nested
@@ -60,10 +64,10 @@ _OUTSIDE = {"external_data", "data_location"}
 _OPSETS = range(13, 22)
 # The versions of the format that ONNX Runtime 1.26 reads; tf2onnx writes 8.
 _FORMATS = range(7, 11)
-# Networks have fewer than 180.
-_MOST_NODES = 400
+# The largest network has fewer than 800.
+_MOST_NODES = 2000
 # Strides, sides of kernels, edges, axes and data types; not the groups of a convolution.
-_ATTRIBUTES = range(4)
+_ATTRIBUTES = range(8)
 # Values of edges and shapes; -1 stands for the remaining size.
 _CONSTANTS = (-1, 1 << 14)
 # The least batch size for shape inference. The actual one is random, so that no file can anticipate
@@ -109,7 +113,9 @@ def check_graph(content: bytes, architecture: Architecture) -> None:
         _check_shape(node, shapes[node.output[0]], batch, most)
     if shapes[graph.output[0].name] != [batch, *sides, classes]:
         raise ValueError("its output is of another shape")
-    _check_convolutions(graph, shapes, architecture)
+    found, expected = _count_multiplications(graph, shapes), count_multiplications(architecture)
+    if found != expected:
+        raise ValueError(f"its convolutions have {found} multiplications and not {expected}")
 
 
 def _check_entries(message: Any) -> None:
@@ -214,7 +220,8 @@ def _infer_shapes(model: onnx.ModelProto, images: list[int]) -> dict[str, list[i
 
 
 def _check_shape(node: onnx.NodeProto, shape: list[int], batch: int, most: int) -> None:
-    if len(shape) != 4 or shape[0] != batch or min(shape) < 1:
+    # An image, or a number for each channel.
+    if len(shape) not in (2, 4) or shape[0] != batch or min(shape) < 1:
         raise ValueError(f"a {node.op_type} gives no images")
     if math.prod(shape[1:]) > most:
         raise ValueError(
@@ -222,39 +229,21 @@ def _check_shape(node: onnx.NodeProto, shape: list[int], batch: int, most: int) 
         )
 
 
-def _check_convolutions(
-    graph: onnx.GraphProto, shapes: dict[str, list[int]], architecture: Architecture
-) -> None:
+def _count_multiplications(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> int:
+    """Count the multiplications of all convolutions for one image."""
     kernels = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    found = [
-        _read_convolution(node, kernels, shapes)
-        for node in graph.node
-        if node.op_type.startswith("Conv")
-    ]
-    expected = list(list_convolutions(architecture))
-    if len(found) != len(expected):
-        raise ValueError(f"it has {len(found)} convolutions and not {len(expected)}")
-    for number, pair in enumerate(zip(found, expected, strict=True), 1):
-        if pair[0] != pair[1]:
-            raise ValueError(f"number {number} of its convolutions is another one")
-
-
-def _read_convolution(
-    node: onnx.NodeProto, kernels: dict[str, list[int]], shapes: dict[str, list[int]]
-) -> Convolution | None:
-    attributes: dict[str, Any] = {item.name: item.i for item in node.attribute}
-    taken, given = shapes.get(node.input[0], []), shapes[node.output[0]]
-    kernel = kernels.get(node.input[1], [])
-    if len(taken) != 4 or len(kernel) != 4 or kernel[2] != kernel[3]:
-        return None
-    groups = attributes.get("group", 1)
-    if node.op_type == "Conv":
-        filters, channels = kernel[0], kernel[1] * groups
-    else:
-        channels, filters = kernel[0], kernel[1] * groups
-    if (taken[1], given[1]) != (channels, filters):
-        return None
-    return Convolution(node.op_type, channels, filters, groups, kernel[2], *given[2:])
+    total = 0
+    for node in graph.node:
+        if not node.op_type.startswith("Conv"):
+            continue
+        kernel = kernels.get(node.input[1], [])
+        # Each value that a transposed convolution takes, and that any other gives, is multiplied by
+        # the kernel of a filter.
+        pixels = shapes.get(node.input[0] if node.op_type == "ConvTranspose" else node.output[0])
+        if len(kernel) != 4 or not pixels or len(pixels) != 4:
+            raise ValueError(f"a {node.op_type} has no kernel")
+        total += math.prod(kernel) * math.prod(pixels[2:])
+    return total
 
 
 def _quote(name: str) -> str:

@@ -13,6 +13,7 @@ from segray.model.predictor import Engine, choose_engine, engine_file, load_pred
 from segray.pixels.canvas import OVERLAP, Canvas, check_overlap
 from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.labels import Labels
+from segray.pixels.limits import MAX_PIXELS
 from segray.pixels.masks import MaskBuilder
 from segray.storage.files import read_bytes
 from segray.storage.uri import absolute_uri
@@ -36,6 +37,7 @@ class Segmenter:
         engine: Engine = "auto",
         overlap: float = OVERLAP,
         test_time_flip: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_overlap(overlap)
         chosen = choose_engine(engine, use_gpu=False)
@@ -43,7 +45,7 @@ class Segmenter:
         self.labels: Labels = bundle.labels
         self.image_size: tuple[int, int] = bundle.frame.shape
         self.digest = bundle.digest
-        self._frame, self._overlap = bundle.frame, overlap
+        self._frame, self._overlap, self._max_pixels = bundle.frame, overlap, max_pixels
         self._value_range = bundle.value_range
         self._predictor = load_predictor(bundle, chosen, test_time_flip=test_time_flip)
 
@@ -74,7 +76,9 @@ class Segmenter:
             name = absolute_uri(str(image))
             image = read_bytes(name)
         try:
-            picture = read_picture(image, self._frame, self._value_range, in_rows=True)
+            picture = read_picture(
+                image, self._frame, self._value_range, in_rows=True, max_pixels=self._max_pixels
+            )
             return self._segment(picture)
         except DecodeError as error:
             raise InputError(f"cannot segment {name}: {error}") from error
@@ -102,7 +106,11 @@ def _from_array(pixels: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def load(
-    uri: str, engine: Engine = "auto", overlap: float = OVERLAP, test_time_flip: bool = False
+    uri: str,
+    engine: Engine = "auto",
+    overlap: float = OVERLAP,
+    test_time_flip: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Segmenter:
     """Open a model bundle.
 
@@ -112,6 +120,8 @@ def load(
         overlap: the share by which neighbouring windows overlap, at least, 0 to 0.9, for a model
             that was trained with ``--fit tile``.
         test_time_flip: True to average with the prediction for the mirror image.
+        max_pixels: images with more pixels are refused; some TIFFs are read in rows and may have
+            more.
 
     Raises:
         InputError: there is no bundle, it is damaged, or its files do not contain the network that
@@ -121,4 +131,4 @@ def load(
         >>> segmenter = segray.load("output/train/model")
         >>> mask = segmenter.segment("photograph.jpg")  # uint8 [H, W]
     """
-    return Segmenter(uri, engine, overlap, test_time_flip)
+    return Segmenter(uri, engine, overlap, test_time_flip, max_pixels)

@@ -1,11 +1,12 @@
-"""The U-Net: a MobileNetV2 encoder, pix2pix up-sampling blocks, and one logit per class.
+"""The U-Net: an encoder of keras.applications, pix2pix up-sampling blocks, and a logit per class.
 
 The architecture is that of TensorFlow's "Image segmentation" tutorial
 (https://www.tensorflow.org/tutorials/images/segmentation), with these differences. The network
-takes images as uint8 in [0, 255] and scales them itself, by default to the [-1, 1] that ImageNet
-encoders expect. The decoder has half the tutorial's filters, and the output of each up-sampling is
-average-pooled (`_even_out`); both are settings of the `Architecture`. And the decoder's batch
-normalisation is synchronised over the replicas of a training run.
+takes images as uint8 in [0, 255] and scales them itself, by default to what the encoder's ImageNet
+weights expect. The decoder has half the tutorial's filters, the output of each up-sampling is
+average-pooled (`_even_out`), and there are other encoders than MobileNetV2; all of these are
+settings of the `Architecture`. And the decoder's batch normalisation is synchronised over the
+replicas of a training run.
 """
 
 import io
@@ -16,18 +17,14 @@ import keras
 
 from segray.errors import InputError
 from segray.model.architecture import Architecture
+from segray.model.encoders import ENCODERS, EncoderName, Range
 from segray.model.normalisation import BatchNormalization
 from segray.model.weights import check_encoder_weights
 
-# The layers whose outputs are the encoder's, from the finest (stride 2) to the coarsest (stride
-# 32).
-TAPS = (
-    "block_1_expand_relu",
-    "block_3_expand_relu",
-    "block_6_expand_relu",
-    "block_13_expand_relu",
-    "block_16_project",
-)
+# The mean and the standard deviation of the red, green and blue of ImageNet's pixels, as shares of
+# the greatest value.
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
 
 # Momentum of the running statistics of batch normalisation. A small data set has some twenty steps
 # per epoch: there, Keras' 0.99 lags five epochs behind the weights, MobileNetV2's 0.999 fifty.
@@ -43,7 +40,7 @@ def build_unet(
 
     Args:
         architecture: its settings.
-        encoder_weights: the content of a Keras weights file for MobileNetV2 without its top, with
+        encoder_weights: the content of a Keras weights file for the encoder without its top, with
             which the encoder is frozen. None: random weights, and the encoder is trained. Empty:
             the encoder is frozen, and its weights come from a checkpoint.
         momentum: the momentum of the running statistics of trained batch normalisation.
@@ -53,9 +50,8 @@ def build_unet(
     """
     shape, even = (architecture.height, architecture.width, 3), architecture.even_upsampling
     images = keras.Input(shape, dtype="uint8", name="images")
-    low, high = architecture.input_range
-    scaled = keras.layers.Rescaling((high - low) / 255, offset=low, name="scale")(images)
-    *skips, x = _build_encoder(shape, encoder_weights, momentum)(scaled)
+    scaled = _build_scaling(architecture.input_range)(images)
+    *skips, x = _build_encoder(architecture.encoder, shape, encoder_weights, momentum)(scaled)
     for filters, skip in zip(architecture.filters, reversed(skips), strict=True):
         x = _upsample(filters, x, momentum, even)
         x = keras.layers.Concatenate()([x, skip])
@@ -67,17 +63,31 @@ def build_unet(
     return keras.Model(images, logits, name="unet")
 
 
+def _build_scaling(input_range: Range | None) -> keras.Layer:
+    if input_range is None:
+        return keras.layers.Rescaling(
+            [1 / (255 * deviation) for deviation in _DEVIATION],
+            offset=[-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
+            name="scale",
+        )
+    low, high = input_range
+    return keras.layers.Rescaling((high - low) / 255, offset=low, name="scale")
+
+
 def _build_encoder(
-    shape: tuple[int, int, int], weights: bytes | None, momentum: float
+    name: EncoderName, shape: tuple[int, int, int], weights: bytes | None, momentum: float
 ) -> keras.Model:
-    base = keras.applications.MobileNetV2(shape, include_top=False, weights=None)
-    encoder = keras.Model(base.input, [base.get_layer(tap).output for tap in TAPS], name="encoder")
+    own = ENCODERS[name]
+    make = getattr(keras.applications, own.application)
+    base = make(input_shape=shape, include_top=False, weights=None, **own.settings)
+    outputs = [base.get_layer(tap).output for tap in own.taps]
+    encoder = keras.Model(base.input, outputs, name="encoder")
     if weights is None:
         return keras.models.clone_model(
             encoder, clone_function=lambda layer: _with_own_statistics(layer, momentum)
         )
     if weights:
-        _load_encoder_weights(base, weights)
+        _load_encoder_weights(name, base, weights)
     encoder.trainable = False
     return encoder
 
@@ -90,7 +100,7 @@ def _with_own_statistics(layer: keras.Layer, momentum: float) -> keras.Layer:
     return BatchNormalization.from_config(settings)
 
 
-def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
+def _load_encoder_weights(name: EncoderName, base: keras.Model, content: bytes) -> None:
     try:
         check_encoder_weights(content)
     except ValueError as error:
@@ -104,8 +114,8 @@ def _load_encoder_weights(base: keras.Model, content: bytes) -> None:
             # Keras raises errors of many kinds here: OSError, ValueError, KeyError, ...
             reason = " ".join(str(error).split())[:200]
             raise InputError(
-                "--encoder-weights: the file does not hold the weights of a MobileNetV2 (alpha "
-                f"1.0) without its top: {reason}"
+                f"--encoder-weights: the file does not hold the weights of a {name} without its "
+                f"top: {reason}"
             ) from error
 
 
@@ -166,8 +176,20 @@ def weights_content(model: keras.Model) -> bytes:
 
 
 def load_weights_content(model: keras.Model, content: bytes) -> None:
-    """Load weights that `weights_content` took from a network with the same settings."""
+    """Load weights that `weights_content` took from a network with the same settings.
+
+    Raises:
+        InputError: they are those of another network.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "unet.weights.h5")
         path.write_bytes(content)
-        model.load_weights(path)
+        try:
+            model.load_weights(path)
+        except Exception as error:
+            # As above.
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(
+                "the weights are not of the network that model.json describes: copy the bundle "
+                f"from where it was trained, or train anew: {reason}"
+            ) from error

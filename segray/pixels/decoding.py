@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from segray.pixels.framing import Box, Frame
-from segray.pixels.limits import MEMORY, check_row, check_scaled, memory_needed
+from segray.pixels.limits import MAX_PIXELS, MEMORY, check_row, check_scaled, memory_needed
 from segray.pixels.opening import FORMATS, SUFFIXES, load_oriented, name_format, open_image
 from segray.pixels.orientation import swaps_sides, turn_upright
 from segray.pixels.refusals import DecodeError, reasons
@@ -96,6 +96,7 @@ def read_picture(
     frame: int | Frame,
     value_range: ValueRange | None = None,
     in_rows: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Picture:
     """Decode an image and bring it to a frame, as in training and segmenting.
 
@@ -112,10 +113,11 @@ def read_picture(
             above 255, which are used unchanged.
         in_rows: True to open a TIFF of which windows are cut, and that has too many pixels to be
             decoded at once, for reading in rows.
+        max_pixels: the maximum number of pixels of an image that is decoded at once.
 
     Raises:
-        DecodeError: the bytes are not such an image, are damaged, or claim more than
-            `segray.pixels.limits.MAX_PIXELS`, or more than can be decoded in its `MAX_MEMORY`.
+        DecodeError: the bytes are not such an image, are damaged, or claim too many pixels, or more
+            than can be decoded in `segray.pixels.limits.MAX_MEMORY`.
     """
     frame = Frame(frame, frame) if isinstance(frame, int) else frame
     with reasons(name_format(source)):
@@ -126,21 +128,21 @@ def read_picture(
                     "file's path or bytes instead of the image",
                     "unsupported",
                 )
-            check_scaled(source.size, frame)
+            check_scaled(source.size, frame, max_pixels)
             return _make_picture(source, frame, value_range)
         if in_rows and frame.fit == "tile" and frame.scale == 1 and is_large_tiff(source):
             return _read_rows(source, frame)
-        image = open_image(source)
+        image = open_image(source, max_pixels)
         if value_range and is_coloured(image):
-            return _read_coloured(image, source, frame, value_range)
+            return _read_coloured(image, source, frame, value_range, max_pixels)
         original_size = image.size
         extent = None
-        check_scaled(image.size, frame)
+        check_scaled(image.size, frame, max_pixels)
         if frame.fit != "tile":
             least = REDUCED_MARGIN * max(frame.shape)
             # Use the exact box, because a size that the scale does not divide is rounded up.
             _, extent = image.draft(image.mode, (least, least)) or (None, None)
-        needed = memory_needed(image, source, original_size)
+        needed = memory_needed(image, source, original_size, max_pixels)
         if frame.fit == "tile":
             needed += _COPIES * math.prod(frame.place(*original_size)[2:])
         with MEMORY.reserved(needed):
@@ -325,20 +327,26 @@ def _make_reduced(
 
 
 def _read_coloured(
-    image: ImageFile.ImageFile, data: bytes, frame: Frame, value_range: ValueRange
+    image: ImageFile.ImageFile,
+    data: bytes,
+    frame: Frame,
+    value_range: ValueRange,
+    max_pixels: int,
 ) -> Picture:
     """Convert an image of several wide channels to 8 bits, and scale it."""
-    with _lower_bytes(image, data) as lower:
+    with _lower_bytes(image, data, max_pixels) as lower:
         orientation = load_oriented(image)
         join_bytes(image, lower, tabulate(value_range, MAX_VALUE))
         return _scale_upright(image, orientation, frame)
 
 
 @contextmanager
-def _lower_bytes(image: ImageFile.ImageFile, data: bytes) -> Iterator[Image.Image]:
+def _lower_bytes(
+    image: ImageFile.ImageFile, data: bytes, max_pixels: int = MAX_PIXELS
+) -> Iterator[Image.Image]:
     """Load the lower bytes of an image of several wide channels, with memory reserved for both."""
-    with MEMORY.reserved(2 * memory_needed(image, data, image.size)):
-        lower = open_image(data)
+    with MEMORY.reserved(2 * memory_needed(image, data, image.size, max_pixels)):
+        lower = open_image(data, max_pixels)
         take_lower_bytes(lower)
         lower.load()
         yield lower

@@ -15,13 +15,13 @@ from segray.pixels.formats import check_jpeg, may_tell_orientation
 from segray.pixels.framing import Frame
 from segray.pixels.refusals import DecodeError
 
-#: Images with more pixels are refused before any pixel is decoded. Equals 2**30 // 4 // 3, the
-#: limit above which Pillow warns: a quarter of a gibibyte of RGB.
+#: Images with more pixels are refused before any pixel is decoded, unless a user raises the limit.
+#: Equals 2**30 // 4 // 3, the limit above which Pillow warns: a quarter of a gibibyte of RGB.
 MAX_PIXELS = 89_478_485
 
 #: The number of bytes that all threads of a process together decode into at a time. An image that
-#: needs more is refused before any pixel is decoded; images that together need more wait for each
-#: other.
+#: needs more is refused before any pixel is decoded, unless a user raises the limit of pixels.
+#: Images that together need more wait for each other.
 MAX_MEMORY = 3 << 28
 
 # The pixels of a row of windows, whose logits are blended in memory: windows of 512 pixels on an
@@ -34,13 +34,13 @@ _MAX_RUN_LENGTH_PIXELS = 1 << 24
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # TIFF 6.0, section 15
 
 
-def check_pixels(image: ImageFile.ImageFile) -> None:
+def check_pixels(image: ImageFile.ImageFile, max_pixels: int) -> None:
     """Refuse an image, opened and not yet loaded, with too many pixels.
 
     Raises:
-        DecodeError: it has more than `MAX_PIXELS`, or is a large run-length encoded BMP.
+        DecodeError: it has more than so many, or is a large run-length encoded BMP.
     """
-    limit, kind = MAX_PIXELS, ""
+    limit, kind = max_pixels, ""
     if isinstance(image, BmpImageFile) and image.tile[0][0] == "bmp_rle":
         limit, kind = _MAX_RUN_LENGTH_PIXELS, " for a BMP of run lengths"
     if image.width * image.height > limit:
@@ -50,16 +50,17 @@ def check_pixels(image: ImageFile.ImageFile) -> None:
         )
 
 
-def check_scaled(size: tuple[int, int], frame: Frame) -> None:
+def check_scaled(size: tuple[int, int], frame: Frame, max_pixels: int) -> None:
     """Refuse an image of which windows would be cut, but nothing is left, or too much to blend.
 
     Args:
         size: the width and height of the image, upright or as it is stored.
         frame: the frame of the network.
+        max_pixels: the maximum number of pixels.
 
     Raises:
         DecodeError: at the frame's scale it has no pixel; or, filled up to the size of a window,
-            more than `MAX_PIXELS`; or a row of windows has more than `_MAX_ROW`.
+            more than the maximum; or a row of windows has more than `_MAX_ROW`.
     """
     if frame.fit != "tile":
         return
@@ -72,10 +73,10 @@ def check_scaled(size: tuple[int, int], frame: Frame) -> None:
             "too small",
         )
     padded = max(box.height, frame.height) * max(box.width, frame.width)
-    if padded > MAX_PIXELS:
+    if padded > max_pixels:
         raise DecodeError(
             f"is {width} x {height} pixels, of which at a scale of {scale:g} the network would see "
-            f"{padded}, over the limit of {MAX_PIXELS}",
+            f"{padded}, over the limit of {max_pixels}",
             "too large",
         )
     check_row(size, frame)
@@ -101,16 +102,23 @@ def check_row(size: tuple[int, int], frame: Frame) -> None:
         )
 
 
-def memory_needed(image: ImageFile.ImageFile, content: bytes, full_size: tuple[int, int]) -> int:
+def memory_needed(
+    image: ImageFile.ImageFile,
+    content: bytes,
+    full_size: tuple[int, int],
+    max_pixels: int = MAX_PIXELS,
+) -> int:
     """Return the peak memory of decoding an image, in bytes, without the file's content.
 
     Args:
         image: the image, opened, not yet loaded, and set to the scale at which it will be decoded.
         content: the content of the file.
         full_size: the image's width and height at full scale.
+        max_pixels: the maximum number of pixels of an image.
 
     Raises:
-        DecodeError: it is above `MAX_MEMORY`.
+        DecodeError: it is above `MAX_MEMORY`, or above as much more as an image may have more
+            pixels than `MAX_PIXELS`.
         ValueError: decoding would take very long.
     """
     width, height = full_size
@@ -126,10 +134,11 @@ def memory_needed(image: ImageFile.ImageFile, content: bytes, full_size: tuple[i
         needed *= 2  # the pixels as they are stored, and upright
     elif isinstance(image, TiffImageFile):
         needed += _tiff_memory(image)
-    if needed > MAX_MEMORY:
+    limit = max(MAX_MEMORY, MAX_MEMORY * max_pixels // MAX_PIXELS)
+    if needed > limit:
         raise DecodeError(
             f"claims {width} x {height} pixels, and decoding this {image.format} takes "
-            f"{needed >> 20} MiB, over the limit of {MAX_MEMORY >> 20} MiB",
+            f"{needed >> 20} MiB, over the limit of {limit >> 20} MiB",
             "too large",
         )
     return needed

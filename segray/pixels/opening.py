@@ -48,8 +48,12 @@ def name_format(source: bytes | Image.Image) -> str:
     return name or "image"
 
 
-def open_image(data: bytes) -> ImageFile.ImageFile:
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Open an image file, within `segray.pixels.refusals.reasons`.
+
+    Args:
+        data: the content of the file.
+        max_pixels: the maximum number of pixels that it may claim.
 
     Raises:
         DecodeError: it is not an image that segray reads, or claims too many pixels.
@@ -87,7 +91,7 @@ def open_image(data: bytes) -> ImageFile.ImageFile:
         if name == "TIFF" and str(error).startswith(_UNKNOWN_PIXELS):
             raise DecodeError(explain_pixels(data), "unsupported") from error
         raise
-    check_pixels(image)
+    check_pixels(image, max_pixels)
     if isinstance(image, TiffImageFile):
         if has_signed_bytes(image):
             raise DecodeError(explain_pixels(data), "unsupported")

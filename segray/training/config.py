@@ -11,6 +11,7 @@ import tyro
 
 from segray.errors import InputError, require
 from segray.model.architecture import Architecture, Decoder, ImageSize, split_size
+from segray.model.encoders import ENCODERS, EncoderName, Range
 from segray.pixels.framing import MAX_SCALE, Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation
@@ -95,16 +96,19 @@ class NetworkFlags:
     windows of that size, whose logits are blended."""
     scale: float = 1.0
     """With --fit tile: the factor by which images are scaled first, such as 0.5."""
+    encoder: EncoderName = "MobileNetV2"
+    """Encoder of the network, by its name in keras.applications; a number behind a MobileNetV2 is
+    its width (alpha). docs/training.md compares them."""
     decoder: Decoder = "slim"
     """Decoder of the network. tutorial: that of TensorFlow's tutorial. slim: the same with half the
     filters."""
     encoder_weights: Annotated[str, tyro.conf.arg(metavar="imagenet|none|FILE")] = "imagenet"
     """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
-    Keras weights file for MobileNetV2 without its top."""
+    Keras weights file for the encoder without its top."""
     from_model: str | None = None
     """URI of a model bundle that training goes on from, instead of --encoder-weights. Classes that
-    it has keep what it has learned of them; other classes are new. It must have the same --decoder;
-    --image-size and --fit may differ."""
+    it has keep what it has learned of them; other classes are new. It must have the same --encoder
+    and --decoder; --image-size and --fit may differ."""
     frozen_epochs: int = 2
     """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
     statistics stay frozen. An encoder with random weights, and that of --from-model, is trained
@@ -207,8 +211,9 @@ class ClusterFlags:
 class ExpertFlags:
     """Settings that rarely need a change."""
 
-    input_range: Annotated[tuple[float, float], tyro.conf.arg(metavar="LOW HIGH")] = (-1.0, 1.0)
-    """Range that the network scales pixel values to; ImageNet weights expect -1 to 1."""
+    input_range: Annotated[Range | None, tyro.conf.arg(metavar="LOW HIGH")] = None
+    """Range that the network scales pixel values to. Default: what the ImageNet weights of the
+    encoder expect, such as -1 to 1 for MobileNetV2."""
     even_upsampling: bool = True
     """Average-pool (2x2) the output of each transposed convolution of the decoder, which removes
     their checkerboard artefacts."""
@@ -292,10 +297,8 @@ class TrainConfig(
         )
         require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
         require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
-        require(
-            -math.inf < self.input_range[0] < self.input_range[1] < math.inf,
-            "--input-range takes two numbers, as in -1 1",
-        )
+        low, high = self.input_range or (0, 1)
+        require(-math.inf < low < high < math.inf, "--input-range takes two numbers, as in -1 1")
         check_range(self.value_range)
         require(0 <= self.seed < 2**32, "--seed must be in 0 to 4294967295")
         self.weigh_classes(np.ones(len(self.labels), dtype=np.int64))
@@ -420,8 +423,9 @@ class TrainConfig(
         return Architecture(
             len(self.labels),
             *self.frame.shape,
+            self.encoder,
             self.decoder,
-            self.input_range,
+            self.input_range or ENCODERS[self.encoder].input_range,
             self.even_upsampling,
         )
 

@@ -15,7 +15,8 @@ from segray.errors import InputError
 from segray.evaluation.write import METRICS
 from segray.model.architecture import check_image_size
 from segray.model.bundle import has_bundle
-from segray.model.encoder import read_encoder_weights
+from segray.model.encoder_weights import read_encoder_weights
+from segray.model.encoders import ENCODERS
 from segray.model.start import StartingModel, open_start
 from segray.packages import package_versions
 from segray.storage.files import child_names
@@ -201,7 +202,7 @@ def read_initial_weights(
         return b"", start
     if has_learned and config.encoder_weights != "none":
         return b"", None
-    return read_encoder_weights(config.encoder_weights), None
+    return read_encoder_weights(config.encoder_weights, ENCODERS[config.encoder]), None
 
 
 def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) -> None:

@@ -99,8 +99,9 @@ def test_a_bundle_of_the_format_before_has_the_tutorials_decoder_and_squashes(
 ) -> None:
     document = read_description(bundle_uri)
     document["format_version"] = 2
-    del document["architecture"]["decoder"], document["architecture"]["fit"]
-    del document["architecture"]["scale"]
+    for name in ("encoder", "decoder", "fit", "scale"):
+        del document["architecture"][name]
+    document["architecture"]["name"] = "mobilenetv2-unet"
     (tmp_path / DESCRIPTION).write_text(json.dumps(document))
 
     bundle = open_bundle(str(tmp_path), [])
@@ -188,9 +189,10 @@ def test_refuses_what_is_no_description(content: bytes, tmp_path: Path) -> None:
     [
         ("format_version", 4),
         ("format_version", "1\n2"),
-        ("architecture.name", "deeplab"),
-        ("architecture.name", ["mobilenetv2-unet\n"]),
-        ("architecture.name", "x" * 100_000),
+        ("architecture.encoder", "DeepLab"),
+        ("architecture.encoder", "MobileNetV2\n"),
+        ("architecture.encoder", "x" * 100_000),
+        ("architecture.encoder", None),
     ],
 )
 def test_refuses_a_model_of_another_version_of_segray(
@@ -206,7 +208,8 @@ def test_refuses_a_model_of_another_version_of_segray(
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("architecture", "mobilenetv2-unet"),
+        ("architecture", "unet"),
+        ("architecture.encoder", ["MobileNetV2"]),
         ("architecture", None),
         ("architecture.image_size", 0),
         ("architecture.image_size", -32),
@@ -251,7 +254,7 @@ def test_refuses_a_model_of_another_version_of_segray(
         ("architecture.input_range", [False, True]),
         ("architecture.input_range", [-1.0]),
         ("architecture.input_range", [10**400, 10**401]),
-        ("architecture.input_range", None),
+        ("architecture.input_range", 1),
         ("architecture.even_upsampling", 1),
         ("labels.values", [1, 2, 3.5]),
         ("labels.values", [1, 2, True]),

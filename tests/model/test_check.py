@@ -1,9 +1,7 @@
 """A bundle from somebody else: refused in one line before anything of it runs."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import h5py
 import keras
@@ -12,12 +10,11 @@ import pytest
 
 import segray
 from segray.errors import InputError
-from segray.model.architecture import Architecture, Decoder
+from segray.model.architecture import Architecture
 from segray.model.bundle import DESCRIPTION, ONNX, WEIGHTS, open_bundle, write_bundle
 from segray.model.check import most_bytes
 from segray.model.predictor import Engine
-from segray.model.shapes import count_weights, list_weights
-from segray.model.unet import build_unet, weights_content
+from segray.model.unet import build_unet
 from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
 from segray.storage.files import read_bytes, write_bytes
@@ -43,7 +40,7 @@ GRAPH_REASONS = {
     "a product that takes hours": "the constant 'long' is not of the size of its data",
     "a terabyte of weights": "the constant 'large' is not of the size of its data",
     "two outputs": "it has 2 outputs",
-    "another network": "it has 1 convolutions and not 56",
+    "another network": "multiplications and not ",
 }
 WEIGHTS_REASONS = {
     "data outside": "lies outside of the file",
@@ -57,9 +54,10 @@ WEIGHTS_REASONS = {
     "times": "it is no whole HDF5 file",
     "text": "holds no floating-point numbers",
     "a circle": "it has more than 10000 groups and data sets",
-    "another shape": "vars/1' is <f4 [4]",
-    "a weight too many": "it has the weight 'layers/more/vars/0'",
-    "a weight too few": "it lacks the weight 'layers/conv2d_transpose_4/vars/1'",
+    "numbers of another kind": "vars/1' is <f8",
+    "another shape": "weights and not ",
+    "a weight too many": "weights and not ",
+    "a weight too few": "weights and not ",
 }
 
 
@@ -128,28 +126,11 @@ def test_reads_no_more_of_a_file_than_it_can_be_large(
         open_bundle(uri, [WEIGHTS] if name == WEIGHTS else [ONNX])
 
 
-@pytest.mark.parametrize("decoder", get_args(Decoder))
-@pytest.mark.parametrize("classes", [2, 3, 255])
-def test_knows_the_weights_that_keras_writes(classes: int, decoder: Decoder) -> None:
-    architecture = square(classes, 32, decoder=decoder)
-    network = build_unet(architecture)
-    found = {}
-    with h5py.File(io.BytesIO(weights_content(network))) as file:
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-
-    assert list_weights(architecture) == found
-    assert count_weights(architecture) == network.count_params()
-
-
 @pytest.mark.parametrize(
     "architecture",
     [
-        Architecture(2, 32, 32, "slim", (0.0, 255.0)),
-        Architecture(30, 96, 96, "tutorial", (0.0, 1.0), even_upsampling=False),
+        Architecture(2, 32, 32, input_range=(0.0, 255.0)),
+        Architecture(30, 96, 96, decoder="tutorial", input_range=(0.0, 1.0), even_upsampling=False),
         Architecture(3, 32, 96),
         Architecture(3, 128, 32),
     ],

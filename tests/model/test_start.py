@@ -48,6 +48,7 @@ def test_classes_of_the_same_name_keep_their_filters(
 
 def test_another_network_is_refused_with_the_flag(bundle_uri: str) -> None:
     for flag, architecture in {
+        "--encoder MobileNetV2": square(3, 32, encoder="ResNet50V2"),
         "--decoder slim": square(3, 32, decoder="tutorial"),
         "--input-range -1.0 1.0": square(3, 32, input_range=(0.0, 1.0)),
         "--even-upsampling": replace(square(3, 32), even_upsampling=False),

@@ -18,12 +18,12 @@ def shrink_network(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     from segray.model.normalisation import BatchNormalization
 
     def build_encoder(
-        shape: tuple[int, int, int], weights: bytes | None, momentum: float
+        name: str, shape: tuple[int, int, int], weights: bytes | None, momentum: float
     ) -> keras.Model:
         normalisation = BatchNormalization if weights is None else keras.layers.BatchNormalization
         images = x = keras.Input(shape)
         taps = []
-        for _ in range(len(unet.TAPS)):
+        for _ in range(5):
             x = keras.layers.Conv2D(FILTERS, 3, strides=2, padding="same", use_bias=False)(x)
             x = keras.layers.ReLU()(normalisation(momentum=momentum)(x))
             taps.append(x)

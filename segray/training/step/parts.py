@@ -4,6 +4,8 @@ TensorFlow by itself distributes each layer over the cores, which then wait for 
 thousand times a step. Micro-batches wait for each other in batch normalisation only.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 
 import keras
@@ -56,25 +58,42 @@ def predict_block(model: keras.Model, block: tf.Tensor, use_gpu: bool) -> tf.Ten
 
 def _encode(encoder: keras.Model, parts: Sequence[tf.Tensor]) -> list[Sequence[tf.Tensor]]:
     """Compute each output of the encoder for each part."""
+    steps = encoder.operations
+    taken = {step: [id(tensor) for tensor in keras.tree.flatten(step.input)] for step in steps}
+    uses = Counter(itertools.chain(*taken.values(), map(id, encoder.outputs)))
     frozen = {
-        id(layer.input): layer
-        for layer in encoder.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-        and not layer.trainable
+        taken[step][0]: step
+        for step in steps
+        if isinstance(step, keras.layers.BatchNormalization)
+        and not step.trainable
         # In bfloat16 a folded kernel would lose precision: Keras keeps gamma in float32.
-        and layer.compute_dtype != "bfloat16"
+        and step.compute_dtype != "bfloat16"
     }
     values: dict[int, Sequence[tf.Tensor]] = {id(encoder.inputs[0]): parts}
-    for layer in encoder.layers:
-        if id(layer.output) in values:
+    for step in steps:
+        made = id(step.output)
+        if made in values:
             continue
-        inputs = [values[id(tensor)] for tensor in keras.tree.flatten(layer.input)]
-        norm = frozen.get(id(layer.output))
-        if norm is None:
-            values[id(layer.output)] = _call(layer, *inputs)
+        inputs = [values[tensor] for tensor in taken[step]]
+        if made in frozen and uses[made] == 1 and _is_plain_convolution(step):
+            values[id(frozen[made].output)] = _convolve(step, frozen[made], *inputs)
         else:
-            values[id(norm.output)] = _convolve(layer, norm, *inputs)
+            values[made] = _call(_as_layer(step), *inputs)
     return [values[id(tensor)] for tensor in encoder.outputs]
+
+
+def _as_layer(operation: keras.Operation) -> keras.Layer:
+    """Return an operation of a network as a layer, which some, such as ``x + 3``, are not."""
+    if isinstance(operation, keras.Layer):
+        return operation
+    return keras.Model(operation.input, operation.output)
+
+
+def _is_plain_convolution(layer: keras.Layer) -> bool:
+    """Return True for a convolution without bias and activation."""
+    return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) and (
+        not layer.use_bias and layer.activation is keras.activations.linear
+    )
 
 
 def _convolve(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from segray.model.encoders import EncoderName
 from segray.model.normalisation import BatchNormalization
 from segray.model.unet import build_unet
 from segray.training.step.parts import predict_block, split_batch, train_parts
@@ -21,19 +22,21 @@ def images() -> tf.Tensor:
     return tf.constant(np.stack([draw_picture(SIZE, SIZE, seed) for seed in range(7)]))
 
 
-def build(pretrained: bool, policy: str = "float64") -> keras.Model:
+def build(
+    pretrained: bool, policy: str = "float64", encoder: EncoderName = "MobileNetV2"
+) -> keras.Model:
     """A network whose batch norm has statistics of its own, frozen in a pretrained encoder."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(0)
     try:
-        model = build_unet(square(CLASSES, SIZE), b"" if pretrained else None)
+        model = build_unet(square(CLASSES, SIZE, encoder=encoder), b"" if pretrained else None)
     finally:
         keras.config.set_dtype_policy(before)
-    encoder = model.get_layer("encoder")
-    encoder.trainable = True
+    own = model.get_layer("encoder")
+    own.trainable = True
     rng = np.random.default_rng(0)
-    for layer in [*encoder.layers, *model.layers]:
+    for layer in [*own.layers, *model.layers]:
         if isinstance(layer, keras.layers.BatchNormalization):
             length = layer.gamma.shape[0]
             layer.moving_mean.assign(rng.normal(0, 0.1, length))
@@ -79,6 +82,18 @@ def test_parts_learn_what_the_whole_batch_learns(images, pretrained: bool, parts
         for expected, value in zip(whole[kind].values(), joined[kind].values(), strict=True):
             # Where batch norm takes an offset away again, its gradient is rounding alone.
             assert np.linalg.norm(value - expected) < 1e-2 * np.linalg.norm(expected) + 1e-9
+
+
+@pytest.mark.parametrize("encoder", ["MobileNetV3Large", "EfficientNetV2B0", "ResNet50V2"])
+def test_frozen_statistics_of_any_encoder_are_folded(images, encoder: EncoderName) -> None:
+    """Where batch norm follows no convolution, or another layer takes that too, they are not."""
+    model = build(pretrained=True, encoder=encoder)
+    for layer in model.get_layer("encoder").layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0
+    whole = model(images, training=True)
+    joined = tf.concat(train_parts(model, split_batch(images, 3)), axis=0)
+    np.testing.assert_allclose(joined, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("use_gpu", [True, False])

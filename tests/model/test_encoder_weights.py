@@ -9,9 +9,11 @@ import h5py
 import pytest
 
 from segray.errors import InputError
-from segray.model.encoder import read_encoder_weights
+from segray.model.encoder_weights import read_encoder_weights
+from segray.model.encoders import ENCODERS
 from tests.support import free_port
 
+ENCODER = ENCODERS["MobileNetV2"]
 NAME = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 
 
@@ -81,7 +83,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def test_none_means_no_weights(mirror: Mirror) -> None:
-    assert read_encoder_weights("none") is None
+    assert read_encoder_weights("none", ENCODER) is None
     assert mirror.requests == []
 
 
@@ -89,15 +91,15 @@ def test_reads_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "encoder.h5").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
 
-    assert read_encoder_weights(str(tmp_path / "encoder.h5")) == b"weights"
-    assert read_encoder_weights("encoder.h5") == b"weights"
+    assert read_encoder_weights(str(tmp_path / "encoder.h5"), ENCODER) == b"weights"
+    assert read_encoder_weights("encoder.h5", ENCODER) == b"weights"
 
 
 def test_refuses_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "encoder.h5"
     path.touch()
     with pytest.raises(InputError, match=r"encoder\.h5 is an empty file: copy it again"):
-        read_encoder_weights(str(path))
+        read_encoder_weights(str(path), ENCODER)
 
 
 def test_refuses_a_missing_file_by_its_name(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_refuses_a_missing_file_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=rf"^--encoder-weights: cannot read {path}: no such file or folder$"
     ):
-        read_encoder_weights(str(path))
+        read_encoder_weights(str(path), ENCODER)
 
 
 @pytest.mark.parametrize("end", ["", "/"])
@@ -115,7 +117,7 @@ def test_fetches_the_imagenet_weights_once(
 ) -> None:
     monkeypatch.setenv("SEGRAY_IMAGENET_URL", mirror.url + end)
 
-    first, second = (read_encoder_weights("imagenet") for _ in range(2))
+    first, second = (read_encoder_weights("imagenet", ENCODER) for _ in range(2))
 
     assert first == second == mirror.content
     assert mirror.requests == [f"/weights/{NAME}"]
@@ -126,14 +128,14 @@ def test_takes_the_imagenet_weights_that_keras_has_fetched(mirror: Mirror, cache
     (cache / "models").mkdir(parents=True)
     (cache / "models" / NAME).write_bytes(b"from an earlier run of Keras")
 
-    assert read_encoder_weights("imagenet") == b"from an earlier run of Keras"
+    assert read_encoder_weights("imagenet", ENCODER) == b"from an earlier run of Keras"
     assert mirror.requests == []
 
 
 def refusal(cache: Path) -> str:
     """What a user is told where the ImageNet weights cannot be had; nothing may be kept."""
     with pytest.raises(InputError) as caught:
-        read_encoder_weights("imagenet")
+        read_encoder_weights("imagenet", ENCODER)
     message = str(caught.value)
     assert message.startswith("cannot fetch the ImageNet weights from http")
     assert "--encoder-weights FILE" in message
@@ -168,7 +170,7 @@ def test_url_with_a_password(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(
         InputError, match=r"^SEGRAY_IMAGENET_URL must not hold credentials"
     ) as caught:
-        read_encoder_weights("imagenet")
+        read_encoder_weights("imagenet", ENCODER)
     assert "secret" not in str(caught.value)
 
 
@@ -195,11 +197,11 @@ def test_fetches_again_after_a_failure(mirror: Mirror, cache: Path) -> None:
     refusal(cache)
     mirror.status = 200
 
-    assert read_encoder_weights("imagenet") == mirror.content
+    assert read_encoder_weights("imagenet", ENCODER) == mirror.content
 
 
 def test_cache_that_cannot_be_written(mirror: Mirror, cache: Path) -> None:
     cache.write_text("a file where the folder should be")
 
     with pytest.raises(InputError, match=rf"^cannot write {cache / 'models' / NAME}: "):
-        read_encoder_weights("imagenet")
+        read_encoder_weights("imagenet", ENCODER)

@@ -9,26 +9,27 @@ import urllib.request
 from pathlib import Path
 
 from segray.errors import InputError
+from segray.model.encoders import Encoder
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.uri import absolute_uri, exists
 
-# The file that keras.applications.MobileNetV2(weights="imagenet", include_top=False) loads; its
-# convolutions fit images of every resolution. Keras publishes no checksum of it, so it is as
-# trustworthy as the connection that it came over.
-_IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-_IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2"
-# The weights of a MobileNetV2 with its top have 14 MB.
-_MOST_BYTES = 1 << 26
+# The folder of the files that keras.applications loads with weights="imagenet" and
+# include_top=False; their convolutions fit images of every resolution. Keras publishes no checksum
+# of all of them, so they are as trustworthy as the connection that they came over.
+_IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications"
+# The largest weights, those of a ResNet50V2 with its top, have 103 MB.
+_MOST_BYTES = 1 << 27
 _TIMEOUT = 60  # seconds without a byte
 
 
-def read_encoder_weights(source: str) -> bytes | None:
-    """Read the content of a MobileNetV2 weights file.
+def read_encoder_weights(source: str, encoder: Encoder) -> bytes | None:
+    """Read the content of an encoder's weights file.
 
     Args:
         source: ``imagenet``, ``none``, or the URI of a file. ImageNet's weights are downloaded once
             and stored in Keras' folder. The environment variable ``SEGRAY_IMAGENET_URL`` names the
             folder of a mirror to download them from.
+        encoder: the encoder.
 
     Returns:
         The content of the file, None for ``none``.
@@ -39,7 +40,7 @@ def read_encoder_weights(source: str) -> bytes | None:
     if source == "none":
         return None
     if source == "imagenet":
-        return _read_imagenet()
+        return _read_imagenet(encoder)
     try:
         content = read_bytes(absolute_uri(source), _MOST_BYTES)
     except InputError as error:
@@ -49,13 +50,15 @@ def read_encoder_weights(source: str) -> bytes | None:
     return content
 
 
-def _read_imagenet() -> bytes:
+def _read_imagenet(encoder: Encoder) -> bytes:
+    name = encoder.weights_file.rpartition("/")[2]
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = str(home / "models" / _IMAGENET_FILE)
+    path = str(home / "models" / name)
     if exists(path):
         return read_bytes(path, _MOST_BYTES)
-    folder = os.environ.get("SEGRAY_IMAGENET_URL", _IMAGENET_FOLDER).rstrip("/")
-    content = _download(f"{folder}/{_IMAGENET_FILE}")
+    mirror = os.environ.get("SEGRAY_IMAGENET_URL")
+    url = f"{mirror.rstrip('/')}/{name}" if mirror else f"{_IMAGENET_FOLDER}/{encoder.weights_file}"
+    content = _download(url)
     write_bytes(path, content)
     return content
 
