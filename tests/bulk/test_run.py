@@ -549,6 +549,26 @@ def test_every_predictor_of_a_cluster_is_at_work(
     assert min(predictors.values()) >= 20
 
 
+def test_an_image_of_more_than_max_pixels_is_an_error(bundle_uri: str, tmp_path: Path) -> None:
+    for width in (40, 41):
+        write_bytes(f"{tmp_path}/in/{width}.png", encode(draw(50, width, 0), "PNG"))
+    config = SegmentConfig(
+        model=bundle_uri,
+        images=f"{tmp_path}/in",
+        output=f"{tmp_path}/out",
+        workers=0,
+        max_pixels=2000,
+    )
+
+    summary, _ = run(config)
+
+    assert counts(summary) == (2, 1, 1)
+    [error] = rows(config.output, "errors")
+    assert error["uri"] == f"{tmp_path}/in/41.png"
+    run(dataclasses.replace(config, max_pixels=2050, retry_errors=True))
+    assert rows(config.output, "errors") == []
+
+
 def test_a_large_tiff_is_segmented_in_rows_and_a_damaged_one_is_an_error(
     bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

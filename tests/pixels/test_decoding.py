@@ -189,6 +189,17 @@ def test_a_large_image_takes_the_memory_that_is_planned_for_it(
     assert peak < planned + 80
 
 
+def test_the_limit_of_pixels_can_be_raised() -> None:
+    large = encode(np.full((9500, 9500), 7, np.uint8), "JPEG")
+    with pytest.raises(DecodeError, match="9500 x 9500 pixels"):
+        read_picture(large, SIZE)
+    with pytest.raises(DecodeError, match="9500 x 9500 pixels"):
+        read_picture(large, SIZE, max_pixels=9500**2 - 1)
+    picture = read_picture(large, SIZE, max_pixels=9500**2)
+    assert (picture.width, picture.height) == (9500, 9500)
+    assert (picture.pixels == 7).all()
+
+
 def test_images_that_together_take_too_much_memory_wait_for_each_other() -> None:
     sample = CORPUS["mode/rgb.png"]
     with MEMORY.reserved(MAX_MEMORY):
