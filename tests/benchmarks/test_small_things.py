@@ -1,0 +1,15 @@
+"""The benchmark of small things in large images, at its smallest."""
+
+import pytest
+
+from tests.benchmarks import run_benchmark
+
+
+@pytest.mark.slow
+def test_each_way_has_a_row_and_squashing_has_a_ceiling() -> None:
+    flags = ["--scenes", "2", "--sizes", "64", "--window", "64", "--epochs", "1", "1"]
+    output = run_benchmark("small_things.py", "--side", "256", *flags)
+    rows = [line.split() for line in output.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["squash", "64"], ["windows", "64"]]
+    assert 0 < float(rows[0][2]) < 1
+    assert float(rows[1][2]) == 1
