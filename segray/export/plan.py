@@ -14,14 +14,14 @@ from segray.export.coco import read_part_ids
 from segray.export.config import ExportConfig
 from segray.export.keys import Mirror
 from segray.export.rows import Rows, check_keys, scan_rows
-from segray.export.segmentation import (
+from segray.export.versions import claim_files
+from segray.results.segmentation import (
     Listed,
     Segmentation,
     open_segmentation,
     read_current_ids,
     read_listed,
 )
-from segray.export.versions import claim_files
 from segray.storage.ids import Ids, are_in
 from segray.storage.output import Output
 from segray.storage.uri import absolute_uri

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from segray.errors import InputError
 from segray.export.keys import Mirror
-from segray.export.segmentation import Segmentation
+from segray.results.segmentation import Segmentation
 from segray.storage.ids import Ids, are_in, as_ids
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_table

@@ -17,11 +17,11 @@ from segray.export.coco import annotate, write_parts
 from segray.export.config import Format
 from segray.export.keys import Mirror
 from segray.export.overlay import draw_overlay
-from segray.export.segmentation import read_rows
 from segray.pixels.decoding import DecodeError
 from segray.pixels.masks import decode_mask, encode_grey
 from segray.pixels.thumbnails import scale_mask
 from segray.pixels.wide import ValueRange
+from segray.results.segmentation import read_rows
 from segray.storage.failures import FetchError
 from segray.storage.files import write_bytes
 from segray.storage.objects import fetch
@@ -61,7 +61,7 @@ class Task:
         mirror: the mapping from URIs to keys.
         classes: the number of classes.
         max_side: the maximum longer side of overlays, in pixels.
-        value_range: see `segray.export.segmentation.Segmentation`.
+        value_range: see `segray.results.segmentation.Segmentation`.
     """
 
     format: Format

@@ -6,7 +6,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from segray.export.coco import annotate
-from tests.export.segmentations import draw_mask
+from tests.segmentations import draw_mask
 
 RANDOM = np.random.default_rng(3)
 

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 from segray.export.overlay import draw_overlay
 from segray.pixels.decoding import DecodeError
 from segray.pixels.masks import encode_mask
-from tests.export.segmentations import LABELS
+from tests.segmentations import LABELS
 from tests.support import encode
 
 

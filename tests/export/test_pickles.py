@@ -13,7 +13,7 @@ from segray.errors import InputError
 from segray.export.config import ExportConfig
 from segray.export.run import export
 from segray.storage.tables import open_parquet, read_parquet, read_table, table_uris
-from tests.export.segmentations import make_segmentation
+from tests.segmentations import make_segmentation
 
 assert ray.data  # which registers the type, in this process as in a job's
 

@@ -27,7 +27,7 @@ from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.listing import Entry, list_entries, relative_key
 from segray.storage.tables import MANIFEST_SCHEMA, write_table
 from segray.storage.uri import join_uri
-from tests.export.segmentations import LABELS, Made, make_segmentation
+from tests.segmentations import LABELS, Made, make_segmentation
 from tests.support import draw_picture, encode
 
 KEYS = [f"{folder}/{number}.jpg" for folder in ("cats", "dogs/small") for number in range(9)]

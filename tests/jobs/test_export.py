@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 
 from segray.storage.files import write_bytes
 from segray.storage.listing import Entry, list_entries
-from tests.export.segmentations import Made, make_segmentation
+from tests.segmentations import Made, make_segmentation
 from tests.support import draw_picture, encode
 
 ROOT = Path(__file__).parent.parent.parent

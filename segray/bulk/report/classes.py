@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.bulk.histograms import BINS, ClassHistograms
-from segray.bulk.report.charts import histogram, share_bar, swatch
-from segray.bulk.report.markup import (
+from segray.page.charts import histogram, share_bar, swatch
+from segray.page.markup import (
     Element,
     count_images,
     format_confidence,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from segray.bulk.census import ErrorKind
-from segray.bulk.report.markup import Element, count_images, format_count, tag, uri_tag
+from segray.page.markup import Element, count_images, format_count, tag, uri_tag
 
 _KINDS = 100  # in the table
 _MESSAGE_LETTERS = 500

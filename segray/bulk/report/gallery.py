@@ -16,8 +16,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from segray.bulk.candidates import SIDE
-from segray.bulk.report.charts import Colour, share_bar, swatch
-from segray.bulk.report.markup import (
+from segray.bulk.sample import Place
+from segray.page.charts import Colour, share_bar, swatch
+from segray.page.markup import (
     Element,
     format_confidence,
     format_count,
@@ -25,7 +26,6 @@ from segray.bulk.report.markup import (
     tag,
     uri_tag,
 )
-from segray.bulk.sample import Place
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask, encode_mask
 from segray.pixels.thumbnails import fit_size, scale_mask

@@ -4,11 +4,7 @@ The page holds its style, its script and all pictures, and forbids itself every 
 counts all images; its gallery shows a few of them.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -18,7 +14,8 @@ from segray.bulk.progress import Moment
 from segray.bulk.report.classes import draw_classes, draw_distributions
 from segray.bulk.report.errors import draw_errors
 from segray.bulk.report.gallery import Shot, draw_tiles, take_shots
-from segray.bulk.report.markup import (
+from segray.bulk.report.throughput import draw_throughput
+from segray.page.markup import (
     NONE,
     Element,
     count_images,
@@ -27,10 +24,9 @@ from segray.bulk.report.markup import (
     format_seconds,
     format_share,
     tag,
-    to_html,
     uri_tag,
 )
-from segray.bulk.report.throughput import draw_throughput
+from segray.page.template import fill_page
 from segray.pixels.labels import Labels
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
@@ -86,19 +82,9 @@ def write_report(
         "tiles": list(draw_tiles(shots, labels)),
         "settings": _draw_settings(record),
     }
-    page = _fill({name: to_html(*elements) for name, elements in parts.items()})
-    write_bytes(join_uri(output, "report.html"), page.encode("utf-8", "replace"))
-
-
-def _fill(parts: dict[str, str]) -> str:
-    """The page with these parts in their places; only its own style and script may take effect."""
-    page = files("segray.bulk.report").joinpath("page.html").read_text("utf-8")
-    hashes = {}
-    for name in ("style", "script"):
-        content = page.partition(f"<{name}>")[2].partition(f"</{name}>")[0]
-        digest = hashlib.sha256(content.encode()).digest()
-        hashes[f"{name}_hash"] = f"sha256-{base64.b64encode(digest).decode()}"
-    return Template(page).substitute(parts, **hashes)
+    write_bytes(
+        join_uri(output, "report.html"), fill_page("segray.bulk.report", "page.html", parts)
+    )
 
 
 def _draw_figures(

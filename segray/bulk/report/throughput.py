@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from segray.bulk.progress import Moment
-from segray.bulk.report.charts import curve
-from segray.bulk.report.markup import Element, format_rate, format_seconds, tag
+from segray.page.charts import curve
+from segray.page.markup import Element, format_rate, format_seconds, tag
 
 _STEPS = 80  # of a curve, at most
 

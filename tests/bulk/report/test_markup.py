@@ -2,7 +2,7 @@
 
 import pytest
 
-from segray.bulk.report.markup import (
+from segray.page.markup import (
     count_images,
     format_confidence,
     format_count,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segray.bulk.report.markup import Content, Element, count_images, format_count, tag
+from segray.page.markup import Content, Element, count_images, format_count, tag
 
 Colour = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""A segmentation as the input of an export: its settings, and its rows a few at a time."""
+"""A segmentation as the input of another job: its settings, and its rows a few at a time."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segray.errors import InputError
+from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange
 from segray.storage.files import child_names, read_bytes
 from segray.storage.ids import Ids, as_ids, find_ids
 from segray.storage.tables import open_parquet, read_parquet, read_tables, table_uris
 from segray.storage.uri import absolute_uri, join_uri
 
-# The columns that an export reads, and the prefix of the columns by which a results file is
-# recognised.
+# The columns that are read.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
-_PIXELS = "pixels_"
 # The files of a segmentation with its settings, and with its record, which it writes last.
 _SETTINGS, _RECORD = "config.json", "run.json"
 # Masks that are in memory at a time while a file is read.
@@ -33,7 +32,7 @@ class Segmentation:
     Attributes:
         uri: its absolute URI.
         files: the URIs of its results files, sorted; at least one.
-        classes: the names of the classes, in the order of their ids.
+        labels: the classes.
         model: the digest of the model.
         images: the URI of the folder that was segmented; None if a table listed the images.
         mask_size: ``original`` or ``model``.
@@ -42,11 +41,16 @@ class Segmentation:
 
     uri: str
     files: list[str]
-    classes: list[str]
+    labels: Labels
     model: str
     images: str | None
     mask_size: str
     value_range: ValueRange | None
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their ids."""
+        return list(self.labels.names)
 
 
 def open_segmentation(uri: str) -> Segmentation:
@@ -65,15 +69,16 @@ def open_segmentation(uri: str) -> Segmentation:
     if not files:
         raise InputError(f"{uri} has no segmented image: see its {_RECORD}")
     names: list[str] = read_parquet(files[0], lambda file: file.schema_arrow.names)
-    classes = [name.removeprefix(_PIXELS) for name in names if name.startswith(_PIXELS)]
-    missing = [name for name in _COLUMNS if name not in names]
-    if missing or not classes:
+    labels: Labels = settings["labels"]
+    columns = [*_COLUMNS, *(f"pixels_{name}" for name in labels.names)]
+    missing = [name for name in columns if name not in names]
+    if missing:
         raise InputError(
             f"{files[0]} is not of a segmentation (it has no column "
-            f"{', '.join(missing) or _PIXELS + '<class>'}): give --results the folder that "
+            f"{', '.join(missing)}): give --results the folder that "
             "jobs/segment.py was given as --output"
         )
-    return Segmentation(uri, files, classes, **settings)
+    return Segmentation(uri, files, **settings)
 
 
 def _read_settings(uri: str) -> dict[str, Any]:
@@ -95,12 +100,13 @@ def _read_settings(uri: str) -> dict[str, Any]:
         model, mask_size = str(document["model"]), str(document["mask_size"])
         low_high = document["value_range"]
         return {
+            "labels": Labels.from_json(document["labels"]),
             "model": model,
             "mask_size": mask_size,
             "images": document["images"] or None,
             "value_range": low_high and (int(low_high[0]), int(low_high[1])),
         }
-    except (ValueError, TypeError, KeyError) as error:
+    except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{record} is no record of a segmentation: run jobs/segment.py again"
         ) from error
@@ -165,9 +171,7 @@ def read_rows(uri: str, ids: Sequence[int]) -> Iterator[dict[str, Any]]:
         while len(missing):
             batch = next(batches, None)
             if batch is None:
-                raise InputError(
-                    f"{uri} has changed while it was exported: run the same command again"
-                )
+                raise InputError(f"{uri} has changed while it was read: run the same command again")
             batch = batch.filter(pc.is_in(batch["id"], value_set=missing))
             missing = missing.filter(pc.invert(pc.is_in(missing, value_set=batch["id"])))
             seen: set[int] = set()

@@ -92,21 +92,25 @@ class Made:
         }
 
 
-def make_segmentation(folder: str, keys: list[str], images: str | None = None) -> Made:
-    """Write the segmentation ``folder/segmented`` of images with these keys.
+def make_segmentation(
+    folder: str, keys: list[str], images: str | None = None, name: str = "segmented"
+) -> Made:
+    """Write the segmentation ``folder/NAME`` of images with these keys.
 
     Args:
         folder: URI.
         keys: of the images below their root.
         images: the root; by default ``folder/images``.
+        name: of the folder.
     """
-    made = Made(join_uri(folder, "segmented"), images or join_uri(folder, "images"))
+    made = Made(join_uri(folder, name), images or join_uri(folder, "images"))
     made.add(keys)
     settings = {
         "model": MODEL,
         "mask_size": "original",
         "images": made.images,
         "value_range": None,
+        "labels": LABELS.to_json(),
     }
     write_bytes(join_uri(made.uri, "config.json"), json.dumps(settings).encode())
     write_bytes(join_uri(made.uri, "run.json"), b"{}")

@@ -1,0 +1,38 @@
+"""Compare two segmentations of the same images.
+
+    python jobs/compare.py --results masks/old-model masks/new-model --output compared
+    ray job submit --working-dir . -- \\
+        python jobs/compare.py --results s3://b/monday s3://b/friday --output s3://b/compared
+"""
+
+import logging
+
+from segray.comparison.config import CompareConfig
+from segray.comparison.run import CHANGES, PAGE, SKIPPED, compare
+from segray.flags import read_flags
+from segray.job import run_job
+
+log = logging.getLogger("segray.jobs.compare")
+
+
+def main() -> int:
+    result = compare(read_flags(CompareConfig))
+    log.info(f"\n{'class':<20} {'agreement':>12}")
+    for name, agreement in result.agreement.items():
+        log.info(f"{name:<20} {'-' if agreement is None else f'{agreement:.4f}':>12}")
+    log.info(
+        f"\n{result.changed:.2%} of the pixels of {result.compared} images changed, in "
+        f"{result.seconds:.0f} s"
+    )
+    for alone, side in zip(result.alone, (result.before, result.after), strict=True):
+        if alone:
+            log.info(f"{alone} images are only in {side.uri}")
+    log.info(f"page:    {result.output}/{PAGE}")
+    log.info(f"numbers: {result.output}/comparison.json, {result.output}/{CHANGES}")
+    if result.skipped:
+        log.info(f"left out: {len(result.skipped)} damaged masks, see {result.output}/{SKIPPED}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,173 @@
+"""A comparison of two segmentations, made without a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from segray.comparison.comparison import Comparison
+from segray.comparison.config import CompareConfig
+from segray.comparison.run import compare
+from segray.errors import InputError
+from segray.pixels.labels import Labels
+from segray.storage.files import read_bytes, write_bytes
+from segray.storage.listing import Entry
+from tests.segmentations import LABELS, Made, draw_mask, make_segmentation
+from tests.support import draw_picture, encode
+
+KEYS = [f"{number}.png" for number in range(11)]
+
+
+def make(folder: Path, name: str, keys: list[str] = KEYS) -> Made:
+    return make_segmentation(str(folder), keys, name=name)
+
+
+def change(made: Made, keys: list[str], seed: int = 900) -> None:
+    """Give images other masks, as another model would."""
+    for key in keys:
+        uri = f"{made.images}/{key}"
+        made.masks[uri] = draw_mask(*made.masks[uri].shape, seed)
+    for file in Path(made.uri, "results").iterdir():
+        file.unlink()
+    made.write_rows(made.entries, "other")
+
+
+def run(before: Made, after: Made, **settings: Any) -> Comparison:
+    output = str(Path(before.uri).parent / "compared")
+    return compare(CompareConfig(results=(before.uri, after.uri), output=output, **settings))
+
+
+def rows(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    table = pq.read_table(f"{comparison.output}/changes")
+    return {row["uri"]: row for row in table.to_pylist()}
+
+
+def test_a_segmentation_agrees_with_itself(tmp_path: Path) -> None:
+    made = make(tmp_path, "before")
+
+    result = run(made, made)
+
+    assert (result.compared, result.alone, result.changed) == (11, (0, 0), 0)
+    assert result.agreement == dict.fromkeys(LABELS.names, 1.0)
+    assert {row["changed"] for row in rows(result).values()} == {0.0}
+
+
+def test_changes_are_those_of_the_masks(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    change(after, KEYS[2:5])
+
+    result = run(before, after, show=2)
+
+    found = rows(result)
+    assert set(found) == set(before.masks)
+    differing = total = 0
+    for uri, mask in before.masks.items():
+        other = after.masks[uri]
+        differing, total = differing + np.sum(mask != other), total + mask.size
+        assert found[uri]["changed"] == pytest.approx(np.mean(mask != other), abs=1e-6)
+        for i, name in enumerate(LABELS.names):
+            kept, either = np.sum((mask == i) & (other == i)), np.sum((mask == i) | (other == i))
+            if either:
+                assert found[uri][f"agreement_{name}"] == pytest.approx(kept / either, abs=1e-6)
+            else:
+                assert found[uri][f"agreement_{name}"] is None
+            assert found[uri][f"lost_{name}"] == np.sum((mask == i) & (other != i))
+            assert found[uri][f"gained_{name}"] == np.sum((mask != i) & (other == i))
+    assert result.changed == pytest.approx(differing / total)
+    most = sorted(found.values(), key=lambda row: -row["changed"])[:2]
+    assert [item.row["uri"] for item in result.most] == [row["uri"] for row in most]
+    record = json.loads(read_bytes(f"{result.output}/comparison.json"))
+    assert record["changed"] == pytest.approx(differing / total)
+    assert np.sum(record["confusion"]) == total
+
+
+def test_images_of_one_side_alone_are_counted(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before", KEYS[:8]), make(tmp_path, "after", KEYS[:5])
+    # Overwritten in the meantime: another image.
+    after.list([*after.entries[1:], Entry(after.entries[0].uri, 0, "new")])
+    for file in Path(after.uri, "results").iterdir():
+        file.unlink()
+    after.write_rows(after.entries)
+
+    result = run(before, after)
+
+    assert (result.compared, result.alone) == (4, (4, 1))
+
+
+def test_the_order_of_the_classes_does_not_matter(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    other = Labels(LABELS.names[::-1], LABELS.values[::-1])
+    settings = json.loads(read_bytes(f"{after.uri}/config.json"))
+    write_bytes(
+        f"{after.uri}/config.json", json.dumps(settings | {"labels": other.to_json()}).encode()
+    )
+    after.masks = {uri: 2 - mask for uri, mask in after.masks.items()}
+    change(after, [])
+
+    assert run(before, after).changed == 0
+
+
+def test_masks_of_the_models_size_are_enlarged(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    before.masks = {uri: np.repeat(np.repeat(m, 2, 0), 2, 1) for uri, m in after.masks.items()}
+    change(before, [])
+
+    assert run(before, after).changed == 0
+
+
+def test_a_damaged_mask_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    for file in Path(after.uri, "results").iterdir():
+        file.unlink()
+    after.write_rows(after.entries[:1], "bad", mask={"bytes": b"\x89PNG\r\n\x1a\nno", "path": "x"})
+    after.write_rows(after.entries[1:])
+
+    result = run(before, after)
+
+    assert (result.compared, len(result.skipped)) == (10, 1)
+    [line] = read_bytes(f"{result.output}/skipped.jsonl").decode().splitlines()
+    assert after.entries[0].uri in line
+    assert "damaged" in line
+
+
+def test_the_page_shows_what_changed_most(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    change(after, KEYS[2:3])
+    write_bytes(f"{before.images}/{KEYS[2]}", encode(draw_picture(20, 30), "PNG"))
+
+    result = run(before, after, show=1)
+
+    page = read_bytes(f"{result.output}/compare.html").decode()
+    assert page.count('<li class="change">') == 1
+    assert KEYS[2] in page
+    # The image, both masks, and where they differ.
+    assert page.count("<img ") == 4
+    assert "$" not in page.partition("<body>")[2]
+
+
+def test_a_comparison_is_made_anew_and_no_other_takes_its_place(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    run(before, after)
+    change(after, KEYS)
+    assert run(before, after).changed > 0
+    assert len(rows(run(before, after))) == 11
+
+    with pytest.raises(InputError, match="give another --output"):
+        run(after, before)
+
+
+def test_what_cannot_be_compared(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after", ["other.png"])
+    with pytest.raises(InputError, match="no image in common"):
+        run(before, after)
+    settings = json.loads(read_bytes(f"{after.uri}/config.json"))
+    settings["labels"] = Labels(("pet", "background", "fur"), (1, 2, 3)).to_json()
+    write_bytes(f"{after.uri}/config.json", json.dumps(settings).encode())
+    with pytest.raises(InputError, match="fur"):
+        run(before, after)
+    for results in ((), ("a",), ("a", ""), ("a", "b", "c")):
+        with pytest.raises(InputError, match="--results takes two"):
+            CompareConfig(results=results)
