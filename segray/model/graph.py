@@ -37,6 +37,7 @@ _OPERATORS = {
     "MaxPool",
     "Mul",
     "Pad",
+    "ReduceMean",
     "Relu",
     "Reshape",
     "Sigmoid",
