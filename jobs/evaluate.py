@@ -30,7 +30,8 @@ def main() -> int:
     log.info(f"evaluated {result.evaluated} of {result.images} pairs in {result.seconds:.0f} s")
     log.info(f"numbers:  {result.output}/metrics.json, {result.output}/per_image.parquet")
     if result.evaluated:
-        log.info(f"pictures: {result.output}/confusion.png, {result.output}/worst.png")
+        names = ("confusion", "expected", "worst")
+        log.info("pictures: " + ", ".join(f"{result.output}/{name}.png" for name in names))
     skipped_uri = f"{result.output}/skipped.jsonl"
     if result.skipped:
         log.info(f"skipped:  {skipped_uri}")
@@ -41,7 +42,7 @@ def main() -> int:
 def show(result: Evaluation) -> None:
     """Print a table of the classes, and the overall metrics."""
     own, model = result.original_resolution, result.model_resolution
-    figures = own.class_figures()
+    figures = {**own.class_figures(), "expected_iou": result.expected_iou}
     log.info(f"\n{'class':<20}" + "".join(f" {kind.replace('_', ' '):>12}" for kind in figures))
     for row in zip(result.model.labels.names, *figures.values(), strict=True):
         log.info(f"{row[0]:<20}" + "".join(f" {word(value):>12}" for value in row[1:]))
@@ -51,6 +52,10 @@ def show(result: Evaluation) -> None:
     log.info(
         f"at the model's size:      mIoU {word(model.mean_iou)}   accuracy {word(model.accuracy)}"
         f"   loss {word(result.loss)}"
+    )
+    log.info(
+        f"expected without truth:   mIoU {word(result.expected_mean_iou)}   rank correlation of "
+        f"images {word(result.rank_correlation)}"
     )
 
 

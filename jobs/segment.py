@@ -29,9 +29,10 @@ def main() -> int:
         from segray.bulk.run import segment
 
         summary = segment(plan, on_ray)
-    log.info(f"\n{'class':<20} share of pixels")
+    log.info(f"\n{'class':<20} share of pixels   expected IoU")
     for name, share in summary.shares.items():
-        log.info(f"{name:<20} {share:>8.2%}")
+        log.info(f"{name:<20} {share:>15.2%} {word(summary.expected_iou[name]):>14}")
+    log.info(f"{'mean':<20} {'':>15} {word(summary.expected_mean_iou):>14}")
     census = summary.census
     log.info(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
     if summary.processed and summary.seconds >= 1:
@@ -59,6 +60,10 @@ def main() -> int:
         )
         return 1
     return 0
+
+
+def word(iou: float | None) -> str:
+    return "-" if iou is None else f"{iou:.3f}"
 
 
 if __name__ == "__main__":

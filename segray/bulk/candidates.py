@@ -10,7 +10,7 @@ SIDE = 256
 
 # A small run has few chunks and keeps many images of each; for a large run a few of each are more
 # than enough. A chunk of 16 images keeps all, and one of 512 two random ones, the two with the
-# lowest confidence, and one for each of at most 8 classes.
+# lowest expected IoU, and one for each of at most 8 classes.
 _MOST, _LEAST, _OF = 16, 2, 1024
 _UNSURE = 4
 _CLASSES = 8
@@ -21,7 +21,7 @@ _Rank = tuple[float, int]  # a measure, and the id to tell equal ones apart
 class Candidates:
     """Keeps the pixels of the most informative images added so far.
 
-    These are a random sample, the images with the lowest confidence, and for each class the image
+    These are a random sample, the images with the lowest expected IoU, and for each class the image
     with the largest share of it; of many classes, those with the largest shares. They do not depend
     on the order in which images are added.
 
@@ -45,7 +45,7 @@ class Candidates:
         self,
         id: int,
         fractions: Sequence[float],
-        confidences: Sequence[float | None],
+        expected_iou: float,
         picture: Picture,
     ) -> None:
         """Consider an image.
@@ -53,14 +53,13 @@ class Candidates:
         Args:
             id: id of the image; no other one has it.
             fractions: the share of each class in the mask, 0 to 1.
-            confidences: mean confidence of each class, 0 to 1; None without pixels of it.
+            expected_iou: the mean over the classes, 0 to 1.
             picture: the image as the network saw it.
         """
         # An id is a digest, so the smallest ones are a random sample: of any number of chunks
         # together as well.
         _insert(self._random, (0.0, id), self._count)
-        sure = sum(f * (c or 0) for f, c in zip(fractions, confidences, strict=True))
-        _insert(self._unsure, (sure, id), min(self._count, _UNSURE))
+        _insert(self._unsure, (expected_iou, id), min(self._count, _UNSURE))
         for class_id, fraction in enumerate(fractions):
             if fraction > 0:
                 rank = (-fraction, id)

@@ -104,14 +104,17 @@ def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) ->
     rows = Claims(listed, prune)
     histograms = ClassHistograms(len(labels))
     sample = Sample(len(labels), np.array(sorted(pictures), dtype=np.int64))
-    columns = ["id", *(f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence"))]
+    kinds = ("pixels", "confidence", "expected_pixels")
+    columns = ["id", "expected_iou", *(f"{p}_{name}" for name in labels.names for p in kinds)]
     for uri, table in _read_tables(join_uri(output, "results"), columns):
         places, table = rows.claim(uri, table)
         pixels = _matrix(table, "pixels", labels).astype(np.int64)
         confidences = _matrix(table, "confidence", labels).astype(np.float64)
         shares = pixels / np.maximum(1, pixels.sum(axis=1, keepdims=True))
-        histograms.add(pixels, shares, confidences)
-        sample.add(uri, places, table["id"].to_numpy(), shares, confidences)
+        expected = _matrix(table, "expected_pixels", labels).astype(np.float64)
+        histograms.add(pixels, shares, confidences, expected)
+        least_first = table["expected_iou"].to_numpy()
+        sample.add(uri, places, table["id"].to_numpy(), shares, least_first)
     segmented = rows.claimed
     if rows.doubled:
         log.info(f"removed {rows.doubled} duplicate rows")

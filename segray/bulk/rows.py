@@ -13,6 +13,7 @@ from segray.bulk.config import MaskSize
 from segray.model.bundle import Bundle
 from segray.pixels.canvas import Canvas
 from segray.pixels.decoding import Picture
+from segray.pixels.expected import ExpectedOverlap, ExpectedPixels
 from segray.pixels.labels import Labels
 from segray.pixels.masks import MaskBuilder, encode_mask
 from segray.pixels.statistics import ClassStatistics
@@ -93,6 +94,7 @@ class Composition:
         shape = self._canvas.shape
         height, width = shape[:2] if mask_size == "model" else (picture.height, picture.width)
         self._builder = MaskBuilder(shape, height, width)
+        self._expected = ExpectedPixels(shape)
         self._left = len(self._canvas)
 
     def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
@@ -113,6 +115,7 @@ class Composition:
                 rows = self._canvas.add(window)
                 if rows is not None:
                     self._builder.add(rows)
+                    self._expected.add(rows)
         except ValueError as error:
             self._left = 0
             return Failure(self._image.entry, "predict", "NotFinite", str(error))
@@ -133,11 +136,22 @@ class Composition:
                 "path": f"{name[0] or name[2]}.png",
             },
             **_statistics_columns(statistics, self._bundle.labels),
+            **self._expected_columns(statistics),
             "model": self._bundle.digest,
         }
         # The gallery keeps it until the chunk is done.
         small = shrink(picture, SIDE) if self._bundle.fit == "tile" else picture
         return Result(row, small)
+
+    def _expected_columns(self, statistics: ClassStatistics) -> dict[str, Any]:
+        names, exponent = self._bundle.labels.names, self._bundle.iou_exponent
+        pixels = self._expected.finish(statistics)
+        overlap = ExpectedOverlap.of(statistics.pixels, statistics.summed_confidence, pixels)
+        row: dict[str, Any] = {"expected_iou": overlap.mean_iou(exponent)}
+        for name, count, iou in zip(names, pixels, overlap.class_iou(exponent), strict=True):
+            row[f"expected_pixels_{name}"] = float(count)
+            row[f"expected_iou_{name}"] = None if np.isnan(iou) else float(iou)
+        return row
 
 
 def _statistics_columns(statistics: ClassStatistics, labels: Labels) -> dict[str, Any]:

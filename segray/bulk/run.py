@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,6 +34,8 @@ class SegmentSummary:
         processed: number of images that this run worked on.
         seconds: time from the plan of this run to its last row.
         shares: per class, its share of the pixels of all segmented images; 0 to 1.
+        expected_iou: per class, its expected IoU over all segmented images
+            (`segray.pixels.expected`); None for a class that is in none of them.
     """
 
     output: str
@@ -40,11 +43,18 @@ class SegmentSummary:
     processed: int
     seconds: float
     shares: dict[str, float]
+    expected_iou: dict[str, float | None]
 
     @property
     def images_per_second(self) -> float:
         """The throughput of this run, the start of its processes included."""
         return self.processed / self.seconds
+
+    @property
+    def expected_mean_iou(self) -> float | None:
+        """The mean over the classes that are there; None if there are none."""
+        known = [iou for iou in self.expected_iou.values() if iou is not None]
+        return sum(known) / len(known) if known else None
 
 
 def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
@@ -80,12 +90,17 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
         raise InputError(f"{plan.output} has no row for {lost} images that were found: {RUN_AGAIN}")
     last, pixels = progress.timeline[-1], census.histograms.pixels
     total = max(1, int(pixels.sum()))
+    ious = census.histograms.overlap.class_iou(plan.bundle.iou_exponent).tolist()
     summary = SegmentSummary(
         output=plan.output,
         census=census,
         processed=last.segmented + last.failed,
         seconds=seconds,
         shares=dict(zip(labels.names, (pixels / total).tolist(), strict=True)),
+        expected_iou={
+            name: None if math.isnan(iou) else iou
+            for name, iou in zip(labels.names, ious, strict=True)
+        },
     )
     record = _make_record(plan, summary, progress)
     write_report(plan.output, labels, census, record, progress.timeline)
@@ -116,6 +131,8 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.images_per_second, 3),
         "shares": summary.shares,
+        "expected_mean_iou": summary.expected_mean_iou,
+        "expected_iou": summary.expected_iou,
         "predictors": progress.predictors,
         "timeline": [list(vars(moment).values()) for moment in progress.timeline],
     }

@@ -10,7 +10,7 @@ from segray.storage.ids import Ids, are_in
 #: Images in a sample.
 SAMPLE = 60
 
-# Of these, the images with the lowest confidence, and those with the most and with the least of a
+# Of these, the images with the lowest expected IoU, and those with the most and with the least of a
 # class; the others are random.
 _UNSURE, _EXTREMES = 12, 24
 
@@ -31,7 +31,7 @@ class Place:
 class Sample:
     """Chooses images while rows are added, and holds few of them at any time.
 
-    A sample has random images, those with the lowest confidence, and those with the most and with
+    A sample has random images, those with the lowest expected IoU, and those with the most and with
     the least of each class. The same rows give the same sample.
 
     Args:
@@ -43,8 +43,8 @@ class Sample:
         self._among = among
         self._each = max(1, _EXTREMES // classes)  # images at either end of a class
         self._uris: list[str] = []
-        # Columns of a candidate: its id, its confidence, and the share of each class; and index in
-        # _uris and row.
+        # Columns of a candidate: its id, its expected IoU, and the share of each class; and index
+        # in _uris and row.
         self._values = np.empty((0, 2 + classes))
         self._places = np.empty((0, 2), dtype=np.int64)
 
@@ -54,7 +54,7 @@ class Sample:
         rows: npt.NDArray[np.intp],
         ids: Ids,
         shares: npt.NDArray[np.float64],
-        confidences: npt.NDArray[np.float64],
+        expected_iou: npt.NDArray[np.float64],
     ) -> None:
         """Add rows of a file.
 
@@ -63,12 +63,10 @@ class Sample:
             rows: [N], their numbers in it.
             ids: int64 [N], of the images.
             shares: float64 [N, C], the share of each class in its image, 0 to 1.
-            confidences: float64 [N, C], mean confidence of each class, 0 to 1, or NaN.
+            expected_iou: float64 [N], the mean over the classes of each image, 0 to 1.
         """
         # An id is a digest: the smallest ones are a random sample.
-        values = np.column_stack(
-            [ids.astype(np.float64), np.nansum(shares * confidences, axis=1), shares]
-        )
+        values = np.column_stack([ids.astype(np.float64), expected_iou, shares])
         places = np.column_stack([np.full(len(rows), len(self._uris)), rows])
         able = are_in(ids, self._among) if len(self._among) else np.ones(len(ids), dtype=np.bool_)
         self._uris.append(uri)

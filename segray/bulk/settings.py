@@ -18,7 +18,9 @@ REPORT = "report.html"
 # Settings that all rows of an output have in common.
 _FIXED = ("model", "mask_size", "value_range", "overlap", "test_time_flip")
 # Of these, the ones that an output from before they existed was made with.
-_LATER = {"overlap": None, "test_time_flip": False}
+_LATER = {"overlap": None, "test_time_flip": False, "columns": 1}
+# The version of the columns of results: 2 has the expected IoU.
+_COLUMNS = 2
 # Settings that choose the images; a later run may choose others.
 _CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
@@ -31,6 +33,7 @@ def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict
         "value_range": bundle.value_range and list(bundle.value_range),
         "overlap": config.overlap if bundle.fit == "tile" else None,
         "test_time_flip": config.test_time_flip,
+        "columns": _COLUMNS,
         "labels": bundle.labels.to_json(),
         # Names in an export are relative to it.
         "images": search.root,
@@ -60,7 +63,12 @@ def read_settings(output: str) -> dict[str, Any] | None:
 def check_settings(
     before: dict[str, Any], settings: dict[str, Any], config: SegmentConfig, output: str
 ) -> None:
-    """Refuse to mix rows of several models, and to prune what was only left out."""
+    """Refuse to mix rows of several models or versions, and to prune what was only left out."""
+    if before["columns"] != _COLUMNS:
+        raise InputError(
+            f"{output} was started by another version of segray, whose results have other columns: "
+            "give another --output, or --overwrite to delete what is there"
+        )
     for name in _FIXED:
         if before[name] != settings[name]:
             shown = "a --model of digest" if name == "model" else f"--{name.replace('_', '-')}"

@@ -77,8 +77,7 @@ class ChunkWriter:
             return
         self._results.rows.append(row)
         shares = [row[f"fraction_{name}"] for name in self._classes]
-        confidences = [row[f"confidence_{name}"] for name in self._classes]
-        self._candidates.add(row["id"], shares, confidences, item.picture)
+        self._candidates.add(row["id"], shares, row["expected_iou"], item.picture)
         self._count("segmented", row["id"], len(row["mask"]["bytes"]))
 
     def write_if_due(self) -> None:

@@ -19,15 +19,26 @@ from segray.data.pairs import Pair
 from segray.data.skipped import Skipped
 from segray.data.values import check_values
 from segray.errors import InputError
+from segray.evaluation.expected import rank_correlation
 from segray.evaluation.pictures import Worst
 from segray.evaluation.plan import Preparation
 from segray.evaluation.scores import Scores
-from segray.evaluation.stages import MODEL, OWN, PAIRS_SCHEMA, Predict, count, figures_schema, read
+from segray.evaluation.stages import (
+    MODEL,
+    OVERLAP_FIELDS,
+    OWN,
+    PAIRS_SCHEMA,
+    Predict,
+    count,
+    figures_schema,
+    read,
+)
 from segray.evaluation.write import Evaluation, write_evaluation
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_gpu_predictor
 from segray.nodes import SharedFiles, await_node, reporting_waits
 from segray.pixels.canvas import OVERLAP
+from segray.pixels.expected import ExpectedOverlap
 from segray.pixels.labels import Labels
 from segray.pixels.orientation import MaskOrientation, Says, settle_orientation
 from segray.pixels.wide import ValueRange
@@ -45,6 +56,7 @@ _PREDICTOR_CPUS = 0.75
 _LARGE_IMAGES = 2
 _WORST_IMAGES = 12
 _NO_FILES = SharedFiles()
+_OVERLAP = [field.name for field in OVERLAP_FIELDS]
 
 
 def evaluate(preparation: Preparation) -> Evaluation:
@@ -106,7 +118,7 @@ def evaluate_pairs(
 
     The counts, and therefore all metrics over all images, are the same for any number of workers:
     they are integers, and an image is always predicted in a batch with the same other images. The
-    driver holds the metrics of every image, 40 bytes per class and image.
+    driver holds the metrics of every image, 65 bytes per class and image.
 
     Args:
         model: a bundle, or the URI of one.
@@ -175,6 +187,7 @@ def evaluate_pairs(
         Skipped(pairs[index].image, pairs[index].mask, reason)
         for index, reason in sorted(gathered.reasons)
     ]
+    figures = gathered.figures
     evaluation = Evaluation(
         output=absolute_uri(output),
         model=model,
@@ -185,6 +198,8 @@ def evaluate_pairs(
         original_resolution=gathered.own,
         model_resolution=gathered.model,
         loss=gathered.loss,
+        expected=gathered.expected,
+        rank_correlation=rank_correlation(figures),
         seconds=time.monotonic() - started,
         reading=reading,
     )
@@ -198,9 +213,7 @@ def evaluate_pairs(
         "mask_orientation": mask_orientation,
         "value_range": value_range,
     }
-    write_evaluation(
-        evaluation, gathered.figures, gathered.worst(pairs), configuration or arguments
-    )
+    write_evaluation(evaluation, figures, gathered.worst(pairs), configuration or arguments)
     return evaluation
 
 
@@ -269,7 +282,9 @@ def _pipeline(
             num_gpus=1 if use_gpu else 0,
             **whole,
         )
-        .map_batches(count, fn_args=(labels, frame), num_cpus=_TASK_CPUS, **whole)
+        .map_batches(
+            count, fn_args=(labels, frame, bundle.iou_exponent), num_cpus=_TASK_CPUS, **whole
+        )
     )
 
 
@@ -319,7 +334,7 @@ class _Gathered:
         self.turned += pc.sum(good["turned"]).as_py()
         self.own += Scores.from_columns(good, OWN, self.own.classes)
         self.model += Scores.from_columns(good, MODEL, self.own.classes)
-        self._tables.append(good.select(["number", "summed_loss", *self._schema.names]))
+        self._tables.append(good.select(["number", "summed_loss", *self._schema.names, *_OVERLAP]))
         ranked = good.filter(pc.is_valid(good["mean_iou"]))
         ranked = ranked.select(["number", "prediction", *self._schema.names])
         self._worst = heapq.nsmallest(
@@ -334,6 +349,16 @@ class _Gathered:
         if not self._tables:
             return self._schema.empty_table()
         return pa.concat_tables(self._tables).sort_by("number").select(self._schema.names)
+
+    @property
+    def expected(self) -> ExpectedOverlap:
+        """The expected overlap in all images, summed in the order of the pairs."""
+        classes = self.own.classes
+        if not self._tables:
+            return ExpectedOverlap.zero(classes)
+        table = pa.concat_tables(self._tables).sort_by("number")
+        arrays = (pc.list_flatten(table[name]).to_numpy() for name in _OVERLAP)
+        return ExpectedOverlap(*(array.reshape(-1, classes) for array in arrays)).sum()
 
     @property
     def ignored(self) -> float:

@@ -15,11 +15,12 @@ import pyarrow as pa
 from segray.data.labelled import DEFAULT_READING, Reading, read_pair
 from segray.data.pairs import Pair
 from segray.errors import InputError
-from segray.evaluation.scores import Scores
+from segray.evaluation.scores import Scores, number
 from segray.model.bundle import Bundle
 from segray.model.predictor import load_gpu_predictor, load_predictor
 from segray.pixels.canvas import OVERLAP, Canvas
 from segray.pixels.decoding import Picture
+from segray.pixels.expected import ExpectedOverlap, ExpectedPixels
 from segray.pixels.framing import Frame
 from segray.pixels.labels import IGNORED, Labels
 from segray.pixels.masks import MaskBuilder
@@ -37,7 +38,13 @@ _ORIENTATION = [pa.field("says", pa.string()), pa.field("turned", pa.bool_())]
 _TRUTH = [*_SIZES, *_ORIENTATION, pa.field("truth", pa.large_binary())]
 _READ = pa.schema([*_KEYS, *_TRUTH, ("pixels", pa.large_binary())])
 _MASKS = [pa.field(name, pa.large_binary()) for name in ("mask_own", "prediction")]
-_PREDICTED = pa.schema([*_KEYS, *_TRUTH, *_MASKS, ("summed_loss", pa.float64())])
+#: The expected overlap in an image, lists of C.
+OVERLAP_FIELDS = [
+    pa.field("expected_intersection", pa.list_(pa.float64())),
+    pa.field("expected_union", pa.list_(pa.float64())),
+    pa.field("expected_there", pa.list_(pa.bool_())),
+]
+_PREDICTED = pa.schema([*_KEYS, *_TRUTH, *_MASKS, *OVERLAP_FIELDS, ("summed_loss", pa.float64())])
 
 #: The resolutions at which prediction and ground truth are compared, as prefixes of columns: the
 #: original resolution of the image, and the network's.
@@ -79,7 +86,7 @@ def _read_one(
 
 
 class Predict:
-    """Applies the network: ``pixels`` -> masks at both resolutions, packed, and the loss."""
+    """Applies the network: ``pixels`` -> masks at both resolutions, packed, overlap and loss."""
 
     def __init__(
         self,
@@ -138,6 +145,7 @@ class Prediction:
         self._truth = scale_truth(unpack(row["truth"], height, width), frame)
         self._own = MaskBuilder(self._canvas.shape, height, width)
         self._model = MaskBuilder(self._canvas.shape, *self._canvas.shape[:2])
+        self._expected = ExpectedPixels(self._canvas.shape)
         self._loss, self._rows, self._left = 0.0, 0, len(self._canvas)
 
     def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
@@ -150,6 +158,7 @@ class Prediction:
         if rows is not None:
             self._own.add(rows)
             self._model.add(rows)
+            self._expected.add(rows)
             truth = self._truth[self._rows : self._rows + len(rows)]
             self._loss += summed_cross_entropy(rows, truth)[0]
             self._rows += len(rows)
@@ -158,7 +167,11 @@ class Prediction:
             self._finish()
 
     def _finish(self) -> None:
-        self._row["mask_own"] = pack(self._own.finish()[0])
+        mask, statistics = self._own.finish()
+        self._row["mask_own"] = pack(mask)
+        pixels = self._expected.finish(statistics)
+        overlap = ExpectedOverlap.of(statistics.pixels, statistics.summed_confidence, pixels)
+        self._row |= {f"expected_{name}": values for name, values in vars(overlap).items()}
         self._row["prediction"] = pack(self._model.finish()[0])
         self._row["summed_loss"] = self._loss
 
@@ -172,8 +185,9 @@ def figures_schema(labels: Labels) -> pa.Schema:
         ("labelled_pixels", pa.int64()),
         ("mean_iou", pa.float64()),
         ("accuracy", pa.float64()),
+        ("expected_iou", pa.float64()),
     ]
-    for kind in ("iou", "dice", "precision", "recall", "boundary_iou"):
+    for kind in ("iou", "dice", "precision", "recall", "boundary_iou", "expected_iou"):
         fields += [(f"{kind}_{name}", pa.float64()) for name in labels.names]
     at_model_resolution = ("model_resolution_mean_iou", "model_resolution_accuracy", "loss")
     return pa.schema([*fields, *((name, pa.float64()) for name in at_model_resolution)])
@@ -193,19 +207,22 @@ def counted_schema(labels: Labels) -> pa.Schema:
             *_ORIENTATION,
             *figures_schema(labels),
             *counts,
+            *OVERLAP_FIELDS,
             ("summed_loss", pa.float64()),
             ("prediction", pa.binary()),  # as the network sees the image, packed
         ]
     )
 
 
-def count(images: pa.Table, labels: Labels, frame: Frame) -> pa.Table:
+def count(images: pa.Table, labels: Labels, frame: Frame, iou_exponent: float = 1.0) -> pa.Table:
     """Compare masks with the ground truth -> metrics and counts of each image."""
-    rows = [_count_one(row, labels, frame) for row in images.to_pylist()]
+    rows = [_count_one(row, labels, frame, iou_exponent) for row in images.to_pylist()]
     return pa.Table.from_pylist(rows, counted_schema(labels))
 
 
-def _count_one(row: dict[str, Any], labels: Labels, frame: Frame) -> dict[str, Any]:
+def _count_one(
+    row: dict[str, Any], labels: Labels, frame: Frame, iou_exponent: float
+) -> dict[str, Any]:
     if row["reason"]:
         return row
     classes, height, width = len(labels), row["height"], row["width"]
@@ -214,28 +231,30 @@ def _count_one(row: dict[str, Any], labels: Labels, frame: Frame) -> dict[str, A
     small_truth = scale_truth(truth, frame)
     model = Scores.compare(small_truth, unpack(row["prediction"], *small_truth.shape), classes)
     pixels = int((small_truth != IGNORED).sum())
+    overlap = {field.name: row[field.name] for field in OVERLAP_FIELDS}
+    expected = ExpectedOverlap(*(np.array(values) for values in overlap.values()))
+    figures = own.class_figures()
+    figures["expected_iou"] = [number(iou) for iou in expected.class_iou(iou_exponent)]
     return {
         **{name: row[name] for name in ("number", "image", "mask", "width", "height")},
         **{name: row[name] for name in ("says", "turned")},
         "labelled_pixels": own.pixels,
         "mean_iou": own.mean_iou,
         "accuracy": own.accuracy,
-        **_class_columns(own, labels),
+        "expected_iou": number(expected.mean_iou(iou_exponent)),
+        **{
+            f"{kind}_{name}": value
+            for kind, values in figures.items()
+            for name, value in zip(labels.names, values, strict=True)
+        },
         "model_resolution_mean_iou": model.mean_iou,
         "model_resolution_accuracy": model.accuracy,
         "loss": row["summed_loss"] / pixels if pixels else None,
         **own.to_columns(OWN),
         **model.to_columns(MODEL),
+        **overlap,
         "summed_loss": row["summed_loss"],
         "prediction": row["prediction"],
-    }
-
-
-def _class_columns(scores: Scores, labels: Labels) -> dict[str, float | None]:
-    return {
-        f"{kind}_{name}": value
-        for kind, values in scores.class_figures().items()
-        for name, value in zip(labels.names, values, strict=True)
     }
 
 

@@ -10,11 +10,13 @@ import pyarrow as pa
 
 from segray.data.labelled import Reading
 from segray.data.skipped import Skipped, write_skipped
+from segray.evaluation.expected import draw_expected
 from segray.evaluation.pictures import Worst, draw_confusion, draw_worst
-from segray.evaluation.scores import Scores
+from segray.evaluation.scores import Scores, number
 from segray.model.architecture import join_size
 from segray.model.bundle import Bundle
 from segray.packages import package_versions
+from segray.pixels.expected import ExpectedOverlap
 from segray.storage.files import child_names, remove, write_bytes
 from segray.storage.tables import write_table
 from segray.storage.uri import join_uri
@@ -22,10 +24,11 @@ from segray.storage.uri import join_uri
 METRICS = "metrics.json"
 PER_IMAGE = "per_image.parquet"
 CONFUSION = "confusion.png"
+EXPECTED = "expected.png"
 WORST = "worst.png"
 SKIPPED = "skipped.jsonl"
 #: All files that an evaluation writes.
-NAMES = (METRICS, PER_IMAGE, CONFUSION, WORST, SKIPPED)
+NAMES = (METRICS, PER_IMAGE, CONFUSION, EXPECTED, WORST, SKIPPED)
 
 _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
@@ -47,6 +50,9 @@ class Evaluation:
             in jobs/train.py.
         loss: the mean cross-entropy in nats over the labelled pixels at the network's resolution;
             None if there are none.
+        expected: the expected overlap in all images, at the resolution of each.
+        rank_correlation: that of the expected and the true mean IoU of images, -1 to 1; None where
+            it is undefined.
         seconds: the duration of the evaluation, without writing the files.
         reading: the settings with which the files of the pairs were read.
     """
@@ -60,8 +66,20 @@ class Evaluation:
     original_resolution: Scores
     model_resolution: Scores
     loss: float | None
+    expected: ExpectedOverlap
+    rank_correlation: float | None
     seconds: float
     reading: Reading
+
+    @property
+    def expected_iou(self) -> list[float | None]:
+        """The expected IoU of each class, [C]; None for a class that is not there."""
+        return [number(iou) for iou in self.expected.class_iou(self.model.iou_exponent)]
+
+    @property
+    def expected_mean_iou(self) -> float | None:
+        """The mean of `expected_iou`; None if no class is there."""
+        return number(self.expected.mean_iou(self.model.iou_exponent))
 
 
 def write_evaluation(
@@ -90,6 +108,11 @@ def write_evaluation(
     write_table(join_uri(output, PER_IMAGE), figures)
     confusion = draw_confusion(evaluation.original_resolution.confusion, model.labels)
     write_bytes(join_uri(output, CONFUSION), confusion)
+    expected = draw_expected(
+        *(figures, evaluation.expected, model.iou_exponent),
+        *(evaluation.original_resolution, model.labels),
+    )
+    write_bytes(join_uri(output, EXPECTED), expected)
     sheet = draw_worst(worst, model, evaluation.reading)
     if sheet is not None:
         write_bytes(join_uri(output, WORST), sheet)
@@ -117,6 +140,12 @@ def _record(evaluation: Evaluation, configuration: dict[str, Any]) -> dict[str, 
             "image_size": join_size(*evaluation.model.frame.shape),
             "loss": evaluation.loss,
             **evaluation.model_resolution.to_json(labels),
+        },
+        "expected": {
+            "mean_iou": evaluation.expected_mean_iou,
+            "rank_correlation": evaluation.rank_correlation,
+            "exponent": evaluation.model.iou_exponent,
+            "iou": dict(zip(labels.names, evaluation.expected_iou, strict=True)),
         },
         "configuration": configuration,
         "seconds": round(evaluation.seconds, 3),

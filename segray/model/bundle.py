@@ -43,6 +43,8 @@ ONNX = "model.onnx"
 
 # The maximum size of a batch's logits in bytes.
 _BATCH_BYTES = 1 << 27
+# The range of `Bundle.iou_exponent`.
+_EXPONENTS = 0.25, 4.0
 # The maximum size of model.json in bytes; the largest so far are a fiftieth of it.
 _MOST_TEXT = 1 << 20
 
@@ -65,6 +67,8 @@ class Bundle:
         files: the content of the requested files, each verified by its sha256.
         value_range: the pixel values of black and white in images of more than 8 bits per channel;
             None if the training set had no such image.
+        iou_exponent: the power of the expected IoU (`segray.pixels.expected`) that agreed with the
+            true one on the validation set; 1 for a model that was not calibrated so.
     """
 
     uri: str
@@ -75,6 +79,7 @@ class Bundle:
     files: dict[str, bytes]
     value_range: ValueRange | None = None
     scale: float = 1.0
+    iou_exponent: float = 1.0
 
     @property
     def frame(self) -> Frame:
@@ -152,6 +157,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         labels = _parse_labels(document["labels"], architecture.classes)
         fit, scale = _parse_fit(settings["fit"]), _parse_scale(settings["scale"])
         value_range = _parse_value_range(settings.get("value_range"))
+        exponent = _parse_exponent(document.get("iou_exponent", 1.0))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{description} is no model description ({type(error).__name__}: {shorten(error)}): "
@@ -162,7 +168,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
     for name in files:
         check_file(join_uri(uri, name), content[name], architecture)
     digest = hashlib.sha256(text).hexdigest()[:16]
-    return Bundle(uri, digest, labels, architecture, fit, content, value_range, scale)
+    return Bundle(uri, digest, labels, architecture, fit, content, value_range, scale, exponent)
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -191,6 +197,13 @@ def _parse_scale(scale: Any) -> float:
     if type(scale) not in (int, float) or not 0 < scale <= MAX_SCALE:
         raise ValueError(f"the scale {scale!r}")
     return float(scale)
+
+
+def _parse_exponent(exponent: Any) -> float:
+    low, high = _EXPONENTS
+    if type(exponent) not in (int, float) or not low <= exponent <= high:
+        raise ValueError(f"the exponent {exponent!r} of the expected IoU")
+    return float(exponent)
 
 
 def _parse_value_range(value_range: Any) -> ValueRange | None:

@@ -68,7 +68,10 @@ def results_schema(labels: Labels) -> pa.Schema:
             pa.field(f"pixels_{name}", pa.int64()),
             pa.field(f"fraction_{name}", pa.float32()),
             pa.field(f"confidence_{name}", pa.float32()),
+            pa.field(f"expected_pixels_{name}", pa.float32()),
+            pa.field(f"expected_iou_{name}", pa.float32()),
         ]
+    fields.append(pa.field("expected_iou", pa.float32()))
     fields.append(pa.field("model", pa.string()))
     features = {
         field.name: _HUGGINGFACE_IMAGE

@@ -1,6 +1,6 @@
 """The classes in a report: a table, and two histograms for each class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,11 @@ _OPEN_CLASSES = 12  # whose histograms are seen before they are asked for
 
 
 def draw_classes(
-    histograms: ClassHistograms, labels: Labels, order: Sequence[int], images: int
+    histograms: ClassHistograms,
+    labels: Labels,
+    order: Sequence[int],
+    images: int,
+    expected_iou: Mapping[str, float | None],
 ) -> list[Element]:
     """Rows of the table of classes."""
     total = max(1, int(histograms.pixels.sum()))
@@ -42,6 +46,7 @@ def draw_classes(
                 tag("td", format_count(pixels)),
                 tag("td", format_share(int(histograms.images[i]) / max(1, images))),
                 tag("td", format_confidence(histograms.confidence[i])),
+                tag("td", format_confidence(expected_iou.get(labels.names[i]))),
             )
         )
     return rows

@@ -49,6 +49,7 @@ class Shot:
         height: height of the image, in pixels.
         shares: share of each class, 0 to 1.
         confidences: mean confidence of each class, 0 to 1; None without pixels of it.
+        expected_iou: the mean over the classes, 0 to 1.
         image: a JPEG file; None where there is none.
         mask: a PNG file of the same size; None where it is damaged.
     """
@@ -58,13 +59,9 @@ class Shot:
     height: int
     shares: Sequence[float]
     confidences: Sequence[float | None]
+    expected_iou: float
     image: bytes | None
     mask: bytes | None
-
-    @property
-    def confidence(self) -> float:
-        """The mean over all pixels, 0 to 1."""
-        return sum(s * (c or 0) for s, c in zip(self.shares, self.confidences, strict=True))
 
 
 def take_shots(rows: Sequence[Place], pictures: dict[int, Place], labels: Labels) -> list[Shot]:
@@ -78,7 +75,7 @@ def take_shots(rows: Sequence[Place], pictures: dict[int, Place], labels: Labels
     Raises:
         InputError: a file cannot be read.
     """
-    columns = ["id", "uri", "width", "height"]
+    columns = ["id", "uri", "width", "height", "expected_iou"]
     columns += [f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence")]
     shots = {
         row["id"]: _draw(row | {"mask": mask}, labels)
@@ -138,6 +135,7 @@ def _draw(row: dict[str, Any], labels: Labels) -> Shot:
         height=row["height"],
         shares=(pixels / max(1, pixels.sum())).tolist(),
         confidences=[row[f"confidence_{name}"] for name in labels.names],
+        expected_iou=row["expected_iou"],
         image=None,
         mask=mask,
     )
@@ -174,7 +172,7 @@ def _draw_tile(shot: Shot, labels: Labels, name: str) -> Element:
         tag(
             "p",
             f"{format_count(shot.width)} \N{MULTIPLICATION SIGN} {format_count(shot.height)} px, "
-            f"confidence {format_confidence(shot.confidence)}",
+            f"expected IoU {format_confidence(shot.expected_iou)}",
             class_="size",
         ),
         tag("ul", *rows, class_="classes"),
@@ -185,7 +183,7 @@ def _draw_tile(shot: Shot, labels: Labels, name: str) -> Element:
         data_confidences=" ".join(
             "-" if value is None else f"{value:.7g}" for value in shot.confidences
         ),
-        data_confidence=f"{shot.confidence:.7g}",
+        data_expected_iou=f"{shot.expected_iou:.7g}",
     )
 
 

@@ -19,6 +19,7 @@ from segray.page.markup import (
     NONE,
     Element,
     count_images,
+    format_confidence,
     format_count,
     format_rate,
     format_seconds,
@@ -67,13 +68,14 @@ def write_report(
     histograms = census.histograms
     order = np.argsort(-histograms.pixels, kind="stable").tolist()
     configuration = record.get("configuration") or {}
+    expected = record.get("expected_iou") or {}
     source = str(configuration.get("images") or configuration.get("manifest") or "sample images")
     parts = {
         "title": [tag("title", f"Segmentation of {source}")],
         "source": [uri_tag(source)],
         "figures": _draw_figures(census, record, timeline),
         "origin": _draw_origin(source, output, record),
-        "classes": draw_classes(histograms, labels, order, census.segmented),
+        "classes": draw_classes(histograms, labels, order, census.segmented, expected),
         "distributions": draw_distributions(histograms, labels, order, census.segmented),
         "throughput": draw_throughput(timeline),
         "errors": draw_errors(census.errors),
@@ -100,6 +102,8 @@ def _draw_figures(
         ("segmented", format_count(census.segmented), f"of {count_images(census.listed)}"),
         ("failed", format_count(census.failed), f"{failed} of them"),
     ]
+    if (expected := record.get("expected_mean_iou")) is not None:
+        figures.append(("expected mean IoU", format_confidence(expected), "without a label"))
     if open_ > 0:
         figures.append(("left", format_count(open_), "not worked on yet"))
     if processed and seconds:
@@ -155,7 +159,7 @@ def _describe_sample(shots: Sequence[Shot], segmented: int) -> Element:
     if shown < segmented:
         text = (
             f"A sample: {shown} of {count_images(segmented)}. Some are drawn at random over all "
-            "of them, some are among those of which the model is least sure, and some among those "
+            "of them, some are among those with the lowest expected IoU, and some among those "
             "with the most or the least of a class."
         )
     if not any(shot.image for shot in shots):

@@ -35,7 +35,7 @@ from segray.training.data.examples import (
 from segray.training.data.prefetch import Prefetched
 from segray.training.outputs.records import write_events, write_preview, write_records
 from segray.training.outputs.tracking import History
-from segray.training.step.calibration import divide_logits, find_temperature
+from segray.training.step.calibration import divide_logits, find_calibration
 from segray.training.step.network import TrainableNetwork
 from segray.training.step.schedule import rate_at
 from segray.training.step.scoring import score_share
@@ -373,9 +373,9 @@ class TrainingLoop:
             # Nothing else uses this network any more; the checkpoint is read once.
             for own, loaded in zip(self.network.model.variables, best.variables, strict=True):
                 own.assign(loaded.numpy())
-            temperature = find_temperature(self.network.predict, self._validation, config)
-            divide_logits(best, temperature)
-            record["temperature"] = temperature
+            found = find_calibration(self.network.predict, self._validation, config)
+            divide_logits(best, found.temperature)
+            record |= vars(found)
         uri = join_uri(self._assignment.output, "model")
         value_range = self._assignment.train.reading.value_range
         write_bundle(

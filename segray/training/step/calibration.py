@@ -3,22 +3,29 @@
 Training losses reward overconfidence, most of all on small training sets. Temperature scaling
 (https://arxiv.org/abs/1706.04599) divides all logits by one number that is fitted on the validation
 set. Masks do not change; the probabilities become calibrated.
+
+They are so on average only: where classes meet they remain too high, and with them the expected IoU
+(`segray.pixels.expected`). A power of it is fitted on the same pixels.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from segray.pixels.expected import ExpectedOverlap
 from segray.pixels.labels import IGNORED
+from segray.pixels.metrics import class_iou, confusion_matrix
+from segray.pixels.statistics import Tally
 from segray.training.config import TrainConfig
 from segray.training.data.crops import WindowedExamples
 from segray.training.data.examples import DecodedExamples, StreamedExamples
 from segray.training.data.prefetch import Prefetched
 from segray.training.step.blocks import block_length
 
-# The range of the temperature.
+# The range of the temperature, and of the exponent of the expected IoU.
 _LEAST, _MOST = 0.25, 4.0
 _HALVINGS = 30
 # Enough samples to fit one number. Below _TOO_FEW a fit is not reliable, because the pixels of an
@@ -26,12 +33,25 @@ _HALVINGS = 30
 _IMAGES, _PIXELS, _TOO_FEW = 1024, 1 << 16, 1 << 12
 
 
-def find_temperature(
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on a validation set.
+
+    Attributes:
+        temperature: the number by which all logits are to be divided, 0.25 to 4.
+        iou_exponent: see `segray.model.bundle.Bundle`, 0.25 to 4.
+    """
+
+    temperature: float = 1.0
+    iou_exponent: float = 1.0
+
+
+def find_calibration(
     predict: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]],
     examples: DecodedExamples | StreamedExamples | WindowedExamples,
     config: TrainConfig,
-) -> float:
-    """Return the temperature that minimises a network's cross-entropy on the validation set.
+) -> Calibration:
+    """Calibrate a network on the validation set.
 
     Args:
         predict: computes the network's logits, as
@@ -40,10 +60,14 @@ def find_temperature(
         config: the configuration of the run, whose seed also seeds the sampling.
 
     Returns:
-        The temperature, 0.25 to 4; 1 if fewer than 4,096 pixels are labelled.
+        The temperature that minimises the cross-entropy, and the exponent with which the expected
+        mean IoU is the true one; both are 1 if fewer than 4,096 pixels are labelled.
     """
     logits, truth = _draw_pixels(predict, examples, config)
-    return fit_temperature(logits, truth) if len(truth) >= _TOO_FEW else 1.0
+    if len(truth) < _TOO_FEW:
+        return Calibration()
+    temperature = fit_temperature(logits, truth)
+    return Calibration(temperature, fit_exponent(logits / temperature, truth))
 
 
 def divide_logits(model: keras.Model, temperature: float) -> None:
@@ -80,6 +104,41 @@ def _slope(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], factor
     powers = np.exp(factor * (logits - logits.max(axis=1, keepdims=True)))
     expected = (powers * logits).sum(axis=1) / powers.sum(axis=1)
     return float((expected - logits[np.arange(len(truth)), truth]).mean(dtype=np.float64))
+
+
+def fit_exponent(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) -> float:
+    """Return the power of the expected IoU of each class whose mean is the true mean IoU.
+
+    Args:
+        logits: float32 [N, C], calibrated.
+        truth: the ground truth, uint8 [N] of class ids.
+
+    Returns:
+        0.25 to 4; 1 if every pixel is classified correctly.
+    """
+    winner = logits.argmax(axis=1).astype(np.uint8)
+    if (winner == truth).all():
+        return 1.0
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = powers / powers.sum(axis=1, keepdims=True)
+    tally = Tally(logits.shape[1])
+    tally.add(winner, shares.max(axis=1))
+    counted = tally.statistics()
+    overlap = ExpectedOverlap.of(
+        counted.pixels, counted.summed_confidence, shares.sum(axis=0, dtype=np.float64)
+    )
+    true = class_iou(confusion_matrix(truth, winner, logits.shape[1]))
+    both = overlap.there & ~np.isnan(true)
+    expected, wanted = overlap.class_iou()[both], true[both].mean()
+    # The mean falls as the exponent rises, so bisection finds the one.
+    low, high = np.log(_LEAST), np.log(_MOST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if (expected ** np.exp(middle)).mean() > wanted:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp((low + high) / 2))
 
 
 def _draw_pixels(
