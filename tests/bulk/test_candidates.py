@@ -30,37 +30,30 @@ PICTURE = Picture(np.zeros((8, 8, 3), np.uint8), 8, 8, Box(0, 0, 8, 8))
 
 
 def draw_chunk(images: int, classes: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Ids int64 [N], shares and confidences float64 [N, C]; an absent class's confidence is NaN."""
+    """Ids int64 [N], shares float64 [N, C] and expected IoU float64 [N]."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(-(2**63), 2**63, images, dtype=np.int64)
     shares = rng.dirichlet(np.full(classes, 0.3), images)
     shares[shares < 0.01] = 0
-    confidences = np.where(shares > 0, rng.uniform(0.4, 1, shares.shape), np.nan)
-    return ids, shares, confidences
+    return ids, shares, rng.uniform(0.4, 1, images)
 
 
 def choose(
-    ids: np.ndarray, shares: np.ndarray, confidences: np.ndarray, size: int | None = None
+    ids: np.ndarray, shares: np.ndarray, expected: np.ndarray, size: int | None = None
 ) -> set[int]:
     candidates = Candidates(len(ids) if size is None else size)
-    for id, fractions, sure in zip(
-        ids.tolist(), shares.tolist(), confidences.tolist(), strict=True
-    ):
-        candidates.add(id, fractions, [None if c != c else c for c in sure], PICTURE)
+    for id, fractions, iou in zip(ids.tolist(), shares.tolist(), expected.tolist(), strict=True):
+        candidates.add(id, fractions, iou, PICTURE)
     return set(candidates.pictures)
 
 
-def means(shares: np.ndarray, confidences: np.ndarray) -> np.ndarray:
-    return np.nansum(shares * confidences, axis=1)
-
-
-def test_they_are_an_even_sample_the_least_sure_and_the_most_of_each_class() -> None:
-    ids, shares, confidences = draw_chunk(512, 3)
+def test_they_are_an_even_sample_the_worst_and_the_most_of_each_class() -> None:
+    ids, shares, expected = draw_chunk(512, 3)
     even = set(np.sort(ids)[:2].tolist())
-    unsure = set(ids[np.argsort(means(shares, confidences))[:2]].tolist())
+    worst = set(ids[np.argsort(expected)[:2]].tolist())
     most = set(ids[shares.argmax(axis=0)].tolist())
-    assert choose(ids, shares, confidences) == even | unsure | most
-    assert len(even | unsure | most) == 7
+    assert choose(ids, shares, expected) == even | worst | most
+    assert len(even | worst | most) == 7
 
 
 @pytest.mark.parametrize(("images", "least", "most"), [(1, 1, 1), (16, 16, 16), (125, 8, 15)])
@@ -69,39 +62,39 @@ def test_small_chunks_keep_a_larger_part(images: int, least: int, most: int) -> 
 
 
 def test_many_classes_are_those_that_fill_most_of_an_image() -> None:
-    ids, shares, confidences = draw_chunk(512, 255)
+    ids, shares, expected = draw_chunk(512, 255)
     best = np.argsort(-shares.max(axis=0))[:8]
-    expected = set(ids[shares[:, best].argmax(axis=0)].tolist())
-    found = choose(ids, shares, confidences)
-    assert expected <= found
+    most = set(ids[shares[:, best].argmax(axis=0)].tolist())
+    found = choose(ids, shares, expected)
+    assert most <= found
     assert len(found) <= 12
 
 
 def test_their_order_does_not_matter() -> None:
-    ids, shares, confidences = draw_chunk(300, 20)
-    shares[100:200], confidences[100:200] = shares[:100], confidences[:100]  # many are equal
+    ids, shares, expected = draw_chunk(300, 20)
+    shares[100:200], expected[100:200] = shares[:100], expected[:100]  # many are equal
     other = np.random.default_rng(1).permutation(300)
-    assert choose(ids, shares, confidences) == choose(ids[other], shares[other], confidences[other])
+    assert choose(ids, shares, expected) == choose(ids[other], shares[other], expected[other])
 
 
 def test_no_other_pixels_are_held() -> None:
     candidates = Candidates(512)
     ids, shares, _ = draw_chunk(512, 40)
     for id, fractions in zip(ids.tolist(), shares.tolist(), strict=True):
-        candidates.add(id, fractions, fractions, PICTURE)
+        candidates.add(id, fractions, 0.5, PICTURE)
         assert len(candidates.pictures) <= 12
 
 
 def test_the_smallest_ids_of_all_chunks_are_an_even_sample() -> None:
     """Whatever the sizes of the chunks: none is preferred."""
-    ids, shares, confidences = draw_chunk(8 * 512, 3)
+    ids, shares, expected = draw_chunk(8 * 512, 3)
     kept: set[int] = set()
     for first in range(0, 4 * 512, 512):
         part = slice(first, first + 512)
-        kept |= choose(ids[part], shares[part], confidences[part])
+        kept |= choose(ids[part], shares[part], expected[part])
     for first in range(4 * 512, 8 * 512, 16):
         part = slice(first, first + 16)
-        kept |= choose(ids[part], shares[part], confidences[part])
+        kept |= choose(ids[part], shares[part], expected[part])
     place = {id: n for n, id in enumerate(ids.tolist())}
     halves = [place[id] // (4 * 512) for id in sorted(kept)[:12]]
     assert 3 <= sum(halves) <= 9

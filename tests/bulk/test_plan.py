@@ -95,6 +95,17 @@ def test_settings_of_another_program_are_refused(
     check_refused(config, r"config\.json is no record of a segmentation", overwrite=overwrite)
 
 
+def test_rows_of_an_earlier_version_are_not_mixed_with_others(config: SegmentConfig) -> None:
+    run(config)
+    file = Path(config.output, "config.json")
+    settings = json.loads(file.read_text())
+    del settings["columns"]
+    file.write_text(json.dumps(settings))
+    check_refused(config, "another version of segray.*--overwrite")
+    run(config, overwrite=True)
+    assert run(config)[0].processed == 0
+
+
 def test_nothing_is_overwritten_before_images_are_found(
     config: SegmentConfig, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -217,6 +218,50 @@ def test_statistics_are_those_of_the_mask(finished, labels: Labels) -> None:
             assert row[f"fraction_{name}"] == pytest.approx(count / mask.size, abs=1e-6)
             confidence = row[f"confidence_{name}"]
             assert (confidence is None) if count == 0 else (1 / 3 <= confidence <= 1)
+
+
+def test_the_expected_iou_follows_from_the_columns_of_any_images(finished, labels: Labels) -> None:
+    config, *_ = finished
+    sums = np.zeros((2, 3))
+    for row in rows(config.output, "results"):
+        area = row["width"] * row["height"]
+        known = []
+        for class_id, name in enumerate(labels.names):
+            pixels, expected = row[f"pixels_{name}"], row[f"expected_pixels_{name}"]
+            intersection = pixels * (row[f"confidence_{name}"] or 0)
+            union = pixels + expected - intersection
+            sums[:, class_id] += intersection, union
+            iou = row[f"expected_iou_{name}"]
+            assert (iou is None) == (union <= area / 1000)
+            if iou is not None:
+                assert iou == pytest.approx(intersection / union, abs=1e-5)
+                known.append(iou)
+        assert row["expected_iou"] == pytest.approx(np.mean(known), abs=1e-6)
+        total = sum(row[f"expected_pixels_{name}"] for name in labels.names)
+        assert total == pytest.approx(area, rel=0.1)
+    record = json.loads(read_bytes(join_uri(config.output, "run.json")))
+    assert list(record["expected_iou"].values()) == pytest.approx(sums[0] / sums[1], abs=1e-5)
+    assert record["expected_mean_iou"] == pytest.approx(np.mean(sums[0] / sums[1]), abs=1e-5)
+
+
+def test_the_expected_iou_is_corrected_and_the_same_after_a_resume(
+    bundle_uri: str, tmp_path: Path
+) -> None:
+    for number in range(6):
+        write_bytes(f"{tmp_path}/in/{number}.png", encode(draw(50, 40, number), "PNG"))
+    model = tmp_path / "model"
+    shutil.copytree(bundle_uri, model)
+    document = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps(document | {"iou_exponent": 2.0}))
+    plain = SegmentConfig(model=bundle_uri, images=f"{tmp_path}/in", output=f"{tmp_path}/plain")
+    other = dataclasses.replace(plain, model=str(model), output=f"{tmp_path}/other")
+    whole, _ = run(plain)
+    run(dataclasses.replace(other, limit=2))
+    corrected, _ = run(other)
+    assert corrected.processed == 4
+    for name, iou in whole.expected_iou.items():
+        assert iou is not None
+        assert corrected.expected_iou[name] == pytest.approx(iou**2, rel=1e-5)
 
 
 def test_errors_say_at_which_stage_and_why(finished) -> None:

@@ -16,6 +16,9 @@ import pytest
 from PIL import Image
 
 import segray
+from segray.bulk.config import SegmentConfig
+from segray.bulk.plan import make_plan
+from segray.bulk.run import segment as run_segmentation
 from segray.data.pairs import Pair
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
@@ -188,6 +191,37 @@ def test_columns_are_plain_and_those_of_the_contract(finished, labels: Labels) -
         assert row["mask"] == row["image"].replace("/images/", "/masks/")
 
 
+def test_the_expected_iou_is_that_of_a_segmentation(finished, labels: Labels) -> None:
+    config, evaluation = finished
+    segment = SegmentConfig(
+        model=config.model, images=config.images, output=f"{config.output}-segmented"
+    )
+    with make_plan(segment) as plan:
+        run_segmentation(plan, on_ray=False)
+    segmented = pq.read_table(f"{segment.output}/results").to_pylist()
+    found = {row["uri"]: row for row in segmented}
+    for row in rows(config.output):
+        for name in ("expected_iou", *(f"expected_iou_{name}" for name in labels.names)):
+            assert row[name] == pytest.approx(found[row["image"]][name], rel=1e-5)
+    record = metrics(config.output)["expected"]
+    intersection = [
+        sum(
+            r[f"pixels_{n}"] * (r[f"confidence_{n}"] or 0)
+            for r in found.values()
+            if "p1b" not in r["uri"] and "p9" not in r["uri"]
+        )
+        for n in labels.names
+    ]
+    assert intersection == pytest.approx(evaluation.expected.intersection, rel=1e-5)
+    assert list(record["iou"].values()) == evaluation.expected_iou
+    assert record["mean_iou"] == pytest.approx(np.mean(evaluation.expected_iou))
+    ranks = [
+        np.argsort(np.argsort([row[name] for row in rows(config.output)]))
+        for name in ("expected_iou", "mean_iou")
+    ]
+    assert record["rank_correlation"] == pytest.approx(np.corrcoef(ranks)[0, 1])
+
+
 def test_the_record_says_what_was_scored_and_how(finished) -> None:
     config, evaluation = finished
     record = metrics(config.output)
@@ -219,7 +253,7 @@ def test_the_query_of_the_document(
 
 def test_pictures_are_there(finished) -> None:
     config, _ = finished
-    for name in ("confusion.png", "worst.png"):
+    for name in ("confusion.png", "expected.png", "worst.png"):
         with Image.open(io.BytesIO(read_bytes(join_uri(config.output, name)))) as picture:
             picture.load()
             assert picture.width > 300
@@ -241,7 +275,7 @@ def test_two_workers_and_s3_give_the_same_figures(
     )
     run(again)
     first, second = metrics(config.output), metrics(again.output)
-    for part in ("counts", "original_resolution", "model_resolution"):
+    for part in ("counts", "original_resolution", "model_resolution", "expected"):
         assert json.dumps(first[part]) == json.dumps(second[part])
     for one, other in zip(rows(config.output), rows(again.output), strict=True):
         assert Path(one.pop("image")).name == Path(other.pop("image")).name

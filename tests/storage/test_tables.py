@@ -64,9 +64,14 @@ def results() -> pa.Table:
         "pixels_pet": 3,
         "fraction_pet": 1.0,
         "confidence_pet": 0.75,
+        "expected_pixels_pet": 2.25,
+        "expected_iou_pet": 0.75,
         "pixels_background": 0,
         "fraction_background": 0.0,
         "confidence_background": None,
+        "expected_pixels_background": 0.75,
+        "expected_iou_background": 0.0,
+        "expected_iou": 0.375,
         "model": "sha256:00",
     }
     return pa.Table.from_pylist([row], results_schema(LABELS))
@@ -197,9 +202,14 @@ def test_results_have_the_columns_that_the_documentation_names() -> None:
         "pixels_pet": "int64",
         "fraction_pet": "float",
         "confidence_pet": "float",
+        "expected_pixels_pet": "float",
+        "expected_iou_pet": "float",
         "pixels_background": "int64",
         "fraction_background": "float",
         "confidence_background": "float",
+        "expected_pixels_background": "float",
+        "expected_iou_background": "float",
+        "expected_iou": "float",
         "model": "string",
     }
 
@@ -222,9 +232,14 @@ def test_the_hugging_face_key_gives_every_column_its_type(tmp_path: Path) -> Non
         "pixels_pet": "int64",
         "fraction_pet": "float32",
         "confidence_pet": "float32",
+        "expected_pixels_pet": "float32",
+        "expected_iou_pet": "float32",
         "pixels_background": "int64",
         "fraction_background": "float32",
         "confidence_background": "float32",
+        "expected_pixels_background": "float32",
+        "expected_iou_background": "float32",
+        "expected_iou": "float32",
         "model": "string",
     }
 

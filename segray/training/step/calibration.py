@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.pixels.expected import ExpectedOverlap
+from segray.pixels.framing import PADDING
 from segray.pixels.labels import IGNORED
 from segray.pixels.metrics import class_iou, confusion_matrix
 from segray.pixels.statistics import Tally
@@ -64,9 +65,10 @@ def find_calibration(
         mean IoU is the true one; both are 1 if fewer than 4,096 pixels are labelled.
     """
     logits, truth = _draw_pixels(predict, examples, config)
-    if len(truth) < _TOO_FEW:
+    labelled = truth != IGNORED
+    if labelled.sum() < _TOO_FEW:
         return Calibration()
-    temperature = fit_temperature(logits, truth)
+    temperature = fit_temperature(logits[labelled], truth[labelled])
     return Calibration(temperature, fit_exponent(logits / temperature, truth))
 
 
@@ -111,13 +113,16 @@ def fit_exponent(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) 
 
     Args:
         logits: float32 [N, C], calibrated.
-        truth: the ground truth, uint8 [N] of class ids.
+        truth: the ground truth, uint8 [N] of class ids or `IGNORED`. What is expected is of all
+            pixels, as in a segmentation, and what is true of the labelled ones.
 
     Returns:
-        0.25 to 4; 1 if every pixel is classified correctly.
+        0.25 to 4; 1 if every labelled pixel is classified correctly.
     """
     winner = logits.argmax(axis=1).astype(np.uint8)
-    if (winner == truth).all():
+    true = class_iou(confusion_matrix(truth, winner, logits.shape[1]))
+    known = ~np.isnan(true)
+    if (true[known] == 1).all():
         return 1.0
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares = powers / powers.sum(axis=1, keepdims=True)
@@ -127,9 +132,7 @@ def fit_exponent(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) 
     overlap = ExpectedOverlap.of(
         counted.pixels, counted.summed_confidence, shares.sum(axis=0, dtype=np.float64)
     )
-    true = class_iou(confusion_matrix(truth, winner, logits.shape[1]))
-    both = overlap.there & ~np.isnan(true)
-    expected, wanted = overlap.class_iou()[both], true[both].mean()
+    expected, wanted = (overlap.intersection / overlap.union)[known], true[known].mean()
     # The mean falls as the exponent rises, so bisection finds the one.
     low, high = np.log(_LEAST), np.log(_MOST)
     for _ in range(_HALVINGS):
@@ -146,7 +149,11 @@ def _draw_pixels(
     examples: DecodedExamples | StreamedExamples | WindowedExamples,
     config: TrainConfig,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Sample equally many labelled pixels per image: logits float32 [N, C], class ids uint8 [N]."""
+    """Sample equally many labelled pixels per image, and others in proportion, but no more of them.
+
+    Returns:
+        Logits float32 [N, C], and class ids uint8 [N], `IGNORED` for pixels without a label.
+    """
     rng = np.random.default_rng(config.seed)
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
     quota = -(-_PIXELS // len(images))
@@ -154,9 +161,13 @@ def _draw_pixels(
     chunks = (images[i : i + block] for i in range(0, len(images), block))
     logits, truth = [], []
     for pictures, masks in Prefetched(examples.read(chunks)):
-        for pixels, mask in zip(predict(pictures), masks, strict=True):
+        for picture, pixels, mask in zip(pictures, predict(pictures), masks, strict=True):
             labelled = np.flatnonzero(mask != IGNORED)
             chosen = rng.permutation(labelled)[:quota]
+            # What is exactly of that grey and has no label is not of the image, but around it.
+            others = np.flatnonzero((mask == IGNORED) & (picture != PADDING).any(axis=-1))
+            count = len(chosen) * len(others) // max(1, len(labelled))
+            chosen = np.append(chosen, rng.permutation(others)[: min(count, quota)])
             logits.append(pixels.reshape(-1, pixels.shape[-1])[chosen])
             truth.append(mask.ravel()[chosen])
     return np.concatenate(logits), np.concatenate(truth)

@@ -82,6 +82,11 @@ class Output:
             row[f"pixels_{name}"] = pixels
             row[f"fraction_{name}"] = pixels / mask.size
             row[f"confidence_{name}"] = float(np.float32(sure[i])) if pixels else None
+            # As much of it is expected where other classes won as not where it did.
+            row[f"expected_pixels_{name}"] = pixels
+            row[f"expected_iou_{name}"] = sure[i] / (2 - sure[i]) if pixels else None
+        known = [row[f"expected_iou_{name}"] for name in self.labels.names]
+        row["expected_iou"] = float(np.float32(np.mean([iou for iou in known if iou is not None])))
         self.listed.append((row["id"], uri))
         self.results.append(row)
         return row
@@ -131,10 +136,3 @@ def tile_names(page: str) -> list[str]:
 def shares_of(row: dict[str, Any], labels: Labels) -> list[float]:
     counts = [row[f"pixels_{name}"] for name in labels.names]
     return [count / sum(counts) for count in counts]
-
-
-def confidence_of(row: dict[str, Any], labels: Labels) -> float:
-    """The mean over all pixels of an image."""
-    shares = shares_of(row, labels)
-    sure = [row[f"confidence_{name}"] or 0 for name in labels.names]
-    return sum(share * value for share, value in zip(shares, sure, strict=True))

@@ -22,7 +22,6 @@ from segray.pixels.labels import Labels
 from tests.bulk.report.outputs import (
     RECORD,
     Output,
-    confidence_of,
     shares_of,
 )
 
@@ -276,14 +275,14 @@ def test_the_orders_do_as_they_say(page: webdriver.Chrome, gallery: Output, clas
         return 2 if value is None else value
 
     choice = Select(element(page, "sort"))
-    assert choice.first_selected_option.text == "Least confident, all classes"
-    at_first = [confidence_of(rows[tile], labels) for tile in shown(page)]
+    assert choice.first_selected_option.text == "Lowest expected IoU"
+    at_first = [rows[tile]["expected_iou"] for tile in shown(page)]
     assert at_first == sorted(at_first)
     for text, key in (
         ("Most of the class", lambda tile: -share(tile)),
         ("Least of the class", share),
         ("Least confident in the class", sure),
-        ("Least confident, all classes", lambda tile: confidence_of(rows[tile], labels)),
+        ("Lowest expected IoU", lambda tile: rows[tile]["expected_iou"]),
     ):
         choice.select_by_visible_text(text)
         tiles = shown(page)
@@ -303,7 +302,7 @@ def test_tiles_say_what_they_show(page: webdriver.Chrome, gallery: Output) -> No
         row = rows[tile.find_element(By.TAG_NAME, "h3").get_property("textContent")]
         size = f"{row['width']} × {row['height']} px"  # noqa: RUF001
         assert tile.find_element(By.CLASS_NAME, "size").text == (
-            f"{size}, confidence {confidence_of(row, labels):.3f}"
+            f"{size}, expected IoU {row['expected_iou']:.3f}"
         )
         shares = dict(zip(labels.names, shares_of(row, labels), strict=True))
         there = sorted((n for n in labels.names if shares[n]), key=lambda n: -shares[n])

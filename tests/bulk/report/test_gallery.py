@@ -25,7 +25,6 @@ from segray.storage.tables import (
 from segray.storage.uri import join_uri
 from tests.bulk.report.outputs import (
     Output,
-    confidence_of,
     digest,
     shares_of,
     text_of,
@@ -41,8 +40,8 @@ def test_the_sample_has_what_is_worth_a_look(output: Output) -> None:
     assert len(shown) == len(set(shown)) == 60
     assert "A sample: 60 of 2,000 images." in text_of(page)
     name_of = {row["id"]: row["uri"].rpartition("/")[2] for row in rows}
-    by_confidence = sorted(rows, key=lambda row: confidence_of(row, output.labels))
-    assert {name_of[row["id"]] for row in by_confidence[:12]} <= set(shown)
+    worst = sorted(rows, key=lambda row: row["expected_iou"])
+    assert {name_of[row["id"]] for row in worst[:12]} <= set(shown)
     for i in range(3):
         shares = {name_of[row["id"]]: shares_of(row, output.labels)[i] for row in rows}
         assert max(shares[name] for name in shown) == max(shares.values())

@@ -66,6 +66,17 @@ def test_shares_and_confidences_are_those_of_all_pixels(output: Output) -> None:
         assert f"left out: {absent} images with none of it" in text_of(page)
 
 
+def test_the_expected_iou_is_that_of_the_record(output: Output) -> None:
+    output.add("/nowhere/0.jpg", 0, picture=False)
+    output.write()
+    ious = {"pet": 0.8125, "background": 0.75, "border": None}
+    text = text_of(output.report(RECORD | {"expected_mean_iou": 0.78125, "expected_iou": ious}))
+    assert "expected mean IoU 0.781 without a label" in text
+    for name, iou in (("pet", "0.812"), ("background", "0.750"), ("border", "\N{EN DASH}")):
+        assert re.search(rf"{name} \S+% [\d,]+ \S+% \S+ {iou}", text), name
+    assert "expected mean IoU" not in text_of(output.report())
+
+
 def test_the_histograms_count_images(output: Output) -> None:
     for share in (0.1, 0.1, 0.1, 0.3, 1.0):
         mask = np.ones((10, 100), dtype=np.uint8)

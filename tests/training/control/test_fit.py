@@ -18,12 +18,13 @@ from PIL import Image
 
 from segray import nodes as nodes_module
 from segray.errors import InputError
-from segray.model.bundle import DESCRIPTION, WEIGHTS
+from segray.model.bundle import DESCRIPTION, WEIGHTS, open_bundle
 from segray.model.start import StartingModel
 from segray.training.control import fit as fit_module
 from segray.training.control import loop as loop_module
 from segray.training.control.checkpoint import Checkpoints
 from segray.training.control.fit import fit
+from segray.training.step.calibration import Calibration
 from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import assign, hold
 from tests.training.tiny import shrink_network, train_tiny
@@ -82,12 +83,12 @@ def test_the_best_epoch_is_calibrated_and_not_the_last(
     def get_worse(loop: loop_module.TrainingLoop, epoch: int) -> dict:
         return {**score(loop, epoch), "mean_iou": 1 / epoch}
 
-    def find(predict, examples, config) -> float:
+    def find(predict, examples, config) -> Calibration:
         used.append(predict.__self__.model.get_weights())
-        return 2.0
+        return Calibration(2.0, 1.25)
 
     monkeypatch.setattr(loop_module.TrainingLoop, "_score", get_worse)
-    monkeypatch.setattr(loop_module, "find_temperature", find)
+    monkeypatch.setattr(loop_module, "find_calibration", find)
     fit(assign(data, tmp_path / "out", workers=0, epochs=2), lambda history: None)
     [weights] = used
     with np.load(tmp_path / "out" / "checkpoints" / "epoch_0001.npz") as arrays:
@@ -95,6 +96,7 @@ def test_the_best_epoch_is_calibrated_and_not_the_last(
             np.testing.assert_array_equal(values, arrays[f"model/{i}"])
     model = json.loads((tmp_path / "out" / "model" / "model.json").read_text())
     assert (model["metrics"]["epoch"], model["temperature"]) == (1, 2.0)
+    assert open_bundle(f"{tmp_path}/out/model", []).iou_exponent == 1.25
 
 
 def test_crops_of_images_of_any_size_are_learned_from(

@@ -43,6 +43,29 @@ def test_the_temperature_is_bounded_and_left_alone_where_nothing_is_wrong() -> N
     assert 0.25 <= fit_temperature(0.01 * logits, right) < 0.5
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.2, 0.6])
+def test_the_exponent_brings_the_expected_mean_iou_to_the_true_one(wrong: float) -> None:
+    """Some pixels have a class of which the probabilities do not know."""
+    from segray.training.step.calibration import fit_exponent
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (20_000, 4)).astype(np.float32)
+    truth = draw_truth(logits)
+    truth[rng.random(len(truth)) < wrong] = 3
+    exponent = fit_exponent(logits, truth)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    winner = logits.argmax(axis=1)
+    expected, true = [], []
+    for class_id in range(4):
+        won, here = winner == class_id, truth == class_id
+        p = shares[:, class_id]
+        expected.append(p[won].sum() / (won.sum() + p[~won].sum()))
+        true.append((won & here).sum() / (won | here).sum())
+    assert np.mean(np.array(expected) ** exponent) == pytest.approx(np.mean(true), abs=1e-4)
+    assert exponent == pytest.approx(1, abs=0.05) if not wrong else exponent > 1.1
+    assert fit_exponent(logits, winner.astype(np.uint8)) == 1
+
+
 class Validation:
     """Examples in memory."""
 
@@ -62,7 +85,7 @@ class Validation:
 def test_a_calibrated_network_draws_the_same_masks_and_is_as_sure_as_it_should_be() -> None:
     from segray.model.unet import build_unet
     from segray.pixels.metrics import summed_cross_entropy
-    from segray.training.step.calibration import divide_logits, find_temperature
+    from segray.training.step.calibration import Calibration, divide_logits, find_calibration
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (19, 32, 32, 3), dtype=np.uint8)
@@ -75,21 +98,21 @@ def test_a_calibrated_network_draws_the_same_masks_and_is_as_sure_as_it_should_b
     masks = draw_truth(before / 3)
     masks[:, :8] = IGNORED
 
-    temperature = find_temperature(
-        model.predict_on_batch, Validation(images, masks), TrainConfig(seed=0)
-    )
+    found = find_calibration(model.predict_on_batch, Validation(images, masks), TrainConfig(seed=0))
+    temperature = found.temperature
     assert temperature == pytest.approx(3, rel=0.05)
+    # Truths that are drawn with the probabilities need nothing more.
+    assert found.iou_exponent == pytest.approx(1, rel=0.05)
     divide_logits(model, temperature)
     after = model.predict_on_batch(images)
     np.testing.assert_allclose(after, before / temperature, rtol=1e-4, atol=1e-4)
     assert (after.argmax(axis=-1) == before.argmax(axis=-1)).mean() > 0.9999
     assert summed_cross_entropy(after, masks)[0] < 0.9 * summed_cross_entropy(before, masks)[0]
     again = Validation(images, masks)
-    assert find_temperature(model.predict_on_batch, again, TrainConfig()) == pytest.approx(
-        1, rel=0.01
-    )
+    found = find_calibration(model.predict_on_batch, again, TrainConfig())
+    assert found.temperature == pytest.approx(1, rel=0.01)
 
     # Where next to nothing is labelled, nothing is known.
     masks[:, 12:] = IGNORED
     masks[:, :, 8:] = IGNORED
-    assert find_temperature(model.predict_on_batch, again, TrainConfig()) == 1
+    assert find_calibration(model.predict_on_batch, again, TrainConfig()) == Calibration(1, 1)
