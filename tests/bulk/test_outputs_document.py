@@ -1,6 +1,7 @@
 """Every query and program of docs/outputs/querying.md and export.md does what it says."""
 
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,17 @@ def test_the_queries(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fractions = [row[1] for row in top]
     assert fractions == sorted(fractions, reverse=True)
     assert [row[:3] for row in errors] == [("decode", "unsupported", 1)]
+
+
+def test_the_expected_iou_of_some_images(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    [query] = blocks("duckdb", "segmentation.md")
+    [(of_all,)] = duckdb.sql(query.replace("WHERE width > height", "")).fetchall()
+    [(of_some,)] = duckdb.sql(query).fetchall()
+    record = json.loads((workplace / "output" / "segment" / "run.json").read_text())
+    assert of_all == pytest.approx(record["expected_iou"]["pet"], rel=1e-5)
+    assert 0 < of_some < 1
+    assert of_some != of_all
 
 
 @pytest.mark.parametrize("number", range(3))
