@@ -58,7 +58,7 @@ def draw_expected(
     Returns:
         The content of a PNG file.
     """
-    figure = Figure(figsize=(_INCHES + 2, _INCHES), layout="constrained")
+    figure = Figure(figsize=(_INCHES + 3, _INCHES), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", zorder=0)
     known = _both_known(figures)
@@ -83,7 +83,7 @@ def draw_expected(
             label=f"{name}, all images" if named else None,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="expected IoU", ylabel="true IoU", aspect="equal")
-    figure.legend(loc="outside right upper", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # The font may lack the script of a class name; its letters are then drawn as boxes.

@@ -87,7 +87,7 @@ def format_share(share: float) -> str:
 
 
 def format_confidence(confidence: float | None) -> str:
-    """A mean probability, to three digits; a dash where there is none."""
+    """A mean probability or an IoU, to three digits; a dash where there is none."""
     return NONE if confidence is None or math.isnan(confidence) else f"{confidence:.3f}"
 
 

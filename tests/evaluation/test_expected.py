@@ -47,7 +47,7 @@ def test_each_image_and_each_class_is_a_point(classes: int) -> None:
     content = draw_expected(figures, overlap, 1.0, scores, labels)
     with Image.open(io.BytesIO(content)) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    assert pixels.shape == (600, 800, 3)
+    assert pixels.shape == (600, 900, 3)
     # Of many points that overlap, the last one is in front.
     for colour in labels.palette if classes == 3 else labels.palette[-1:]:
         assert (pixels == colour).all(axis=-1).sum() > 10
