@@ -113,8 +113,8 @@ def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) ->
         shares = pixels / np.maximum(1, pixels.sum(axis=1, keepdims=True))
         expected = _matrix(table, "expected_pixels", labels).astype(np.float64)
         histograms.add(pixels, shares, confidences, expected)
-        least_first = table["expected_iou"].to_numpy()
-        sample.add(uri, places, table["id"].to_numpy(), shares, least_first)
+        ids, ious = table["id"].to_numpy(), table["expected_iou"].to_numpy()
+        sample.add(uri, places, ids, shares, ious)
     segmented = rows.claimed
     if rows.doubled:
         log.info(f"removed {rows.doubled} duplicate rows")

@@ -4,8 +4,8 @@ Training losses reward overconfidence, most of all on small training sets. Tempe
 (https://arxiv.org/abs/1706.04599) divides all logits by one number that is fitted on the validation
 set. Masks do not change; the probabilities become calibrated.
 
-They are so on average only: where classes meet they remain too high, and with them the expected IoU
-(`segray.pixels.expected`). A power of it is fitted on the same pixels.
+They are so on average only: of narrow classes they may remain too high, and with them the expected
+IoU (`segray.pixels.expected`). A power of it is fitted on the same pixels.
 """
 
 from collections.abc import Callable
