@@ -88,6 +88,7 @@ HEAVY = {
     "PIL": {"data", "pixels", "model", "evaluation", "training", "export"},
     "pycocotools": {"export"},
     "tifffile": {"pixels"},
+    "cc3d": {"pixels"},
 }
 
 

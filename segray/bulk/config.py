@@ -11,6 +11,7 @@ from segray.pixels.canvas import OVERLAP, check_overlap
 from segray.pixels.decoding import SUFFIXES
 from segray.pixels.limits import MAX_PIXELS
 from segray.pixels.masks import MAX_MASK
+from segray.pixels.regions import MIN_AREA
 from segray.pixels.wide import ValueRange, check_range
 
 MaskSize = Literal["original", "model"]
@@ -61,6 +62,11 @@ class RunFlags:
     """URI of the folder that receives results, errors, the manifest, report.html and run.json."""
     mask_size: MaskSize = "original"
     """Resolution of the masks: each image's own, or that at which the network sees it."""
+    regions: bool = False
+    """Write a row for each connected region of a mask, too, and the number of regions of each
+    class."""
+    min_area: int = MIN_AREA
+    """Pixels of the mask that a region needs at least, to be written and counted."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
     prune: bool = False
@@ -113,7 +119,9 @@ class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
                 "--prune would remove the rows of all images that --limit leaves out: leave out "
                 "--limit or --prune"
             )
-        for name in ("limit", "batch_size"):
+        if self.min_area != MIN_AREA and not self.regions:
+            raise InputError("--min-area is for --regions: give both, or leave out --min-area")
+        for name in ("limit", "batch_size", "min_area"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1")

@@ -73,6 +73,7 @@ class PipelineConfig:
         threads: for decoding, and as many for masks.
         overlap: see `segray.pixels.canvas.Canvas`.
         max_pixels: the maximum number of pixels of an image that is decoded at once.
+        min_area: the pixels of the smallest region that counts; None: regions are not wanted.
     """
 
     bundle: Bundle
@@ -82,6 +83,7 @@ class PipelineConfig:
     threads: int
     overlap: float = OVERLAP
     max_pixels: int = MAX_PIXELS
+    min_area: int | None = None
 
     @classmethod
     def of(cls, plan: Plan, threads: int) -> "PipelineConfig":
@@ -96,6 +98,7 @@ class PipelineConfig:
             threads,
             config.overlap,
             config.max_pixels,
+            config.min_area if config.regions else None,
         )
 
 
@@ -135,7 +138,8 @@ class Pipeline:
             InputError: a file cannot be written, or there is no network to be had.
         """
         config = self._config
-        writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter)
+        regions = config.min_area is not None
+        writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter, regions)
         masks: list[Future[Result | Failure | None]] = []
         windows = self._cut(self._read_ahead(writer), writer)
         while batch := list(itertools.islice(windows, config.batch_size)):
@@ -208,7 +212,9 @@ class Pipeline:
         """Yield the windows of images, one image after the other."""
         config = self._config
         for image in images:
-            composition = Composition(image, config.bundle, config.mask_size, config.overlap)
+            composition = Composition(
+                image, config.bundle, config.mask_size, config.overlap, config.min_area
+            )
             try:
                 for pixels in composition.windows():
                     yield composition, pixels

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from segray.bulk.candidates import SIDE
 from segray.bulk.config import MaskSize
@@ -16,9 +17,11 @@ from segray.pixels.decoding import Picture
 from segray.pixels.expected import ExpectedOverlap, ExpectedPixels
 from segray.pixels.labels import Labels
 from segray.pixels.masks import MaskBuilder, encode_mask
+from segray.pixels.regions import RegionFinder, Regions
 from segray.pixels.statistics import ClassStatistics
 from segray.pixels.thumbnails import shrink
 from segray.storage.listing import Entry
+from segray.storage.tables import REGIONS_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,12 @@ class Result:
     Attributes:
         row: its columns.
         picture: the image as the network saw it, or smaller.
+        regions: the rows of its regions, if they are wanted.
     """
 
     row: dict[str, Any]
     picture: Picture
+    regions: pa.Table | None
 
 
 @dataclass(frozen=True)
@@ -83,18 +88,25 @@ class Composition:
         bundle: the model.
         mask_size: size of the mask.
         overlap: see `segray.pixels.canvas.Canvas`.
+        min_area: the pixels of the smallest region that counts; None: regions are not wanted.
     """
 
     def __init__(
-        self, image: DecodedImage, bundle: Bundle, mask_size: MaskSize, overlap: float
+        self,
+        image: DecodedImage,
+        bundle: Bundle,
+        mask_size: MaskSize,
+        overlap: float,
+        min_area: int | None,
     ) -> None:
         self._image, self._bundle = image, bundle
         picture = image.picture
         self._canvas = Canvas(picture, bundle.frame, len(bundle.labels), overlap)
         shape = self._canvas.shape
         height, width = shape[:2] if mask_size == "model" else (picture.height, picture.width)
-        self._builder = MaskBuilder(shape, height, width)
         self._expected = ExpectedPixels(shape)
+        self._regions = None if min_area is None else RegionFinder(height, width, min_area)
+        self._builder = MaskBuilder(shape, height, width, self._regions)
         self._left = len(self._canvas)
 
     def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
@@ -139,9 +151,14 @@ class Composition:
             **self._expected_columns(statistics),
             "model": self._bundle.digest,
         }
+        table = None
+        if self._regions:
+            regions = self._regions.finish()
+            row |= _count_regions(regions, self._bundle.labels)
+            table = _make_table(entry.id, regions, self._bundle.labels)
         # The gallery keeps it until the chunk is done.
         small = shrink(picture, SIDE) if self._bundle.fit == "tile" else picture
-        return Result(row, small)
+        return Result(row, small, table)
 
     def _expected_columns(self, statistics: ClassStatistics) -> dict[str, Any]:
         names, exponent = self._bundle.labels.names, self._bundle.iou_exponent
@@ -168,3 +185,22 @@ def _statistics_columns(statistics: ClassStatistics, labels: Labels) -> dict[str
         row[f"fraction_{name}"] = fraction
         row[f"confidence_{name}"] = confidence
     return row
+
+
+def _count_regions(regions: Regions, labels: Labels) -> dict[str, int]:
+    counts = np.bincount(regions.class_ids, minlength=len(labels)).tolist()
+    return {f"regions_{name}": count for name, count in zip(labels.names, counts, strict=True)}
+
+
+def _make_table(id: int, regions: Regions, labels: Labels) -> pa.Table:
+    """The regions of an image as rows of regions/*.parquet."""
+    columns = [
+        pa.array(np.full(len(regions), id)),
+        pa.array(labels.names).take(pa.array(regions.class_ids)),
+        pa.array(regions.areas),
+        *(pa.array(side.astype(np.int32)) for side in regions.boxes.T),
+        *(pa.array(mean.astype(np.float32)) for mean in regions.centroids.T),
+        pa.array(regions.confidences.astype(np.float32)),
+        pa.array(regions.touch_border),
+    ]
+    return pa.table(columns, schema=REGIONS_SCHEMA)

@@ -11,14 +11,28 @@ from segray.storage.output import Output
 from segray.storage.uri import absolute_uri
 
 #: Names of the folders and files that a segmentation writes.
-FOLDERS = ("manifest", "results", "errors", "gallery")
+FOLDERS = ("manifest", "results", "regions", "errors", "gallery")
 RECORD = "run.json"
 REPORT = "report.html"
 
 # Settings that all rows of an output have in common.
-_FIXED = ("model", "mask_size", "value_range", "overlap", "test_time_flip")
+_FIXED = (
+    "model",
+    "mask_size",
+    "value_range",
+    "overlap",
+    "test_time_flip",
+    "regions",
+    "min_area",
+)
 # Of these, the ones that an output from before they existed was made with.
-_LATER = {"overlap": None, "test_time_flip": False, "columns": 1}
+_LATER = {
+    "overlap": None,
+    "test_time_flip": False,
+    "regions": False,
+    "min_area": None,
+    "columns": 1,
+}
 # The version of the columns of results: 2 has the expected IoU.
 _COLUMNS = 2
 # Settings that choose the images; a later run may choose others.
@@ -34,6 +48,8 @@ def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict
         "overlap": config.overlap if bundle.fit == "tile" else None,
         "test_time_flip": config.test_time_flip,
         "columns": _COLUMNS,
+        "regions": config.regions,
+        "min_area": config.min_area if config.regions else None,
         "labels": bundle.labels.to_json(),
         # Names in an export are relative to it.
         "images": search.root,

@@ -2,6 +2,9 @@
 
 The files have names made of the ids of the chunk's images. A chunk that is done once more, because
 its process died, finds the files of the first attempt, and only the rest of it is done.
+
+A file of regions has the name of the file of results with their images' rows, and is written first:
+the regions of a row are there whenever the row is, and others have no file of results.
 """
 
 import hashlib
@@ -10,6 +13,7 @@ import socket
 import time
 
 import numpy as np
+import pyarrow as pa
 
 from segray.bulk.candidates import SIDE, Candidates
 from segray.bulk.rows import Failure, Result
@@ -17,7 +21,13 @@ from segray.bulk.tally import Reporter
 from segray.pixels.labels import Labels
 from segray.pixels.thumbnails import encode_thumbnail
 from segray.storage.listing import Entry
-from segray.storage.tables import ERRORS_SCHEMA, GALLERY_SCHEMA, PartWriter, results_schema
+from segray.storage.tables import (
+    ERRORS_SCHEMA,
+    GALLERY_SCHEMA,
+    PartWriter,
+    results_schema,
+    write_table,
+)
 from segray.storage.uri import join_uri
 
 # Rows are written before their chunk is done when they hold so many bytes, or after so long.
@@ -33,13 +43,19 @@ class ChunkWriter:
         output: absolute URI of the output.
         labels: the classes.
         reporter: receives the counts.
+        regions: True if the results come with their regions.
 
     Attributes:
         missing: the images that have no row of an earlier attempt.
     """
 
     def __init__(
-        self, entries: list[Entry], output: str, labels: Labels, reporter: Reporter
+        self,
+        entries: list[Entry],
+        output: str,
+        labels: Labels,
+        reporter: Reporter,
+        regions: bool = False,
     ) -> None:
         entry_of = {entry.id: entry for entry in reversed(entries)}
         ids = sorted(entry_of)
@@ -48,7 +64,10 @@ class ChunkWriter:
         self._process = f"{socket.gethostname()}:{os.getpid()}"
         self._classes = labels.names
         self._candidates = Candidates(len(ids))
-        self._results = PartWriter(join_uri(output, "results"), self._name, results_schema(labels))
+        schema = results_schema(labels, regions)
+        self._results = PartWriter(join_uri(output, "results"), self._name, schema)
+        self._regions_folder = join_uri(output, "regions")
+        self._regions: list[pa.Table] = []  # of the rows of results that are not written yet
         self._errors = PartWriter(join_uri(output, "errors"), self._name, ERRORS_SCHEMA)
         self._gallery = PartWriter(join_uri(output, "gallery"), self._name, GALLERY_SCHEMA)
         segmented, failed = self._results.found_ids(), self._errors.found_ids()
@@ -79,6 +98,9 @@ class ChunkWriter:
         shares = [row[f"fraction_{name}"] for name in self._classes]
         self._candidates.add(row["id"], shares, row["expected_iou"], item.picture)
         self._count("segmented", row["id"], len(row["mask"]["bytes"]))
+        if item.regions is not None:
+            self._regions.append(item.regions)
+            self._bytes += item.regions.nbytes
 
     def write_if_due(self) -> None:
         """Write the rows if they are many or old, and report.
@@ -88,8 +110,7 @@ class ChunkWriter:
         """
         now = time.monotonic()
         if self._bytes > _FILE_BYTES or now - self._written > _FILE_SECONDS:
-            self._results.flush()
-            self._errors.flush()
+            self._flush()
             self._bytes, self._written = 0, now
         self._report()
 
@@ -101,14 +122,21 @@ class ChunkWriter:
         Raises:
             InputError: a file cannot be written.
         """
-        self._results.flush()
-        self._errors.flush()
+        self._flush()
         self._gallery.rows = [
             {"id": id, "image": encode_thumbnail(picture, SIDE)}
             for id, picture in self._candidates.pictures.items()
         ]
         self._gallery.flush()
         self._report(last=True)
+
+    def _flush(self) -> None:
+        if self._regions:
+            uri = join_uri(self._regions_folder, self._results.next_file)
+            write_table(uri, pa.concat_tables(self._regions))
+            self._regions = []
+        self._results.flush()
+        self._errors.flush()
 
     def _count(self, kind: str, id: int, bytes: int) -> None:
         self._counts[kind] += 1

@@ -148,8 +148,8 @@ class Band:
         # Any mode but the default one writes directly into the mask.
         np.take(wide, row, axis=0, out=mask[first : first + len(row)], mode="clip")
 
-    def sample(self, tally: Tally) -> None:
-        """Count the decided cells, with their confidence at a few points."""
+    def sample(self, mask: npt.NDArray[np.uint8], tally: Tally) -> None:
+        """Count the decided cells of the mask, with their confidence at a few points."""
         down, along = self._rows.samples[:, :, None], self._columns.samples[:, None]
         corners = map(self._corners_of_all, self._logits)
         planes = _interpolate(corners, down.astype(np.float32), along.astype(np.float32))
@@ -158,6 +158,7 @@ class Band:
             # The winner's logits of a decided cell are 0. The samples are the first two axes.
             softmax_of_winner(planes, 0).mean(axis=(0, 1)),
             np.multiply.outer(self._rows.count, self._columns.count, dtype=np.float64),
+            self._rows.first[:, None] * mask.shape[1] + self._columns.first,
         )
 
     def compute(self, mask: npt.NDArray[np.uint8], tally: Tally) -> None:
@@ -184,12 +185,13 @@ class Band:
         down, along = self._rows.place[y], self._columns.place[x]
         corners = list(self._corners_of(rows, columns))
         winner, best = find_winner(_interpolate(zip(*corners, strict=True), down, along))
-        mask.reshape(-1)[(y * mask.shape[1])[:, None] + x] = winner
+        places = (y * mask.shape[1])[:, None] + x
+        mask.reshape(-1)[places] = winner
 
         # Interpolating again costs no more than keeping the logits of all classes.
         confidence = softmax_of_winner(_interpolate(zip(*corners, strict=True), down, along), best)
         winner[no_row[:, None] | no_column] = IGNORED
-        tally.add(winner, confidence)
+        tally.add(winner, confidence, places=places)
 
     def _corners_of_all(self, plane: npt.NDArray[np.float32]) -> _FourArrays:
         """Return the corners of all cells for a class, float32 [rows, columns], minus the best."""

@@ -12,6 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from segray.pixels.cells import Band, Runs, cut_bands, find_winner, softmax_of_winner
 from segray.pixels.labels import MAX_CLASSES
+from segray.pixels.regions import RegionFinder
 from segray.pixels.statistics import ClassStatistics, Tally
 
 #: The most pixels of a mask: those of the largest TIFF (`segray.pixels.tiff_rows`).
@@ -71,15 +72,18 @@ class MaskBuilder:
         shape: h, w and C of all logits together.
         height: the number of rows of the mask.
         width: the number of columns of the mask.
+        regions: is given the rows of the mask, and the confidences.
 
     Raises:
         ValueError: there are too many classes, or the mask would have no pixel.
     """
 
-    def __init__(self, shape: tuple[int, ...], height: int, width: int) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], height: int, width: int, regions: RegionFinder | None = None
+    ) -> None:
         _check_shape(shape, height, width)
         self._mask = np.empty((height, width), dtype=np.uint8)
-        self._tally = Tally(shape[2])
+        self._tally, self._regions = Tally(shape[2], regions), regions
         # The rows of logits that the next band may need, and the number of the first of them.
         self._waiting: npt.NDArray[np.float32] = np.empty((0, *shape[1:]), dtype=np.float32)
         self._first = 0
@@ -114,13 +118,17 @@ class MaskBuilder:
 
     def _add_pixels(self, logits: npt.NDArray[np.float32]) -> None:
         """Add rows of which each logit is a pixel."""
-        step = max(1, _PIXELS_AT_ONCE // logits.shape[1])
+        width = logits.shape[1]
+        step = max(1, _PIXELS_AT_ONCE // width)
         for start in range(0, len(logits), step):
             planes = np.moveaxis(logits[start : start + step], -1, 0)
             winner, best = find_winner(planes)
-            self._tally.add(winner, softmax_of_winner(planes, best))
-            self._mask[self._first : self._first + len(winner)] = winner
-            self._first += len(winner)
+            begin, end = self._first, self._first + len(winner)
+            places = np.arange(begin * width, end * width).reshape(winner.shape)
+            self._tally.add(winner, softmax_of_winner(planes, best), places=places)
+            self._mask[begin:end] = winner
+            self._first = end
+            self._find_regions(begin, end)
 
     def _add_band(self, some: slice, waiting: npt.NDArray[np.float32]) -> None:
         """Add a band of cells, whose logits are among those waiting."""
@@ -131,8 +139,15 @@ class MaskBuilder:
             band.decided[:] = False
         else:
             band.fill(self._mask)
-            band.sample(self._tally)
+            band.sample(self._mask, self._tally)
         band.compute(self._mask, self._tally)
+        first, count = self._rows.first[some], self._rows.count[some]
+        self._find_regions(int(first[0]), int(first[-1] + count[-1]))
+
+    def _find_regions(self, begin: int, end: int) -> None:
+        """Find the regions of finished rows, if they are wanted."""
+        if self._regions:
+            self._regions.add(self._mask[begin:end])
 
 
 def _check_shape(shape: tuple[int, ...], height: int, width: int) -> None:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from segray.pixels.labels import IGNORED
+from segray.pixels.regions import RegionFinder
+
 
 @dataclass(frozen=True)
 class ClassStatistics:
@@ -40,10 +43,11 @@ class Tally:
 
     Args:
         classes: the number of classes, at most 255.
+        regions: is told the confidences, too.
     """
 
-    def __init__(self, classes: int) -> None:
-        self._classes = classes
+    def __init__(self, classes: int, regions: RegionFinder | None = None) -> None:
+        self._classes, self._regions = classes, regions
         # An entry for each value of uint8. Counts as float64 are exact up to 2**53.
         self._pixels = np.zeros(256)
         self._confidence = np.zeros(256)
@@ -53,6 +57,7 @@ class Tally:
         class_ids: npt.NDArray[np.uint8],
         confidence: npt.NDArray[np.floating],
         pixels: npt.NDArray[np.float64] | None = None,
+        places: npt.NDArray[np.intp] | None = None,
     ) -> None:
         """Add pixels to the sums.
 
@@ -61,6 +66,8 @@ class Tally:
             confidence: the confidences, of the same shape, in [0, 1].
             pixels: the number of pixels that each entry stands for, of the same shape; default:
                 one.
+            places: the position of each entry in the flattened mask, of the same shape; of no
+                meaning without regions.
         """
         # Convert once; bincount would convert twice.
         entries = class_ids.ravel().astype(np.intp)
@@ -70,6 +77,9 @@ class Tally:
             self._pixels += np.bincount(entries, pixels.ravel(), minlength=256)
             confidence = confidence * pixels
         self._confidence += np.bincount(entries, confidence.ravel(), minlength=256)
+        if self._regions and places is not None:
+            counted = class_ids != IGNORED
+            self._regions.note(places[counted], confidence[counted])
 
     def statistics(self) -> ClassStatistics:
         """Return the sums so far."""

@@ -39,6 +39,22 @@ ERRORS_SCHEMA = pa.schema(
     ]
 )
 
+REGIONS_SCHEMA = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("class", pa.string()),
+        ("area", pa.int64()),
+        ("x", pa.int32()),
+        ("y", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("centroid_x", pa.float32()),
+        ("centroid_y", pa.float32()),
+        ("confidence", pa.float32()),
+        ("touches_border", pa.bool_()),
+    ]
+)
+
 GALLERY_SCHEMA = pa.schema([("id", pa.int64()), ("image", pa.binary())])  # a JPEG file
 
 # Columns that hold PNG and JPEG files.
@@ -50,8 +66,8 @@ _HUGGINGFACE_IMAGE = {"_type": "Image"}
 _READERS = 16  # files that are read at once
 
 
-def results_schema(labels: Labels) -> pa.Schema:
-    """Return the columns of ``results/*.parquet`` for the given classes.
+def results_schema(labels: Labels, regions: bool = False) -> pa.Schema:
+    """Return the columns of ``results/*.parquet`` for the given classes, with or without regions.
 
     The schema carries the features key of Hugging Face `datasets`, which then displays the mask as
     an image: https://huggingface.co/docs/datasets/about_arrow.
@@ -71,6 +87,8 @@ def results_schema(labels: Labels) -> pa.Schema:
             pa.field(f"expected_pixels_{name}", pa.float32()),
             pa.field(f"expected_iou_{name}", pa.float32()),
         ]
+        if regions:
+            fields.append(pa.field(f"regions_{name}", pa.int64()))
     fields.append(pa.field("expected_iou", pa.float32()))
     fields.append(pa.field("model", pa.string()))
     features = {
@@ -245,7 +263,7 @@ class PartWriter:
     """
 
     def __init__(self, folder: str, name: str, schema: pa.Schema) -> None:
-        self._stem, self._schema = join_uri(folder, name), schema
+        self._folder, self._name, self._schema = folder, name, schema
         self._attempt = secrets.token_hex(4)
         self._files = 0
         self.rows: list[dict[str, Any]] = []
@@ -257,9 +275,14 @@ class PartWriter:
             InputError: a file cannot be read.
         """
         ids: set[int] = set()
-        for uri in _uris_that_begin(f"{self._stem}-"):
+        for uri in _uris_that_begin(join_uri(self._folder, f"{self._name}-")):
             ids.update(read_table(uri, ["id"])["id"].to_pylist())
         return ids
+
+    @property
+    def next_file(self) -> str:
+        """The name of the file that `flush` writes next."""
+        return f"{self._name}-{self._attempt}-{self._files:04}.parquet"
 
     def flush(self) -> None:
         """Write the rows, if there are any, to a file.
@@ -268,7 +291,7 @@ class PartWriter:
             InputError: the file cannot be written.
         """
         if self.rows:
-            uri = f"{self._stem}-{self._attempt}-{self._files:04}.parquet"
+            uri = join_uri(self._folder, self.next_file)
             write_table(uri, pa.Table.from_pylist(self.rows, self._schema))
             self._files += 1
             self.rows = []
