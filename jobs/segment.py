@@ -40,6 +40,8 @@ def main() -> int:
             f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
         )
     log.info(f"masks: {summary.output}/results/*.parquet")
+    if census.regions:
+        log.info(f"{census.regions.regions.sum()} regions: {summary.output}/regions/*.parquet")
     log.info(f"report: {summary.output}/report.html")
     if census.failed:
         log.info(

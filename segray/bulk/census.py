@@ -1,8 +1,8 @@
 """The census: one pass over the rows of an output, in which each image of the manifest counts once.
 
-Rows that are there twice are removed, and if asked for, those of images that are gone. The same
-pass adds up what the report shows. It reads no masks, and its memory is nine bytes for each image
-of the manifest and the numbers of some files.
+Rows that are there twice are removed, and if asked for, those of images that are gone; the regions
+of a row go with it. The same pass adds up what the report shows. It reads no masks, and its memory
+is nine bytes for each image of the manifest and the numbers of some files.
 """
 
 import logging
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from segray.bulk.claims import Claims
 from segray.bulk.histograms import ClassHistograms
 from segray.bulk.manifest import Found, Manifest
+from segray.bulk.regions import RegionFiles, RegionSizes, read_regions
 from segray.bulk.sample import Place, Sample
 from segray.errors import InputError
 from segray.pixels.labels import Labels
@@ -67,6 +68,7 @@ class Census:
         stale: rows that are left of images that are gone or have changed.
         left_out: counts of the search.
         histograms: histograms and sums of the classes over the segmented images.
+        regions: the regions of these images, counted; None if they were not wanted.
         errors: the kinds of errors, the most frequent first.
         sample: rows of results for people to look at, in the order of files and rows.
         pictures: rows of the gallery, by the ids of listed images.
@@ -78,12 +80,15 @@ class Census:
     stale: int
     left_out: Found
     histograms: ClassHistograms
+    regions: RegionSizes | None
     errors: list[ErrorKind]
     sample: list[Place]
     pictures: dict[int, Place]
 
 
-def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) -> Census:
+def take_census(
+    output: str, manifest: Manifest, labels: Labels, prune: bool, with_regions: bool = False
+) -> Census:
     """Read all rows once, see to it that no image has two, and count.
 
     Of two rows for one image, as two runs or a lost worker may have left them, the first one stays;
@@ -95,19 +100,28 @@ def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) ->
         manifest: the images that count.
         labels: the classes of the model.
         prune: True to remove the rows and pictures of other images.
+        with_regions: True if the output has regions.
 
     Raises:
-        InputError: a file cannot be read or written, or lacks a column.
+        InputError: a file cannot be read or written, or lacks a column or regions.
     """
     listed = manifest.ids
     pictures = _find_pictures(output, Claims(listed, prune), prune)
     rows = Claims(listed, prune)
     histograms = ClassHistograms(len(labels))
     sample = Sample(len(labels), np.array(sorted(pictures), dtype=np.int64))
-    kinds = ("pixels", "confidence", "expected_pixels")
+    files = RegionFiles(output, labels) if with_regions else None
+    kinds = ["pixels", "confidence", "expected_pixels", *(["regions"] if files else [])]
     columns = ["id", "expected_iou", *(f"{p}_{name}" for name in labels.names for p in kinds)]
-    for uri, table in _read_tables(join_uri(output, "results"), columns):
-        places, table = rows.claim(uri, table)
+
+    def read(uri: str) -> tuple[str, pa.Table, pa.Table | None]:
+        return uri, read_table(uri, columns), read_regions(output, uri) if files else None
+
+    uris = table_uris(join_uri(output, "results"))
+    for uri, table, regions in map_ahead(read, uris, _READERS):
+        places, table, kept = rows.claim(uri, table)
+        if files:
+            files.add(uri, regions, kept, table)
         pixels = _matrix(table, "pixels", labels).astype(np.int64)
         confidences = _matrix(table, "confidence", labels).astype(np.float64)
         shares = pixels / np.maximum(1, pixels.sum(axis=1, keepdims=True))
@@ -115,6 +129,8 @@ def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) ->
         histograms.add(pixels, shares, confidences, expected)
         ids, ious = table["id"].to_numpy(), table["expected_iou"].to_numpy()
         sample.add(uri, places, ids, shares, ious)
+    if files:
+        files.remove_others()
     segmented = rows.claimed
     if rows.doubled:
         log.info(f"removed {rows.doubled} duplicate rows")
@@ -128,6 +144,7 @@ def take_census(output: str, manifest: Manifest, labels: Labels, prune: bool) ->
         stale=0 if prune else rows.stale,
         left_out=manifest.left_out,
         histograms=histograms,
+        regions=files.sizes if files else None,
         errors=errors,
         sample=sample.choose(histograms.pixels),
         pictures=pictures,
@@ -165,7 +182,7 @@ def _find_pictures(output: str, rows: Claims, prune: bool) -> dict[int, Place]:
         if isinstance(table, InputError):
             log.info(f"the report does without some pictures: {table}")
             continue
-        places, table = rows.claim(uri, table)
+        places, table, _ = rows.claim(uri, table)
         if uri in wanted:
             ids = table["id"].to_pylist()
             pictures |= {id: Place(uri, row) for id, row in zip(ids, places.tolist(), strict=True)}
@@ -183,7 +200,7 @@ def _count_errors(output: str, rows: Claims) -> list[ErrorKind]:
     columns = ["id", "stage", "error", "uri", "message"]
     kinds: dict[tuple[str, str], ErrorKind] = {}
     for file, table in _read_tables(join_uri(output, "errors"), columns):
-        _, table = rows.claim(file, table)
+        _, table, _ = rows.claim(file, table)
         for row in table.to_pylist():
             key = (row["stage"] or "", row["error"] or "")
             if key not in kinds and len(kinds) >= _KINDS:

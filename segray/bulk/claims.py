@@ -27,7 +27,7 @@ class Claims:
         self._is_claimed = np.zeros(len(listed), dtype=np.bool_)
         self.claimed = self.doubled = self.stale = 0
 
-    def claim(self, uri: str, table: pa.Table) -> tuple[npt.NDArray[np.intp], pa.Table]:
+    def claim(self, uri: str, table: pa.Table) -> tuple[npt.NDArray[np.intp], pa.Table, Ids]:
         """Claim images for the rows of a file, and rewrite it if rows of it have to go.
 
         Args:
@@ -36,7 +36,7 @@ class Claims:
 
         Returns:
             The numbers, in the file as it is now, of the rows that have claimed an image; and these
-            rows of the table.
+            rows of the table; and the ids of all rows that the file has now.
         """
         ids = table["id"].to_numpy()
         is_listed = are_in(ids, self._listed)
@@ -49,7 +49,7 @@ class Claims:
         self.claimed += len(rows)
         self.doubled += listed - len(rows)
         self.stale += len(ids) - listed
-        return np.cumsum(kept)[rows] - 1, table.take(rows)
+        return np.cumsum(kept)[rows] - 1, table.take(rows), ids[kept]
 
     def _claim_first(self, ids: Ids, is_listed: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
         """The rows, ascending, whose images are listed and claimed by no earlier row."""

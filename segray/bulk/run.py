@@ -84,7 +84,8 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     plan.forget_done()
     search = plan.search
     manifest = read_manifest(plan.output, search.run, len(search.parts))
-    census = take_census(plan.output, manifest, labels, plan.config.prune)
+    config = plan.config
+    census = take_census(plan.output, manifest, labels, config.prune, config.regions)
     lost = census.listed - census.segmented - census.failed
     if lost:
         raise InputError(f"{plan.output} has no row for {lost} images that were found: {RUN_AGAIN}")
@@ -109,7 +110,8 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
 
 
 def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:
-    census = summary.census
+    census, names = summary.census, plan.bundle.labels.names
+    regions = census.regions and census.regions.regions.tolist()
     return {
         "configuration": plan.config.to_json(),
         "model": plan.bundle.digest,
@@ -133,6 +135,7 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         "shares": summary.shares,
         "expected_mean_iou": summary.expected_mean_iou,
         "expected_iou": summary.expected_iou,
+        "regions": regions and dict(zip(names, regions, strict=True)),
         "predictors": progress.predictors,
         "timeline": [list(vars(moment).values()) for moment in progress.timeline],
     }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segray.page.markup import Content, Element, count_images, format_count, tag
+from segray.page.markup import Content, Element, count_images, tag
 
 Colour = tuple[int, int, int]
 
@@ -48,8 +48,9 @@ def histogram(
     of: str,
     in_words: Callable[[float], str],
     axis: Sequence[str],
+    count: Callable[[int], str] = count_images,
 ) -> Element:
-    """A histogram of images over equally wide bins, from 0 to 1.
+    """A histogram of images, or of other things, over equally wide bins, from 0 to 1.
 
     Args:
         counts: int64 [bins].
@@ -57,6 +58,7 @@ def histogram(
         of: the quantity on the axis, for tooltips and screen readers.
         in_words: formats a value of it.
         axis: labels below, from left to right.
+        count: formats a number of the things.
     """
     bins, top = len(counts), _round_up(int(counts.max(initial=1)))
     bars = []
@@ -66,7 +68,7 @@ def histogram(
         bars.append(
             tag(
                 "rect",
-                tag("title", f"{of} {span}: {count_images(int(counts[place]))}"),
+                tag("title", f"{of} {span}: {count(int(counts[place]))}"),
                 x=f"{place + 0.06:.2f}",
                 y=f"{_HEIGHT - height:.1f}",
                 width=0.88,
@@ -74,8 +76,8 @@ def histogram(
                 fill=_hex(colour),
             )
         )
-    label = f"histogram of {count_images(int(counts.sum()))} by {of}"
-    return _framed(_svg(*bars, width=bins, label=label), f"{format_count(top)} images", axis)
+    label = f"histogram of {count(int(counts.sum()))} by {of}"
+    return _framed(_svg(*bars, width=bins, label=label), count(int(top)), axis)
 
 
 def curve(values: npt.NDArray[np.float64], unit: str, spans: Sequence[str], label: str) -> Element:

@@ -68,6 +68,11 @@ def count_images(number: int) -> str:
     return f"{format_count(number)} image{'s' * (number != 1)}"
 
 
+def count_regions(number: int) -> str:
+    """A number of regions, with the word."""
+    return f"{format_count(number)} region{'s' * (number != 1)}"
+
+
 def format_rate(number: float) -> str:
     """A number per second, to three digits or to the unit."""
     if number >= 100 or not number:

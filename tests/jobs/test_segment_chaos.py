@@ -4,11 +4,13 @@ Reduced here to one kill of a job without workers. `pytest -m slow` has some of 
 2,000 images: `SEGRAY_CHAOS=10 pytest -s -m slow tests/jobs/test_segment_chaos.py`.
 """
 
+import json
 import os
 import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ import pytest
 
 import segray
 from segray.pixels.masks import decode_mask
-from segray.storage.files import write_bytes
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.tables import read_tables, table_uris
 from segray.storage.uri import join_uri
 from tests.endpoints import CountingProxy, FaultyProxy
@@ -71,7 +73,7 @@ class Run:
 
     def start(self, endpoint: str, *flags: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "jobs/segment.py", "--model", self.bundle_uri]
-        command += ["--images", f"{self.bucket}/in", "--output", self.output, *flags]
+        command += ["--images", f"{self.bucket}/in", "--output", self.output, "--regions", *flags]
         # Not on the cluster that another test may have started on this machine.
         environment = {**os.environ, "AWS_ENDPOINT_URL": endpoint, "RAY_ADDRESS": "local"}
         with self.log.open("ab") as log:
@@ -84,12 +86,26 @@ class Run:
         assert status == 0, self.log.read_text()[-3000:]
 
     def masks(self) -> dict[str, bytes]:
-        """The masks by URI; each image has one row in all."""
+        """The masks by URI; each image has one row in all, and its regions are there once."""
+        record = json.loads(read_bytes(join_uri(self.output, "run.json")))
+        names = list(record["shares"])
+        counts = [f"regions_{name}" for name in names]
         results = [
             row
-            for table in read_tables(join_uri(self.output, "results"), ["uri", "mask"])
+            for table in read_tables(
+                join_uri(self.output, "results"), ["id", "uri", "mask", *counts]
+            )
             for row in table.to_pylist()
         ]
+        regions = Counter(
+            (row["id"], row["class"])
+            for table in read_tables(join_uri(self.output, "regions"), ["id", "class"])
+            for row in table.to_pylist()
+        )
+        assert regions == Counter(
+            {(row["id"], name): row[f"regions_{name}"] for row in results for name in names}
+        )
+        assert regions
         failed = [
             uri
             for table in read_tables(join_uri(self.output, "errors"), ["uri"])

@@ -14,6 +14,7 @@ from segray.bulk.progress import Moment
 from segray.bulk.report.classes import draw_classes, draw_distributions
 from segray.bulk.report.errors import draw_errors
 from segray.bulk.report.gallery import Shot, draw_tiles, take_shots
+from segray.bulk.report.regions import draw_regions
 from segray.bulk.report.throughput import draw_throughput
 from segray.page.markup import (
     NONE,
@@ -77,6 +78,9 @@ def write_report(
         "origin": _draw_origin(source, output, record),
         "classes": draw_classes(histograms, labels, order, census.segmented, expected),
         "distributions": draw_distributions(histograms, labels, order, census.segmented),
+        "regions": draw_regions(
+            census.regions, labels, order, census.segmented, configuration.get("min_area", 1)
+        ),
         "throughput": draw_throughput(timeline),
         "errors": draw_errors(census.errors),
         "options": [tag("option", labels.names[i], value=i) for i in order],
