@@ -118,17 +118,16 @@ class MaskBuilder:
 
     def _add_pixels(self, logits: npt.NDArray[np.float32]) -> None:
         """Add rows of which each logit is a pixel."""
-        width = logits.shape[1]
-        step = max(1, _PIXELS_AT_ONCE // width)
+        step = max(1, _PIXELS_AT_ONCE // logits.shape[1])
         for start in range(0, len(logits), step):
             planes = np.moveaxis(logits[start : start + step], -1, 0)
             winner, best = find_winner(planes)
-            begin, end = self._first, self._first + len(winner)
-            places = np.arange(begin * width, end * width).reshape(winner.shape)
-            self._tally.add(winner, softmax_of_winner(planes, best), places=places)
-            self._mask[begin:end] = winner
-            self._first = end
-            self._find_regions(begin, end)
+            confidence = softmax_of_winner(planes, best)
+            self._tally.add(winner, confidence)
+            if self._regions:
+                self._regions.add(winner, confidence)
+            self._mask[self._first : self._first + len(winner)] = winner
+            self._first += len(winner)
 
     def _add_band(self, some: slice, waiting: npt.NDArray[np.float32]) -> None:
         """Add a band of cells, whose logits are among those waiting."""
@@ -141,13 +140,9 @@ class MaskBuilder:
             band.fill(self._mask)
             band.sample(self._mask, self._tally)
         band.compute(self._mask, self._tally)
-        first, count = self._rows.first[some], self._rows.count[some]
-        self._find_regions(int(first[0]), int(first[-1] + count[-1]))
-
-    def _find_regions(self, begin: int, end: int) -> None:
-        """Find the regions of finished rows, if they are wanted."""
         if self._regions:
-            self._regions.add(self._mask[begin:end])
+            first, count = self._rows.first[some], self._rows.count[some]
+            self._regions.add(self._mask[first[0] : first[-1] + count[-1]])
 
 
 def _check_shape(shape: tuple[int, ...], height: int, width: int) -> None:

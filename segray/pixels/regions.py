@@ -114,11 +114,18 @@ class RegionFinder:
         """
         self._evidence.append((places, confidence))
 
-    def add(self, rows: npt.NDArray[np.uint8]) -> None:
-        """Take the next rows of the mask, uint8 [n, width] of class ids below 255."""
+    def add(
+        self, rows: npt.NDArray[np.uint8], confidence: npt.NDArray[np.floating] | None = None
+    ) -> None:
+        """Take the next rows of the mask.
+
+        Args:
+            rows: uint8 [n, width] of class ids below 255.
+            confidence: [n, width], that of each pixel, unless it has been noted.
+        """
         # cc3d leaves out zeros.
         labels, count = cc3d.connected_components(rows + np.uint8(1), connectivity=4, return_N=True)
-        pieces = self._find_pieces(rows, labels.ravel(), count)
+        pieces = self._find_pieces(rows, confidence, labels.ravel(), count)
         below = labels[0].astype(np.intp) - 1
         last = labels[-1].astype(np.intp) - 1
         known = len(self._open.class_ids)
@@ -158,7 +165,11 @@ class RegionFinder:
         )
 
     def _find_pieces(
-        self, rows: npt.NDArray[np.uint8], labels: npt.NDArray[np.unsignedinteger], count: int
+        self,
+        rows: npt.NDArray[np.uint8],
+        confidence: npt.NDArray[np.floating] | None,
+        labels: npt.NDArray[np.unsignedinteger],
+        count: int,
     ) -> _Pieces:
         """Return the pieces that these rows have, by their labels of 1 to ``count``.
 
@@ -174,16 +185,20 @@ class RegionFinder:
         row, x = np.divmod(starts, self._width)
         y = row + self._row
         middle = x + (length - 1) / 2
+        if confidence is None:
+            sure = np.zeros(len(starts))
+        else:
+            sure = np.add.reduceat(confidence.ravel(), starts, dtype=np.float64)
         runs = _Pieces(
             flat[starts],
-            np.stack([length, length * middle, length * y, np.zeros(len(starts))]),
+            np.stack([length, length * middle, length * y, sure]),
             np.stack([x, y, -x - length, -y - 1], dtype=np.int64),
         )
         pieces = runs.merge(labels[starts].astype(np.intp) - 1, count)
         before = self._row * self._width
-        for places, confidence in self._evidence:
+        for places, values in self._evidence:
             label = labels[places - before].astype(np.intp)
-            pieces.sums[3] += np.bincount(label - 1, confidence, count)
+            pieces.sums[3] += np.bincount(label - 1, values, count)
         self._evidence.clear()
         return pieces
 

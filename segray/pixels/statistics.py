@@ -43,7 +43,7 @@ class Tally:
 
     Args:
         classes: the number of classes, at most 255.
-        regions: is told the confidences, too.
+        regions: is told the confidence of entries with a place.
     """
 
     def __init__(self, classes: int, regions: RegionFinder | None = None) -> None:
@@ -66,8 +66,8 @@ class Tally:
             confidence: the confidences, of the same shape, in [0, 1].
             pixels: the number of pixels that each entry stands for, of the same shape; default:
                 one.
-            places: the position of each entry in the flattened mask, of the same shape; of no
-                meaning without regions.
+            places: the position of each entry in the flattened mask, of the same shape, for the
+                regions; an entry that stands for more pixels has that of any of them.
         """
         # Convert once; bincount would convert twice.
         entries = class_ids.ravel().astype(np.intp)

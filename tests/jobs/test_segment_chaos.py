@@ -89,12 +89,10 @@ class Run:
         """The masks by URI; each image has one row in all, and its regions are there once."""
         record = json.loads(read_bytes(join_uri(self.output, "run.json")))
         names = list(record["shares"])
-        counts = [f"regions_{name}" for name in names]
+        columns = ["id", "uri", "mask", *(f"regions_{name}" for name in names)]
         results = [
             row
-            for table in read_tables(
-                join_uri(self.output, "results"), ["id", "uri", "mask", *counts]
-            )
+            for table in read_tables(join_uri(self.output, "results"), columns)
             for row in table.to_pylist()
         ]
         regions = Counter(

@@ -35,7 +35,8 @@ def draw_regions(
     more = tag("summary", f"{len(others)} more classes")
     note = (
         "The connected parts of a class in an image, of at least "
-        f"{format_count(min_area)} pixel{'s' * (min_area != 1)} of the mask."
+        f"{format_count(min_area)} pixel{'s' * (min_area != 1)} of the mask. Each bar of a "
+        "histogram stands for up to twice the size of the one before."
     )
     return [
         tag(
@@ -72,7 +73,7 @@ def _draw_table(sizes: RegionSizes, labels: Labels, order: Sequence[int], images
 
 
 def _draw_histogram(sizes: RegionSizes, labels: Labels, class_id: int) -> Element:
-    """The regions of a class by their size, each bar for twice the size of the one before."""
+    """The regions of a class by their size."""
     # One axis for all classes, as far as any has regions.
     there = np.flatnonzero(sizes.areas.any(axis=0)).tolist()
     low, high = there[0], there[-1] + 1

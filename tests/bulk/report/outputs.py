@@ -19,6 +19,7 @@ from segray.storage.tables import (
     ERRORS_SCHEMA,
     GALLERY_SCHEMA,
     MANIFEST_SCHEMA,
+    REGIONS_SCHEMA,
     results_schema,
     write_table,
 )
@@ -44,7 +45,10 @@ def digest(number: int) -> int:
 
 @dataclass
 class Output:
-    """A segmentation made by a test; there are no images, but pictures of them."""
+    """A segmentation made by a test; there are no images, but pictures of them.
+
+    It has regions as soon as some are added, by `add_regions`.
+    """
 
     uri: str
     labels: Labels
@@ -52,6 +56,7 @@ class Output:
     results: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)
+    regions: list[dict[str, Any]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def add(
@@ -91,6 +96,17 @@ class Output:
         self.results.append(row)
         return row
 
+    def add_regions(self, row: dict[str, Any], areas: dict[str, list[int]]) -> None:
+        """Regions of an image of these areas, by the names of their classes."""
+        box = {"x": 0, "y": 0, "width": 1, "height": 1, "centroid_x": 0.0, "centroid_y": 0.0}
+        for name in self.labels.names:
+            row[f"regions_{name}"] = len(areas.get(name, []))
+        self.regions += [
+            {"id": row["id"], "class": name, "area": area, **box}
+            for name, some in areas.items()
+            for area in some
+        ]
+
     def fail(self, uri: str, stage: str, error: str, message: str) -> None:
         id = digest(len(self.listed))
         self.errors.append(
@@ -102,7 +118,13 @@ class Output:
         """The files of the output, except for the report."""
         entries = [{"id": i, "uri": uri, "size": 1, "etag": "e"} for i, uri in self.listed]
         self._write("manifest", entries, MANIFEST_SCHEMA, max(1, len(entries)))
-        self._write("results", self.results, results_schema(self.labels), rows_per_file)
+        schema = results_schema(self.labels, bool(self.regions))
+        self._write("results", self.results, schema, rows_per_file)
+        for first in range(0, len(self.results) if self.regions else 0, rows_per_file):
+            ids = {row["id"] for row in self.results[first : first + rows_per_file]}
+            some = [region for region in self.regions if region["id"] in ids]
+            table = pa.Table.from_pylist(some, REGIONS_SCHEMA)
+            write_table(join_uri(self.uri, "regions", f"{first:06}.parquet"), table)
         self._write("errors", self.errors, ERRORS_SCHEMA, rows_per_file)
         self._write("gallery", self.pictures, GALLERY_SCHEMA, rows_per_file)
 
@@ -116,7 +138,7 @@ class Output:
         ids = np.unique(np.array([id for id, _ in self.listed], dtype=np.int64))
         manifest = Manifest(ids, Found())
         with logged_lines() as lines:
-            census = take_census(self.uri, manifest, self.labels, False)
+            census = take_census(self.uri, manifest, self.labels, False, bool(self.regions))
         self.lines += lines
         write_report(self.uri, self.labels, census, record, timeline)
         return read_bytes(join_uri(self.uri, "report.html")).decode()

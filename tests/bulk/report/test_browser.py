@@ -73,7 +73,8 @@ def gallery(tmp_path_factory: pytest.TempPathFactory, labels: Labels) -> Output:
     output = Output(str(folder / "output"), labels)
     names = [f"image_{n:02}.jpg" for n in range(38)]
     for n, name in enumerate([*names, "/".join(HOSTILE), UNICODE]):
-        output.add(f"{folder}/images/{name}", n, (60 + n, 80))
+        row = output.add(f"{folder}/images/{name}", n, (60 + n, 80))
+        output.add_regions(row, {"pet": [20 << n // 2, 100], "border": [30 + n]})
     output.fail(
         f"s3://bucket/{'/'.join(HOSTILE)}",
         "decode",

@@ -91,6 +91,31 @@ def test_the_histograms_count_images(output: Output) -> None:
     assert "share of pet half of the images: 10.0% to 30.0%, median 10.0%" in text_of(page)
 
 
+def test_regions_are_counted_by_class_and_size(output: Output) -> None:
+    rows = [output.add(f"/nowhere/{n}.jpg", n, picture=False) for n in range(4)]
+    output.add_regions(rows[0], {"pet": [32, 63, 64, 1000], "border": [20]})
+    output.add_regions(rows[1], {"pet": [2000]})
+    for row in rows[2:]:
+        output.add_regions(row, {})
+    output.write(rows_per_file=2)
+    page = output.report(RECORD | {"configuration": {"min_area": 20}})
+    text = text_of(page)
+    assert "of at least 20 pixels of the mask" in text
+    assert "pet 5 632 px 50%" in text.replace("50.0%", "50%")
+    assert "border 1 20 px 25%" in text.replace("25.0%", "25%")
+    assert re.search(r"background 0 \N{EN DASH} 0%", text)
+    bars = dict(re.findall(r"<title>size of pet (\S+) px to \S+ px: (\d+) region", page))
+    assert bars == {"32": "2", "64": "1", "512": "1", "1,024": "1"}
+    assert 'aria-label="histogram of 5 regions by size of pet"' in page
+    assert "size of background" not in page
+
+
+def test_a_run_without_regions_has_no_section_for_them(output: Output) -> None:
+    output.add("/nowhere/0.jpg", 0, picture=False)
+    output.write()
+    assert "Regions" not in text_of(output.report())
+
+
 def test_only_the_manifest_counts_and_each_image_once(output: Output) -> None:
     for n in range(3):
         output.add(f"/nowhere/{n}.jpg", n, picture=False)
