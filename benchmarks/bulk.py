@@ -38,12 +38,23 @@ import pyarrow.parquet as pq
 import tyro
 from PIL import Image
 
-Side = Literal["segray", "segray-ray", "segray-tf", "raydata", "tfdata", "loop", "onnx", "tf"]
+Side = Literal[
+    "segray",
+    "segray-regions",
+    "segray-ray",
+    "segray-tf",
+    "raydata",
+    "tfdata",
+    "loop",
+    "onnx",
+    "tf",
+]
 
 ROOT = Path(__file__).parent.parent
 SIDES = str(Path(__file__).parent / "bulk_sides.py")
 NAMES: dict[Side, str] = {
     "segray": "segray",
+    "segray-regions": "segray --regions",
     "segray-ray": "segray --workers 2",
     "segray-tf": "segray --engine tensorflow",
     "raydata": "Ray Data as documented",
@@ -157,6 +168,8 @@ def _run(side: Side, model: str, images: str, output: Path) -> Figures:
     if side.startswith("segray"):
         command = [str(ROOT / "jobs" / "segment.py"), "--model", model, "--images", images]
         command += ["--output", str(output), "--max-error-rate", "1"]
+        if side == "segray-regions":
+            command += ["--regions"]
         if side == "segray-ray":
             command += ["--workers", "2"]
         if side == "segray-tf":

@@ -47,25 +47,31 @@ def workplace(bundle_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path
     (images / "bad.jpg").write_bytes(b"no image")
 
     config = SegmentConfig(
-        model=bundle_uri, images=str(images), output=str(folder / "output" / "segment")
+        model=bundle_uri,
+        images=str(images),
+        output=str(folder / "output" / "segment"),
+        regions=True,
     )
     with make_plan(config) as plan:
         assert segment(plan, on_ray=False).census.segmented == 15
     return folder
 
 
-def test_there_are_three_queries_and_three_programs() -> None:
-    assert (len(blocks("sql")), len(blocks("python"))) == (3, 3)
+def test_there_are_four_queries_and_three_programs() -> None:
+    assert (len(blocks("sql")), len(blocks("python"))) == (4, 3)
 
 
 def test_the_queries(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    shares, top, errors = (duckdb.sql(query).fetchall() for query in blocks("sql"))
+    shares, top, errors, regions = (duckdb.sql(query).fetchall() for query in blocks("sql"))
     assert sum(shares[0]) == pytest.approx(1)
     assert len(top) == 10
     fractions = [row[1] for row in top]
     assert fractions == sorted(fractions, reverse=True)
     assert [row[:3] for row in errors] == [("decode", "unsupported", 1)]
+    assert len(regions) == 15
+    assert sum(row[1] for row in regions) > 0
+    assert all((row[2] or 0) >= 20 * bool(row[1]) for row in regions)
 
 
 def test_the_expected_iou_of_some_images(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
