@@ -5,14 +5,14 @@
     python benchmarks/bulk.py --megapixels 12 --count 40           # drawn images of that size
     python benchmarks/bulk.py --fit tile --megapixels 12 --count 4 --sides segray loop
 
-Sides: `segray`, jobs/segment.py as it stands (in its own process for so few images), `segray-ray`
-with --workers 2, `segray-tf` with --engine tensorflow; `raydata`, Ray Data as its documentation
-shows it: read_images, one predictor actor, write_parquet; `tfdata`, one process with tf.data and
-pandas; `onnx` and `tf`, the bare forward pass over images in memory, again and again. All sides but
-the bare ones write a PNG mask of each image's own size and the pixels of each class; `raydata` and
-`tfdata` with TensorFlow, which resizes the logits and takes the winner. With --fit tile, segray
-slides windows over the images, and `loop` does so as people write it: one process, one window at a
-time, the logits of the whole image in memory.
+Sides: `segray`, jobs/segment.py as it stands (in its own process for so few images),
+`segray-regions` with --regions, `segray-ray` with --workers 2, `segray-tf` with --engine
+tensorflow; `raydata`, Ray Data as its documentation shows it: read_images, one predictor actor,
+write_parquet; `tfdata`, one process with tf.data and pandas; `onnx` and `tf`, the bare forward pass
+over images in memory, again and again. All sides but the bare ones write a PNG mask of each image's
+own size and the pixels of each class; `raydata` and `tfdata` with TensorFlow, which resizes the
+logits and takes the winner. With --fit tile, segray slides windows over the images, and `loop` does
+so as people write it: one process, one window at a time, the logits of the whole image in memory.
 
 Each run is a process of its own, one after the other. What it writes tells the time: the first file
 of results, and the images in the later files over the time until the last. Memory is that of the
