@@ -1,7 +1,7 @@
-"""The regions of an output: each counts with the row of its image, and is counted by its size.
+"""The regions of an output: each belongs to the row of its image, and is counted by its size.
 
-A file of regions has the name of the file of results with the rows of their images. So what a
-killed run has written is told apart from what belongs to a row: by its name.
+A file of regions has the name of the file of results with the rows of their images. The name tells
+the regions of a row from those that a killed process wrote before it was done once more.
 """
 
 import numpy as np
@@ -95,7 +95,7 @@ class RegionFiles:
         has_row = pc.is_in(regions["id"], pa.array(kept))
         if not len(kept):
             remove(uri)
-        elif not pc.all(has_row).as_py():
+        elif not pc.all(has_row, min_count=0).as_py():
             write_table(uri, read_table(uri).filter(has_row))
         self._kept.add(uri)
         own = regions.filter(pc.is_in(regions["id"], counted["id"].combine_chunks()))
