@@ -20,14 +20,15 @@ log = logging.getLogger("segray.jobs.segment")
 def main() -> int:
     config = read_flags(SegmentConfig)
     with make_plan(config) as plan:
-        if config.workers is None:
-            on_ray = has_cluster() or not plan.is_small
-        else:
-            on_ray = config.workers > 0
+        by_default = config.workers is None
+        on_ray = has_cluster() or not plan.is_small if by_default else bool(config.workers)
         if on_ray:
             start_ray(config.use_gpu)
-        from segray.bulk.run import segment
+        from segray.bulk.run import segment, show_forecast
 
+        if config.dry_run:
+            show_forecast(plan, on_ray)
+            return 0
         summary = segment(plan, on_ray)
     log.info(f"\n{'class':<20} share of pixels   expected IoU")
     for name, share in summary.shares.items():

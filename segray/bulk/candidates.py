@@ -15,6 +15,17 @@ _MOST, _LEAST, _OF = 16, 2, 1024
 _UNSURE = 4
 _CLASSES = 8
 
+
+def most_pictures(images: int, classes: int) -> int:
+    """The number of pictures that a chunk of so many images keeps, at most."""
+    count = _random_pictures(images)
+    return min(images, count + min(count, _UNSURE) + min(classes, _CLASSES))
+
+
+def _random_pictures(images: int) -> int:
+    return min(max(_OF // max(1, images), _LEAST), _MOST)
+
+
 _Rank = tuple[float, int]  # a measure, and the id to tell equal ones apart
 
 
@@ -30,7 +41,7 @@ class Candidates:
     """
 
     def __init__(self, images: int) -> None:
-        self._count = min(max(_OF // max(1, images), _LEAST), _MOST)
+        self._count = _random_pictures(images)
         self._random: list[_Rank] = []
         self._unsure: list[_Rank] = []
         self._most: dict[int, _Rank] = {}

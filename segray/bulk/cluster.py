@@ -20,14 +20,14 @@ from segray.bulk.tally import Tally
 from segray.bulk.tasks import TALLY_TIMEOUT, ChunkWorker, RemoteReporter, SearchTask
 from segray.errors import InputError
 from segray.model.predictor import Predictor
-from segray.nodes import SharedFiles, first_file, on_this_node, reporting_waits
+from segray.nodes import SharedFiles, first_file, on_this_node, reporting_waits, worker_nodes
 from segray.storage.lock import LOCK
 from segray.storage.uri import is_local, join_uri
 
-# A worker asks for the CPU that it keeps busy, but for a rest that all searches find room in: on
-# any machine, one core included, neither keeps the other waiting for ever. A search waits for the
-# store nearly all the time.
-_WORKER_CPUS = 0.9
+#: A worker asks for the CPU that it keeps busy, but for a rest that all searches find room in: on
+#: any machine, one core included, neither keeps the other waiting for ever. A search waits for the
+#: store nearly all the time.
+WORKER_CPUS = 0.9
 _SEARCH_CPUS = 0.01
 _SEARCHES = 8
 
@@ -64,15 +64,15 @@ def segment_on_ray(plan: Plan, load: Callable[[], Predictor] | None = None) -> P
     context.target_max_block_size = _BLOCK_BYTES
     context.autoscaling_config.actor_pool_util_upscaling_threshold = _GROW_AT
     context.autoscaling_config.actor_pool_util_downscaling_threshold = _SHRINK_AT
-    shared = _find_shared(plan)
+    shared = find_shared(plan)
     shared.check_nodes()
     here = on_this_node()
     tally = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(Tally).remote()
-    with _network(plan, load or plan.predictor_loader(threads=1)) as (connect, is_ready):
+    with providing_network(plan, load or plan.predictor_loader(threads=1)) as (connect, is_ready):
         plan.claim()
         progress = Progress(lambda: _ask(tally.totals), plan.missing, is_ready)
-        room = reporting_waits("a worker", {"CPU": _WORKER_CPUS}, lambda: not progress.begun)
-        growth = asking_for_room(_WORKER_CPUS, lambda: _lacking_cpus(plan, progress))
+        room = reporting_waits("a worker", {"CPU": WORKER_CPUS}, lambda: not progress.begun)
+        growth = asking_for_room(WORKER_CPUS, lambda: _lacking_cpus(plan, progress))
         with progress.running(), room, growth:
             written = _pipeline(plan, connect, RemoteReporter(tally), shared)
             for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -82,11 +82,18 @@ def segment_on_ray(plan: Plan, load: Callable[[], Predictor] | None = None) -> P
                         raise InputError(problem)
     with contextlib.suppress(RayError):  # a tally that has died ends no run
         progress.predictors = _ask(tally.predictors)
+        progress.requests = _ask(tally.requests)
     return progress
 
 
-def _find_shared(plan: Plan) -> SharedFiles:
-    """Local files that every node has to see: of the images, and of the output."""
+def count_nodes() -> tuple[int, float]:
+    """The number of nodes that do work at present, and the sum of their CPUs."""
+    nodes = worker_nodes()
+    return len(nodes), sum(node.total.get("CPU", 0.0) for node in nodes)
+
+
+def find_shared(plan: Plan) -> SharedFiles:
+    """Find local files that every node has to see: of the images, and of the output."""
     root = plan.search.root
     return SharedFiles.of(
         {
@@ -97,14 +104,13 @@ def _find_shared(plan: Plan) -> SharedFiles:
     )
 
 
-def _ask(method: Any) -> dict[str, int]:
+def _ask(method: Any) -> Any:
     """Call a method of the tally."""
-    answer: dict[str, int] = ray.get(method.remote(), timeout=TALLY_TIMEOUT)
-    return answer
+    return ray.get(method.remote(), timeout=TALLY_TIMEOUT)
 
 
 @contextlib.contextmanager
-def _network(
+def providing_network(
     plan: Plan, load: Callable[[], Predictor]
 ) -> Iterator[tuple[Callable[[], Predictor], Callable[[], bool]]]:
     """While the block runs, provide workers with the network.
@@ -151,7 +157,7 @@ def _pipeline(
             batch_format="pyarrow",
             fn_constructor_args=(config, connect, reporter, shared),
             compute=_pool(plan),
-            num_cpus=_WORKER_CPUS,
+            num_cpus=WORKER_CPUS,
         )
     )
 
@@ -162,14 +168,15 @@ def _pool(plan: Plan) -> ray.data.ActorPoolStrategy:
     It grows and shrinks with the cluster, and starts with the CPUs that are there now. With GPUs,
     --workers counts these and not the workers on CPUs.
     """
-    most = _most_workers(plan)
+    most = most_workers(plan)
     now = int(ray.cluster_resources().get("CPU", 0))
     return ray.data.ActorPoolStrategy(
         min_size=1, max_size=most, initial_size=min(max(1, now), most), **_CHUNKS_IN_AN_ACTOR
     )
 
 
-def _most_workers(plan: Plan) -> int:
+def most_workers(plan: Plan) -> int:
+    """The largest number of workers that a run may have."""
     asked = None if plan.config.use_gpu else plan.config.workers
     return min(asked or sys.maxsize, max_chunks(plan))
 
@@ -180,5 +187,5 @@ def _lacking_cpus(plan: Plan, progress: Progress) -> int:
     Each worker should have several chunks to do: for a single one it would hardly have started.
     """
     chunks = math.ceil(progress.left / chunk_size(plan, CLUSTER_CHUNKS))
-    wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), _most_workers(plan))
+    wanted = min(math.ceil(chunks / CHUNKS_AT_ONCE), most_workers(plan))
     return wanted - int(ray.cluster_resources().get("CPU", 0))

@@ -75,6 +75,11 @@ class RunFlags:
     """Delete the files of earlier runs in the output, and start over."""
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
+    dry_run: bool = False
+    """Write nothing, and forecast the run from a trial on a sample: its hours, its requests, the
+    size of its results, and what will fail."""
+    price: float | None = None
+    """With --dry-run: dollars per node and hour, for the costs of the run."""
     lock: bool = True
     """Lock an output in S3 against concurrent runs. --no-lock is for stores without conditional
     writes; then no two runs may share an output."""
@@ -127,6 +132,10 @@ class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
                 raise InputError(f"--{name.replace('_', '-')} must be at least 1")
         if not 1 <= self.max_pixels <= MAX_MASK:
             raise InputError(f"--max-pixels must be in 1 to {MAX_MASK}")
+        if self.price is not None and not self.dry_run:
+            raise InputError("--price is for the forecast of --dry-run: give that, too")
+        if self.price is not None and not self.price >= 0:
+            raise InputError("--price must not be below 0")
         check_range(self.value_range)
         check_overlap(self.overlap)
         if not 0 <= self.max_error_rate <= 1:

@@ -1,15 +1,19 @@
 """A segmentation in the job's own process, without Ray."""
 
 import os
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 
+from segray.bulk.fleet import Fleet
 from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.sizes import LOCAL_CHUNKS, chunk_size, split_into_chunks
 from segray.bulk.tally import Reporter, Tally
+from segray.bulk.trial import Trial, take_trial
 from segray.storage.listing import Entry
 
 
@@ -23,7 +27,7 @@ def segment_here(plan: Plan) -> Progress:
         InputError: a search cannot go on, or nothing can be written.
     """
     tally = Tally()
-    threads = len(os.sched_getaffinity(0))
+    threads = count_cpus()
     progress = Progress(tally.totals, plan.missing)
 
     def make() -> Pipeline:
@@ -48,6 +52,37 @@ def segment_here(plan: Plan) -> Progress:
             raise
     progress.predictors = tally.predictors()
     return progress
+
+
+def take_trial_here(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Fleet, float]:
+    """Segment a sample as `segment_here` does, but into a temporary folder.
+
+    Args:
+        plan: the plan of the run.
+        sample: the images.
+
+    Returns:
+        The trial, this machine, and the time at which the network was ready.
+
+    Raises:
+        InputError: nothing can be written to a temporary folder.
+    """
+    cpus = count_cpus()
+    predictor = plan.predictor_loader(cpus)()
+    ready = time.monotonic()
+    trial = take_trial(PipelineConfig.of(plan, cpus), predictor, sample)
+    kind = f"{cpus} CPU{'s' * (cpus != 1)}"
+    return trial, Fleet(1, kind, 1, 1, sys.maxsize, 0.0), ready
+
+
+def count_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def count_this_node() -> tuple[int, float]:
+    """One node, and the CPUs that this process may use."""
+    return 1, float(count_cpus())
 
 
 def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:

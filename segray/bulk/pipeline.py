@@ -148,7 +148,7 @@ class Pipeline:
             masks = self._mask(batch, logits)
         self._write(masks, writer)
         if not self._stopped.is_set():
-            writer.finish()
+            self._finish(writer)
 
     def _read_ahead(self, writer: ChunkWriter) -> Iterator[DecodedImage]:
         """Fetch and decode the images of a chunk, and yield them as they come."""
@@ -231,9 +231,14 @@ class Pipeline:
         masks, start = [], 0
         for composition, windows in itertools.groupby(composition for composition, _ in batch):
             end = start + len(list(windows))
-            masks.append(self._maskers.submit(composition.add, logits[start:end]))
+            masks.append(self._maskers.submit(self._compose, composition, logits[start:end]))
             start = end
         return masks
+
+    def _compose(
+        self, composition: Composition, logits: npt.NDArray[np.float32]
+    ) -> Result | Failure | None:
+        return composition.add(logits)
 
     def _write(self, masks: list[Future[Result | Failure | None]], writer: ChunkWriter) -> None:
         for mask in masks:
@@ -241,3 +246,6 @@ class Pipeline:
             if row is not None:
                 writer.add(row)
         writer.write_if_due()
+
+    def _finish(self, writer: ChunkWriter) -> None:
+        writer.finish()

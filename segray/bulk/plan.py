@@ -4,6 +4,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +42,7 @@ from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
 from segray.storage.listing import Shard, split_listing
 from segray.storage.lock import hold_lock
+from segray.storage.requests import requests_sent
 from segray.storage.tables import table_uris
 from segray.storage.uri import absolute_uri, join_uri
 
@@ -58,6 +60,8 @@ _PARTS = 32
 class Plan:
     """The work of a run; while there is a plan, the output is locked against other runs.
 
+    With --dry-run it is not, and nothing has been written or deleted.
+
     Attributes:
         config: the flags of the run.
         engine: the engine that runs the network.
@@ -68,6 +72,8 @@ class Plan:
         missing: number of images that have none; None if that takes long to find out.
         settings: the content of the output's config.json.
         check: raises InputError if another run has taken the output nevertheless.
+        begun: the time at which it was begun, by `time.monotonic`.
+        sent: the requests that this process had sent before, see `segray.storage.requests`.
     """
 
     config: SegmentConfig
@@ -79,6 +85,8 @@ class Plan:
     missing: int | None
     settings: dict[str, Any]
     check: Callable[[], None]
+    begun: float
+    sent: Counter[str]
 
     @property
     def is_small(self) -> bool:
@@ -130,6 +138,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     Raises:
         InputError: something the user gave cannot be used, or another run is at work.
     """
+    begun, sent = time.monotonic(), requests_sent()
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
@@ -140,7 +149,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run)
     settings = make_settings(config, bundle, search)
-    with hold_lock(output, config.lock) as check:
+    with _hold_lock(output, config) as check:
         before = read_settings(output)
         if before and not config.overwrite:
             check_settings(before, settings, config, output)
@@ -160,9 +169,20 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
                 f"found more than {_COUNTED_FIRST} images: searching on while they are segmented"
             )
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
-        plan = Plan(config, engine, bundle, output, search, done, missing, settings, check)
+        plan = Plan(
+            *(config, engine, bundle, output, search, done, missing, settings, check),
+            *(begun, sent),
+        )
         del done  # the plan forgets them when they are not needed any more
         yield plan
+
+
+def _hold_lock(
+    output: str, config: SegmentConfig
+) -> contextlib.AbstractContextManager[Callable[[], None]]:
+    if config.dry_run:
+        return contextlib.nullcontext(lambda: None)
+    return hold_lock(output, config.lock)
 
 
 def _make_search(config: SegmentConfig, output: str, run: str) -> Search:
@@ -199,10 +219,14 @@ def _images_uri(config: SegmentConfig) -> str:
 
 def _find_done(output: str, config: SegmentConfig) -> Ids:
     """The ids that have a row, after half-written files of a killed run are removed."""
-    for folder in FOLDERS:
-        remove_partial(join_uri(output, folder))
+    if not config.dry_run:
+        for folder in FOLDERS:
+            remove_partial(join_uri(output, folder))
     if config.overwrite:
         return np.empty(0, dtype=np.int64)
+    if config.dry_run:
+        folders = ("results",) if config.retry_errors else ("results", "errors")
+        return read_done(output, folders, delete=False)
     if config.retry_errors:
         for uri in table_uris(join_uri(output, "errors")):
             remove(uri)

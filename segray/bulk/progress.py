@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,6 +48,8 @@ class Progress:
     Attributes:
         timeline: moments of the run, evenly spread.
         predictors: number of images of each process, by host:pid; known at the end.
+        requests: requests to S3 of other processes than this one, see `segray.storage.requests`;
+            known at the end.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Progress:
         self._looks = 0
         self.timeline: list[Moment] = [Moment(0.0, 0, 0, 0)]
         self.predictors: dict[str, int] = {}
+        self.requests: Counter[str] = Counter()
         self._recent: list[Moment] = self.timeline[:]
         self._said = 0
 

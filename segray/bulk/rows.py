@@ -109,6 +109,11 @@ class Composition:
         self._builder = MaskBuilder(shape, height, width, self._regions)
         self._left = len(self._canvas)
 
+    @property
+    def id(self) -> int:
+        """The id of the image."""
+        return self._image.entry.id
+
     def windows(self) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield what the network takes, uint8 [H, W, 3] RGB, until all is done or has failed."""
         return itertools.takewhile(lambda _: self._left > 0, self._canvas.windows())

@@ -8,15 +8,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from segray.bulk.census import Census, take_census
-from segray.bulk.here import segment_here
+from segray.bulk.forecast import Forecast, make_forecast
+from segray.bulk.forecast_lines import describe_forecast
+from segray.bulk.here import count_this_node, segment_here, take_trial_here
 from segray.bulk.manifest import RUN_AGAIN, read_manifest
+from segray.bulk.node_time import NodeTime
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.report.page import write_report
 from segray.bulk.settings import RECORD
+from segray.bulk.sizes import CLUSTER_CHUNKS, LOCAL_CHUNKS, chunk_size, divide
+from segray.bulk.survey import take_survey
 from segray.errors import InputError
 from segray.packages import package_versions
 from segray.storage.files import write_bytes
+from segray.storage.requests import requests_sent
 from segray.storage.uri import join_uri
 
 log = logging.getLogger(__name__)
@@ -72,11 +78,13 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     if plan.missing != 0:
         log.info(f"segmenting {images} with {plan.engine}" + " in this process" * (not on_ray))
     if on_ray:
-        from segray.bulk.cluster import segment_on_ray
+        from segray.bulk.cluster import count_nodes, segment_on_ray
 
-        progress = segment_on_ray(plan)
+        with (hours := NodeTime(count_nodes)).running():
+            progress = segment_on_ray(plan)
     else:
-        progress = segment_here(plan)
+        with (hours := NodeTime(count_this_node)).running():
+            progress = segment_here(plan)
     seconds = time.monotonic() - started
     plan.check()
     log.info("checking that each image has a row")
@@ -103,15 +111,60 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
             for name, iou in zip(labels.names, ious, strict=True)
         },
     )
-    record = _make_record(plan, summary, progress)
+    record = _make_record(plan, summary, progress, hours)
     write_report(plan.output, labels, census, record, progress.timeline)
     write_bytes(join_uri(plan.output, RECORD), json.dumps(record, indent=2).encode())
     return summary
 
 
-def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:
+def forecast(plan: Plan, on_ray: bool) -> Forecast | None:
+    """Forecast a run from a trial on a sample of its images, without writing to its output.
+
+    Args:
+        plan: a plan of --dry-run.
+        on_ray: True if Ray, which has been started, does the work; else this process does.
+
+    Returns:
+        The forecast; None if no image is missing.
+
+    Raises:
+        InputError: as the run itself, unless only writing shows it.
+    """
+    begun, planned = time.monotonic(), requests_sent() - plan.sent
+    survey = take_survey(plan.search, plan.done)
+    surveyed, listing = time.monotonic() - begun, requests_sent() - plan.sent - planned
+    sample = survey.sample
+    if not sample:
+        return None
+    log.info(f"trying a sample of {len(sample)} images with {plan.engine}")
+    if on_ray:
+        from segray.bulk.trial_node import take_trial_on_node
+
+        trial, fleet, ready = take_trial_on_node(plan, sample)
+    else:
+        trial, fleet, ready = take_trial_here(plan, sample)
+    size = chunk_size(plan, CLUSTER_CHUNKS if on_ray else LOCAL_CHUNKS)
+    chunks = divide(survey.parts, size, apart=on_ray)
+    start = ready - plan.begun - surveyed  # a run lists while it segments
+    return make_forecast(plan, survey, trial, fleet, chunks, start, (planned, listing))
+
+
+def show_forecast(plan: Plan, on_ray: bool) -> None:
+    """Print the forecast of a run; see `forecast`."""
+    made = forecast(plan, on_ray)
+    if made is None:
+        log.info("nothing to do: every image has a row already")
+        return
+    for line in describe_forecast(made, plan.config.price):
+        log.info(line)
+
+
+def _make_record(
+    plan: Plan, summary: SegmentSummary, progress: Progress, hours: NodeTime
+) -> dict[str, Any]:
     census, names = summary.census, plan.bundle.labels.names
     regions = census.regions and census.regions.regions.tolist()
+    requests = requests_sent() - plan.sent + progress.requests
     return {
         "configuration": plan.config.to_json(),
         "model": plan.bundle.digest,
@@ -132,6 +185,12 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         },
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.images_per_second, 3),
+        "cost": {
+            "node_hours": round(hours.node_hours, 6),
+            "cpu_hours": round(hours.cpu_hours, 6),
+            "image_bytes": progress.timeline[-1].bytes,
+            "requests": dict(sorted(requests.items())),
+        },
         "shares": summary.shares,
         "expected_mean_iou": summary.expected_mean_iou,
         "expected_iou": summary.expected_iou,

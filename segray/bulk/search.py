@@ -52,6 +52,12 @@ class Filter:
         return included and not any(fnmatchcase(key, pattern) for pattern in self.exclude)
 
 
+def without_row(entries: list[Entry], ids: Ids, done: Ids) -> list[Entry]:
+    """Select the entries, whose ids are given, that are not done; `done` is ascending."""
+    new = ~are_in(ids, done)
+    return [entry for entry, wanted in zip(entries, new.tolist(), strict=True) if wanted]
+
+
 @dataclass(frozen=True)
 class Search:
     """A search, in parts that can be listed at the same time.
@@ -114,8 +120,7 @@ class Search:
         for entries in self.images(part, found):
             ids = np.array([entry.id for entry in entries], dtype=np.int64)
             manifest.add(ids, entries)
-            new = ~are_in(ids, done)
-            missing = [entry for entry, wanted in zip(entries, new.tolist(), strict=True) if wanted]
+            missing = without_row(entries, ids, done)
             found.missing += len(missing)
             report(found)
             if missing:

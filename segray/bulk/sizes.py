@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 
 from segray.bulk.plan import Plan
@@ -14,6 +15,34 @@ _LEAST, _MOST = 16, 512
 #: Chunks of a run whose size is known: on a cluster, however small, as it may grow; and in one
 #: process.
 CLUSTER_CHUNKS, LOCAL_CHUNKS = 128, 8
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The chunks of a run.
+
+    Attributes:
+        images: number of images of all chunks.
+        size: images of a chunk; a last one may have fewer.
+        count: number of chunks.
+    """
+
+    images: int
+    size: int
+    count: int
+
+
+def divide(parts: Sequence[int], size: int, apart: bool) -> Chunks:
+    """Return the chunks of images that are found in several parts of a search.
+
+    Args:
+        parts: number of images in each part.
+        size: images of a chunk.
+        apart: True if no chunk has images of two parts, as on a cluster.
+    """
+    images = sum(parts)
+    count = sum(math.ceil(part / size) for part in (parts if apart else [images]))
+    return Chunks(images, size, count)
 
 
 def chunk_size(plan: Plan, chunks: int) -> int:

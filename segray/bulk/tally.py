@@ -1,5 +1,7 @@
 """The tally: adds up the reports of all processes of a run."""
 
+import os
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +11,11 @@ from segray.bulk.manifest import Found
 
 #: The counts of a chunk: ``segmented``, ``failed``, ``bytes`` and ``retries``.
 Counts = dict[str, int]
+
+
+def process_name() -> str:
+    """The name of this process on a cluster, host:pid."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class Reporter(Protocol):
@@ -33,6 +40,7 @@ class Tally:
         self._lock = threading.Lock()
         self._found: dict[int, dict[str, int]] = {}
         self._done: dict[str, tuple[str, Counts]] = {}
+        self._requests: dict[str, Counter[str]] = {}
 
     def found(self, part: int, found: Found) -> None:
         with self._lock:
@@ -41,6 +49,16 @@ class Tally:
     def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
         with self._lock:
             self._done[chunk] = predictor, dict(counts)
+
+    def note_requests(self, process: str, requests: Counter[str]) -> None:
+        """Note the requests that a process has sent so far; they replace those noted before."""
+        with self._lock:
+            self._requests[process] = requests
+
+    def requests(self) -> Counter[str]:
+        """The requests of all processes, see `segray.storage.requests`."""
+        with self._lock:
+            return sum(self._requests.values(), Counter())
 
     def totals(self) -> dict[str, int]:
         """The sums over all parts and chunks, by the names of their counts; and ``chunks``."""

@@ -18,11 +18,12 @@ from segray.bulk.manifest import Found
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.search import Search
 from segray.bulk.sizes import split_into_chunks
-from segray.bulk.tally import Counts
+from segray.bulk.tally import Counts, process_name
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.nodes import SharedFiles
 from segray.storage.listing import Entry
+from segray.storage.requests import requests_sent
 
 #: Seconds that an answer of the tally may take.
 TALLY_TIMEOUT = 30.0
@@ -44,10 +45,12 @@ class RemoteReporter:
 
     def found(self, part: int, found: Found) -> None:
         self._tally.found.remote(part, found)
+        self._tally.note_requests.remote(process_name(), requests_sent())
 
     def done(self, chunk: str, process: str, counts: Counts, last: bool = False) -> None:
         arrives = self._tally.done.remote(chunk, process, counts)
         if last:
+            self._tally.note_requests.remote(process_name(), requests_sent())
             # A tally whose process has died is begun anew: its counts are for people only.
             with contextlib.suppress(RayError):
                 ray.get(arrives, timeout=TALLY_TIMEOUT)

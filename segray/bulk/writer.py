@@ -8,8 +8,6 @@ the regions of a row are there whenever the row is, and others have no file of r
 """
 
 import hashlib
-import os
-import socket
 import time
 
 import numpy as np
@@ -17,7 +15,7 @@ import pyarrow as pa
 
 from segray.bulk.candidates import SIDE, Candidates
 from segray.bulk.rows import Failure, Result
-from segray.bulk.tally import Reporter
+from segray.bulk.tally import Reporter, process_name
 from segray.pixels.labels import Labels
 from segray.pixels.thumbnails import encode_thumbnail
 from segray.storage.listing import Entry
@@ -30,9 +28,9 @@ from segray.storage.tables import (
 )
 from segray.storage.uri import join_uri
 
-# Rows are written before their chunk is done when they hold so many bytes, or after so long.
-_FILE_BYTES = 1 << 26
-_FILE_SECONDS = 20.0
+#: Rows are written before their chunk is done when they hold so many bytes, or after so long.
+FILE_BYTES = 1 << 26
+FILE_SECONDS = 20.0
 
 
 class ChunkWriter:
@@ -61,7 +59,7 @@ class ChunkWriter:
         ids = sorted(entry_of)
         self._name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
         self._reporter = reporter
-        self._process = f"{socket.gethostname()}:{os.getpid()}"
+        self._process = process_name()
         self._classes = labels.names
         self._candidates = Candidates(len(ids))
         schema = results_schema(labels, regions)
@@ -109,7 +107,7 @@ class ChunkWriter:
             InputError: a file cannot be written.
         """
         now = time.monotonic()
-        if self._bytes > _FILE_BYTES or now - self._written > _FILE_SECONDS:
+        if self._bytes > FILE_BYTES or now - self._written > FILE_SECONDS:
             self._flush()
             self._bytes, self._written = 0, now
         self._report()

@@ -22,6 +22,7 @@ from threading import Event
 from typing import Any, TypeVar
 
 from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
+from segray.storage.requests import REPEATED, count
 from segray.storage.s3 import forget_client, s3_client, split_uri
 from segray.storage.uri import is_local
 
@@ -158,6 +159,7 @@ def retry(
             on_retry(failure.kind)
         if stopped.wait(pause):
             raise failure
+        count(REPEATED)
 
 
 def _classify(uri: str, error: Exception) -> FetchError:

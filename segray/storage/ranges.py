@@ -15,9 +15,9 @@ from segray.storage.objects import read_body, retry_read
 from segray.storage.s3 import split_uri
 from segray.storage.uri import is_local
 
-# The first request reads so many bytes from the end and the size: the footer of a Parquet file, or
-# all of a small file.
-_TAIL_BYTES = 1 << 16
+#: The first request reads so many bytes from the end and the size: the footer of a Parquet file, or
+#: all of a small file.
+TAIL_BYTES = 1 << 16
 #: The kind of failure if an object is replaced while it is read.
 CHANGED = "Changed"
 
@@ -107,7 +107,7 @@ class ObjectFile(io.RawIOBase):
 def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
     """Make one attempt to get the last bytes of an object, its size and its ETag."""
     try:
-        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes=-{_TAIL_BYTES}")
+        answer = client.get_object(Bucket=bucket, Key=key, Range=f"bytes=-{TAIL_BYTES}")
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidRange":
             return b"", 0, ""  # S3's answer for an empty object; other stores send it
@@ -116,7 +116,7 @@ def _send_tail(bucket: str, key: str, client: Any) -> tuple[bytes, int, str]:
         if not answer["ContentLength"] and "ContentRange" not in answer:
             return b"", 0, ""
         first, last, size = _given(answer)
-        if (first, last + 1) != (max(0, size - _TAIL_BYTES), size):
+        if (first, last + 1) != (max(0, size - TAIL_BYTES), size):
             raise _not_the_part()
         return _read(stream, answer, last + 1 - first), size, answer.get("ETag", "")
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from segray.storage.access import S3Access
+from segray.storage.requests import count_requests_of
 
 #: Client settings: S3's newer checksums, which many other stores refuse, are sent only with
 #: requests that require them.
@@ -99,6 +100,7 @@ def _make_client(connect_seconds: float, read_seconds: float) -> Any:
             if name in known:
                 params.setdefault(name, value)
 
+    count_requests_of(client)
     events = client.meta.events
     events.register("provide-client-params.s3", complete)
     events.register("before-parse.s3.ListObjectsV2", _parse_listing)

@@ -1,0 +1,133 @@
+"""The forecast of the requests that a run sends to S3.
+
+Planning and listing are what the forecast itself has just done, and were counted there. What the
+run sends besides, follows from its chunks. Requests of s3fs are left out, as in
+`segray.storage.requests`.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+from segray.bulk.pipeline import CHUNKS_AT_ONCE
+from segray.bulk.plan import Plan
+from segray.bulk.sample import SAMPLE
+from segray.bulk.sizes import Chunks
+from segray.bulk.trial import Trial
+from segray.bulk.writer import FILE_BYTES, FILE_SECONDS
+from segray.storage.lock import BEAT
+from segray.storage.ranges import TAIL_BYTES
+from segray.storage.requests import REPEATED
+from segray.storage.uri import is_local
+
+_GET, _PUT, _LIST, _DELETE = "GetObject", "PutObject", "ListObjectsV2", "DeleteObject"
+
+# The names in a page of a listing, the rows in a file of the manifest and the bytes of such a row,
+# and the files of the gallery that are read.
+_PAGE = 1000
+_MANIFEST_ROWS, _MANIFEST_BYTES = 1 << 17, 60.0
+_GALLERY_FILES = 1000
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files that chunks write.
+
+    Attributes:
+        row_bytes: size of a row of results.
+        gallery_bytes: size of the pictures of a chunk.
+        failures: share of the images that fail, 0 to 1.
+    """
+
+    row_bytes: float
+    gallery_bytes: float
+    failures: float
+
+
+def forecast_requests(
+    plan: Plan,
+    already: tuple[Counter[str], Counter[str]],
+    listed: int,
+    trial: Trial,
+    chunks: Chunks,
+    files: Files,
+    seconds: float,
+    rate: float,
+) -> Counter[str]:
+    """Compute the requests of a run, by operation and `segray.storage.requests.REPEATED`.
+
+    Args:
+        plan: the plan of the run.
+        already: the requests that the plan and the listing have taken.
+        listed: number of images that were listed, those with a row among them.
+        trial: what became of a sample.
+        chunks: the chunks of the run.
+        files: the files of a chunk.
+        seconds: the time that the run takes.
+        rate: images per second of a worker.
+    """
+    planned, listing = already
+    requests = planned + listing
+    tried = trial.requests[_GET] - trial.requests[REPEATED]
+    gets = chunks.images * tried / max(1, trial.images)
+    repeated = gets * trial.requests[REPEATED] / max(1, tried)
+    # Parts of a request are none.
+    requests += Counter({_GET: round(gets + repeated), REPEATED: round(repeated)})
+    if is_local(plan.output):
+        return requests
+    requests += _of_lock(plan, seconds)
+    requests += _of_chunks(chunks, files, rate)
+    requests += _of_end(plan, listed, chunks, files, rate)
+    if len(plan.done):
+        requests[_GET] += planned[_GET]  # the rows that are there already are read again
+    return requests
+
+
+def _of_lock(plan: Plan, seconds: float) -> Counter[str]:
+    """Taking the lock, refusing it to oneself, keeping it alive, and giving it back."""
+    if not plan.config.lock:
+        return Counter()
+    return Counter({_GET: 2, _PUT: 2 + int(seconds / BEAT), _DELETE: 1})
+
+
+def _of_chunks(chunks: Chunks, files: Files, rate: float) -> Counter[str]:
+    """Looking for the rows of an earlier attempt, and writing results, errors and pictures."""
+    puts = chunks.count * (_result_files(chunks, files, rate) + 1 + _with_errors(chunks, files))
+    return Counter({_LIST: 2 * chunks.count, _PUT: round(puts)})
+
+
+def _of_end(plan: Plan, listed: int, chunks: Chunks, files: Files, rate: float) -> Counter[str]:
+    """The settings and the manifest, written and read; the census; the report and the record."""
+    manifests = len(plan.search.parts) + listed // _MANIFEST_ROWS
+    results = chunks.count * _result_files(chunks, files, rate)
+    errors = chunks.count * _with_errors(chunks, files)
+    shown = min(SAMPLE, chunks.images)
+    # Files that have one of the images of the report, which are spread over all.
+    of_report = chunks.count * (1 - (1 - 1 / chunks.count) ** shown)
+    result_reads = _reads(chunks.size * files.row_bytes * chunks.count / max(1.0, results))
+    gets = manifests * _reads(_MANIFEST_BYTES * listed / manifests) + errors
+    gets += results * result_reads + min(chunks.count, _GALLERY_FILES) * _reads(files.gallery_bytes)
+    # The small columns, and the masks.
+    gets += of_report * (2 * result_reads - 1 + _reads(files.gallery_bytes))
+    lists = 1 + sum(
+        math.ceil(max(1, n) / _PAGE) for n in (manifests, results, errors, chunks.count)
+    )
+    return Counter({_GET: round(gets), _LIST: lists, _PUT: manifests + 3})
+
+
+def _result_files(chunks: Chunks, files: Files, rate: float) -> float:
+    """Files with the results of a chunk: they are written when they are old or large."""
+    if files.failures == 1:
+        return 0.0
+    seconds = min(chunks.size, chunks.images) * CHUNKS_AT_ONCE / rate
+    return 1 + max(seconds // FILE_SECONDS, chunks.size * files.row_bytes // FILE_BYTES)
+
+
+def _with_errors(chunks: Chunks, files: Files) -> float:
+    """The probability that a chunk has a file of errors."""
+    return 1 - (1 - files.failures) ** min(chunks.size, chunks.images)
+
+
+def _reads(bytes: float) -> int:
+    """Requests that read some columns of a Parquet file of that size."""
+    return 1 if bytes <= TAIL_BYTES else 2

@@ -1,0 +1,277 @@
+"""A trial: a sample of images goes through the pipeline of the run, into a temporary folder.
+
+It shows what a process of the run does with these images, and measures what that takes. The CPU
+time of all threads, divided by the images, is what an image costs; how many CPUs are kept busy
+while the pipeline is full says what comes of it in a second, whatever it is that the pipeline waits
+for. Neither depends on how long the pipeline takes to fill and to empty.
+"""
+
+import contextlib
+import itertools
+import math
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Lock, Timer
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
+from segray.bulk.rows import Composition, DecodedImage, Failure, Result
+from segray.bulk.sizes import split_into_chunks
+from segray.bulk.tally import Counts, Tally
+from segray.bulk.writer import ChunkWriter
+from segray.model.predictor import Predictor
+from segray.storage.listing import Entry
+from segray.storage.requests import requests_sent
+from segray.storage.tables import read_tables
+from segray.storage.uri import join_uri
+from segray.ticker import ticking
+
+#: The stages whose CPU time is measured; ``predict`` is the rest of that of the process.
+STAGES = ("fetch", "decode", "predict", "mask", "write")
+
+# The sample goes through once, and again until so many seconds have passed, or so often; after
+# more seconds no chunk is begun, and after still more those under way are given up.
+_ENOUGH_SECONDS, _ROUNDS = 10.0, 4
+_BEGIN_SECONDS, _END_SECONDS = 20.0, 40.0
+_SLICE_SECONDS = 0.5
+# Chunks of a sample, several for each that is under way; and images of a chunk, at least.
+_CHUNKS, _LEAST = 8, 16
+
+
+@dataclass
+class Trial:
+    """What a process has done with a sample, and what that took.
+
+    Attributes:
+        images: images that were segmented or failed, with those that went through again.
+        seconds: CPU seconds of each stage, of all images together.
+        costs: CPU seconds of fetching, decoding and masks of each image, by its id, as often as it
+            went through.
+        times: how often each image went through, by its id.
+        busy: mean number of CPUs that a process kept busy, in each of some slices of the time in
+            which its pipeline was full.
+        waits: seconds from a request for an image to its whole file, of each image.
+        sizes: width and height of each image that was segmented, by its id.
+        failures: stage, kind, URI and message of each image that failed, by its id.
+        result_bytes: size of the files with rows.
+        gallery_bytes: size of the files with pictures.
+        pictures: number of pictures in them.
+        requests: requests that were sent, see `segray.storage.requests`.
+    """
+
+    images: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    costs: dict[int, float] = field(default_factory=dict)
+    times: Counter[int] = field(default_factory=Counter)
+    busy: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    failures: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
+    result_bytes: int = 0
+    gallery_bytes: int = 0
+    pictures: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds per image."""
+        return sum(self.seconds.values()) / max(1, self.images)
+
+    @property
+    def images_per_second(self) -> float:
+        """The throughput of a full pipeline."""
+        return float(np.mean(self.busy)) / self.cpu_seconds
+
+    def join(self, other: "Trial") -> None:
+        """Add the trial of another process, which went on at the same time."""
+        self.images += other.images
+        for stage, seconds in other.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        for id, cost in other.costs.items():
+            self.costs[id] = self.costs.get(id, 0.0) + cost
+        self.times += other.times
+        self.busy += other.busy
+        self.waits += other.waits
+        self.sizes |= other.sizes
+        self.failures |= other.failures
+        self.result_bytes += other.result_bytes
+        self.gallery_bytes += other.gallery_bytes
+        self.pictures += other.pictures
+        self.requests += other.requests
+
+
+class _TimedPipeline(Pipeline):
+    """The pipeline of a run, which notes the CPU time of its stages.
+
+    Args:
+        trial: receives the times.
+    """
+
+    def __init__(self, trial: Trial, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._trial, self._lock = trial, Lock()
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str, id: int | None = None) -> Iterator[None]:
+        begun = time.thread_time()
+        try:
+            yield
+        finally:
+            spent = time.thread_time() - begun
+            trial = self._trial
+            with self._lock:
+                trial.seconds[stage] = trial.seconds.get(stage, 0.0) + spent
+                if id is not None:
+                    trial.costs[id] = trial.costs.get(id, 0.0) + spent
+
+    def _fetch(self, entry: Entry, room: contextlib.ExitStack, writer: ChunkWriter) -> bytes:
+        begun = time.monotonic()
+        with self._lock:
+            self._trial.times[entry.id] += 1
+        with self._timed("fetch", entry.id):
+            content = super()._fetch(entry, room, writer)
+        self._trial.waits.append(time.monotonic() - begun)
+        return content
+
+    def _decode(self, entry: Entry, content: bytes) -> DecodedImage:
+        with self._timed("decode", entry.id):
+            return super()._decode(entry, content)
+
+    def _compose(
+        self, composition: Composition, logits: npt.NDArray[np.float32]
+    ) -> Result | Failure | None:
+        with self._timed("mask", composition.id):
+            return super()._compose(composition, logits)
+
+    def _write(self, masks: list[Future[Result | Failure | None]], writer: ChunkWriter) -> None:
+        with self._timed("write"):
+            super()._write(masks, writer)
+
+    def _finish(self, writer: ChunkWriter) -> None:
+        with self._timed("write"):
+            super()._finish(writer)
+
+
+class _Watch(Tally):
+    """The tally of a trial, which notes when the first image was done."""
+
+    filled: float | None = None
+
+    def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
+        super().done(chunk, predictor, counts, last)
+        if self.filled is None and counts["segmented"] + counts["failed"]:
+            self.filled = time.monotonic()
+
+
+def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[Entry]) -> Trial:
+    """Segment a sample as a process of the run does.
+
+    Args:
+        config: settings of the run's pipelines.
+        predictor: the network.
+        sample: the images.
+
+    Raises:
+        InputError: there is no network to be had, or no room for the temporary files.
+    """
+    with tempfile.TemporaryDirectory(prefix="segray-trial-") as folder:
+        trial, watch = Trial(), _Watch()
+        pipeline = _TimedPipeline(trial, replace(config, output=folder), predictor, watch)
+        before, began = requests_sent(), time.process_time()
+        looks = [(time.monotonic(), time.process_time())]
+
+        def look() -> None:
+            looks.append((time.monotonic(), time.process_time()))
+
+        with ticking(_SLICE_SECONDS, look):
+            emptied = _run(pipeline, _chunks(sample))
+            look()
+        total = watch.totals()
+        trial.images = total["segmented"] + total["failed"]
+        spent = time.process_time() - began
+        trial.seconds["predict"] = max(0.0, spent - sum(trial.seconds.values()))
+        trial.busy = _slices(looks, watch.filled or looks[0][0], emptied)
+        trial.requests = requests_sent() - before
+        _read_rows(trial, folder)
+        return trial
+
+
+def _chunks(sample: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Chunks of the sample, until there are enough; each round has others.
+
+    A chunk of the same images would be found done.
+    """
+    begun, order = time.monotonic(), random.Random(0)
+    images = list(sample)
+    size = max(_LEAST, math.ceil(len(images) / _CHUNKS))
+    rounds = _ROUNDS if len(images) > size else 1
+    for number in range(rounds):
+        if number and time.monotonic() - begun > _ENOUGH_SECONDS:
+            return
+        for chunk in split_into_chunks([images], size):
+            if time.monotonic() - begun > _BEGIN_SECONDS:
+                return
+            yield chunk
+        order.shuffle(images)
+
+
+def _run(pipeline: Pipeline, chunks: Iterator[list[Entry]]) -> float:
+    """Segment chunks, as many at once as in a run; return when there were no more to begin."""
+    given_up = Timer(_END_SECONDS, pipeline.stop)
+    given_up.daemon = True
+    given_up.start()
+    emptied = time.monotonic()
+    try:
+        with ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
+            under_way: set[Future[None]] = set()
+            for chunk in chunks:
+                under_way.add(lanes.submit(pipeline.segment, chunk))
+                if len(under_way) == CHUNKS_AT_ONCE:
+                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                emptied = time.monotonic()
+            for future in under_way:
+                future.result()
+    finally:
+        given_up.cancel()
+    return emptied
+
+
+def _slices(looks: Sequence[tuple[float, float]], filled: float, emptied: float) -> list[float]:
+    """The CPUs that were busy between every two looks; of a short trial, from its start to its end."""
+    full = [look for look in looks if filled <= look[0] <= emptied]
+    if len(full) < 4:
+        full = [looks[0], looks[-1]]
+    return [
+        (cpu - cpu_before) / max(now - before, 1e-9)
+        for (before, cpu_before), (now, cpu) in itertools.pairwise(full)
+    ]
+
+
+def _read_rows(trial: Trial, folder: str) -> None:
+    """Read what the trial has written."""
+    for table in read_tables(join_uri(folder, "results"), ["id", "width", "height"]):
+        for row in table.to_pylist():
+            trial.sizes[row["id"]] = row["width"], row["height"]
+    for table in read_tables(
+        join_uri(folder, "errors"), ["id", "stage", "error", "uri", "message"]
+    ):
+        for row in table.to_pylist():
+            trial.failures[row.pop("id")] = tuple(row.values())
+    trial.pictures = sum(len(table) for table in read_tables(join_uri(folder, "gallery"), ["id"]))
+    for path in Path(folder).rglob("*.parquet"):
+        bytes = path.stat().st_size
+        if path.parent.name == "gallery":
+            trial.gallery_bytes += bytes
+        else:
+            trial.result_bytes += bytes
