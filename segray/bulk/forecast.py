@@ -69,6 +69,8 @@ class Forecast:
     Attributes:
         survey: the images.
         trial: what became of a sample of them.
+        stages: CPU seconds per image of each stage of `segray.bulk.trial.STAGES`.
+        rate: images per second of a worker.
         fleet: the nodes that are there.
         start: seconds until the first image is fetched.
         now: the time that these nodes take.
@@ -80,6 +82,8 @@ class Forecast:
 
     survey: Survey
     trial: Trial
+    stages: dict[str, float]
+    rate: Interval
     fleet: Fleet
     start: float
     now: Duration
@@ -109,7 +113,9 @@ def make_forecast(
         start: seconds until the first image is fetched.
         already: the requests that the plan and the survey have taken.
     """
-    rate = _rate(trial)
+    pictures = most_pictures(min(chunks.size, chunks.images), len(plan.bundle.labels))
+    stages = trial.stage_seconds(pictures * chunks.count / chunks.images)
+    rate = _rate(trial, sum(stages.values()))
     failures = _share(len(trial.failures), len(trial.failures) + len(trial.sizes))
 
     def take(nodes: int, workers: int) -> Duration:
@@ -120,7 +126,6 @@ def make_forecast(
     now = take(fleet.nodes, fleet.workers)
     most = min(fleet.most_workers, chunks.count)
     more = [take(nodes, min(nodes * fleet.workers_per_node, most)) for nodes in _NODES]
-    pictures = most_pictures(min(chunks.size, chunks.images), len(plan.bundle.labels))
     files = Files(
         trial.result_bytes / max(1, trial.images),
         pictures * trial.gallery_bytes / max(1, trial.pictures),
@@ -131,7 +136,9 @@ def make_forecast(
         *(now.seconds.value, rate.value),
     )
     result_bytes = chunks.images * files.row_bytes + chunks.count * files.gallery_bytes
-    return Forecast(survey, trial, fleet, start, now, more, failures, result_bytes, requests)
+    return Forecast(
+        *(survey, trial, stages, rate, fleet, start, now, more, failures, result_bytes, requests)
+    )
 
 
 def _work_seconds(rate: float, workers: int, chunks: Chunks, fleet: Fleet, trial: Trial) -> float:
@@ -144,18 +151,21 @@ def _work_seconds(rate: float, workers: int, chunks: Chunks, fleet: Fleet, trial
     return images / rate + of_ray + 4 * chunks.count * wait / _READERS
 
 
-def _rate(trial: Trial) -> Interval:
-    """Images per second of a worker; images and moments of the trial are resampled."""
+def _rate(trial: Trial, seconds: float) -> Interval:
+    """Images per second of a worker, at so many CPU seconds per image on the average.
+
+    Images and moments of the trial are resampled.
+    """
     costs = np.array([cost / trial.times[id] for id, cost in trial.costs.items()])
     busy = np.array(trial.busy)
     random = np.random.default_rng(0)
     rates = [
         random.choice(busy, len(busy)).mean()
-        / max(1e-9, trial.cpu_seconds + random.choice(costs, len(costs)).mean() - costs.mean())
+        / max(1e-9, seconds + random.choice(costs, len(costs)).mean() - costs.mean())
         for _ in range(_RESAMPLES)
     ]
     low, high = np.percentile(rates, _PERCENTILES).tolist()
-    return Interval(trial.images_per_second, low, high)
+    return Interval(busy.mean() / seconds, low, high)
 
 
 def _share(count: int, of: int) -> Interval:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from segray.bulk.forecast import UNSEEN, Duration, Forecast, Interval
-from segray.bulk.trial import STAGES
 from segray.progress import format_time
 from segray.storage.requests import REPEATED
 
@@ -76,18 +75,17 @@ def _describe_failures(forecast: Forecast) -> Iterator[str]:
 
 def _describe_stages(forecast: Forecast) -> Iterator[str]:
     trial = forecast.trial
-    of_stages = [
-        f"{stage} {1000 * trial.seconds.get(stage, 0.0) / trial.images:.1f}" for stage in STAGES
-    ]
+    stages = forecast.stages
+    of_stages = [f"{stage} {1000 * seconds:.1f}" for stage, seconds in stages.items()]
     yield (
         f"milliseconds of a CPU per image: {', '.join(of_stages)}; "
-        f"in all {1000 * trial.cpu_seconds:.1f}"
+        f"in all {1000 * sum(stages.values()):.1f}"
     )
     if trial.waits:
         wait = 1000 * float(np.median(trial.waits))
         yield f"milliseconds until a file is fetched: {wait:.1f} (median), 24 requests at once"
     yield (
-        f"throughput of a worker: {trial.images_per_second:.1f} images/s, "
+        f"throughput of a worker: {forecast.rate.value:.1f} images/s, "
         f"{float(np.mean(trial.busy)):.2f} CPUs busy"
     )
 

@@ -36,7 +36,7 @@ from segray.storage.uri import join_uri
 from segray.ticker import ticking
 
 #: The stages whose CPU time is measured; ``predict`` is the rest of that of the process.
-STAGES = ("fetch", "decode", "predict", "mask", "write")
+STAGES = ("fetch", "decode", "predict", "mask", "write", "pictures")
 
 # The sample goes through once, and again until so many seconds have passed, or so often; after
 # more seconds no chunk is begun, and after still more those under way are given up.
@@ -81,15 +81,11 @@ class Trial:
     pictures: int = 0
     requests: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def cpu_seconds(self) -> float:
-        """CPU seconds per image."""
-        return sum(self.seconds.values()) / max(1, self.images)
-
-    @property
-    def images_per_second(self) -> float:
-        """The throughput of a full pipeline."""
-        return float(np.mean(self.busy)) / self.cpu_seconds
+    def stage_seconds(self, pictures: float) -> dict[str, float]:
+        """CPU seconds per image of each stage in a run that keeps so many pictures per image."""
+        seconds = {stage: self.seconds.get(stage, 0.0) / self.images for stage in STAGES}
+        seconds["pictures"] *= pictures * self.images / max(1, self.pictures)
+        return seconds
 
     def join(self, other: "Trial") -> None:
         """Add the trial of another process, which went on at the same time."""
@@ -158,6 +154,8 @@ class _TimedPipeline(Pipeline):
 
     def _finish(self, writer: ChunkWriter) -> None:
         with self._timed("write"):
+            writer.write_rows()
+        with self._timed("pictures"):  # which is all that is left
             super()._finish(writer)
 
 
@@ -248,7 +246,7 @@ def _run(pipeline: Pipeline, chunks: Iterator[list[Entry]]) -> float:
 
 
 def _slices(looks: Sequence[tuple[float, float]], filled: float, emptied: float) -> list[float]:
-    """The CPUs that were busy between every two looks; of a short trial, from its start to its end."""
+    """The CPUs that were busy between every two looks; of a short trial, all of its time."""
     full = [look for look in looks if filled <= look[0] <= emptied]
     if len(full) < 4:
         full = [looks[0], looks[-1]]

@@ -108,9 +108,22 @@ class ChunkWriter:
         """
         now = time.monotonic()
         if self._bytes > FILE_BYTES or now - self._written > FILE_SECONDS:
-            self._flush()
-            self._bytes, self._written = 0, now
+            self.write_rows()
         self._report()
+
+    def write_rows(self) -> None:
+        """Write the rows that were taken so far.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        if self._regions:
+            uri = join_uri(self._regions_folder, self._results.next_file)
+            write_table(uri, pa.concat_tables(self._regions))
+            self._regions = []
+        self._results.flush()
+        self._errors.flush()
+        self._bytes, self._written = 0, time.monotonic()
 
     def finish(self) -> None:
         """Write the rest, and the pictures of the gallery.
@@ -120,21 +133,13 @@ class ChunkWriter:
         Raises:
             InputError: a file cannot be written.
         """
-        self._flush()
+        self.write_rows()
         self._gallery.rows = [
             {"id": id, "image": encode_thumbnail(picture, SIDE)}
             for id, picture in self._candidates.pictures.items()
         ]
         self._gallery.flush()
         self._report(last=True)
-
-    def _flush(self) -> None:
-        if self._regions:
-            uri = join_uri(self._regions_folder, self._results.next_file)
-            write_table(uri, pa.concat_tables(self._regions))
-            self._regions = []
-        self._results.flush()
-        self._errors.flush()
 
     def _count(self, kind: str, id: int, bytes: int) -> None:
         self._counts[kind] += 1
