@@ -111,8 +111,9 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
             for name, iou in zip(labels.names, ious, strict=True)
         },
     )
-    record = _make_record(plan, summary, progress, hours)
+    record = _make_record(plan, summary, progress)
     write_report(plan.output, labels, census, record, progress.timeline)
+    record["cost"] = _make_cost(plan, progress, hours)
     write_bytes(join_uri(plan.output, RECORD), json.dumps(record, indent=2).encode())
     return summary
 
@@ -159,12 +160,9 @@ def show_forecast(plan: Plan, on_ray: bool) -> None:
         log.info(line)
 
 
-def _make_record(
-    plan: Plan, summary: SegmentSummary, progress: Progress, hours: NodeTime
-) -> dict[str, Any]:
+def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:
     census, names = summary.census, plan.bundle.labels.names
     regions = census.regions and census.regions.regions.tolist()
-    requests = requests_sent() - plan.sent + progress.requests
     return {
         "configuration": plan.config.to_json(),
         "model": plan.bundle.digest,
@@ -185,16 +183,20 @@ def _make_record(
         },
         "seconds": round(summary.seconds, 3),
         "images_per_second": round(summary.images_per_second, 3),
-        "cost": {
-            "node_hours": round(hours.node_hours, 6),
-            "cpu_hours": round(hours.cpu_hours, 6),
-            "image_bytes": progress.timeline[-1].bytes,
-            "requests": dict(sorted(requests.items())),
-        },
         "shares": summary.shares,
         "expected_mean_iou": summary.expected_mean_iou,
         "expected_iou": summary.expected_iou,
         "regions": regions and dict(zip(names, regions, strict=True)),
         "predictors": progress.predictors,
         "timeline": [list(vars(moment).values()) for moment in progress.timeline],
+    }
+
+
+def _make_cost(plan: Plan, progress: Progress, hours: NodeTime) -> dict[str, Any]:
+    requests = requests_sent() - plan.sent + progress.requests
+    return {
+        "node_hours": round(hours.node_hours, 6),
+        "cpu_hours": round(hours.cpu_hours, 6),
+        "image_bytes": progress.timeline[-1].bytes,
+        "requests": dict(sorted(requests.items())),
     }

@@ -43,6 +43,7 @@ STAGES = ("fetch", "decode", "predict", "mask", "write", "pictures")
 _ENOUGH_SECONDS, _ROUNDS = 10.0, 4
 _BEGIN_SECONDS, _END_SECONDS = 20.0, 40.0
 _SLICE_SECONDS = 0.5
+_WARM = 4  # images that go before
 # Chunks of a sample, several for each that is under way; and images of a chunk, at least.
 _CHUNKS, _LEAST = 8, 16
 
@@ -182,8 +183,12 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
         InputError: there is no network to be had, or no room for the temporary files.
     """
     with tempfile.TemporaryDirectory(prefix="segray-trial-") as folder:
+        # What a process does once is no part of what an image costs.
+        warm = replace(config, output=join_uri(folder, "warm"))
+        Pipeline(warm, predictor, Tally()).segment(list(sample[:_WARM]))
+        config = replace(config, output=join_uri(folder, "trial"))
         trial, watch = Trial(), _Watch()
-        pipeline = _TimedPipeline(trial, replace(config, output=folder), predictor, watch)
+        pipeline = _TimedPipeline(trial, config, predictor, watch)
         before, began = requests_sent(), time.process_time()
         looks = [(time.monotonic(), time.process_time())]
 
@@ -199,7 +204,7 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
         trial.seconds["predict"] = max(0.0, spent - sum(trial.seconds.values()))
         trial.busy = _slices(looks, watch.filled or looks[0][0], emptied)
         trial.requests = requests_sent() - before
-        _read_rows(trial, folder)
+        _read_rows(trial, config.output)
         return trial
 
 
