@@ -157,7 +157,7 @@ def _rate(trial: Trial, seconds: float) -> Interval:
     Images and moments of the trial are resampled.
     """
     costs = np.array([cost / trial.times[id] for id, cost in trial.costs.items()])
-    busy = np.array(trial.busy)
+    busy = np.maximum(trial.busy, 1e-3)  # a process that waits does not wait for ever
     random = np.random.default_rng(0)
     rates = [
         random.choice(busy, len(busy)).mean()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from segray.bulk.config import SegmentConfig
 from segray.bulk.forecast import UNSEEN, Duration, Forecast, Interval
 from segray.progress import format_time
 from segray.storage.requests import REPEATED
@@ -13,17 +14,23 @@ _SUFFIXES = 6  # that are named
 _EXAMPLES = 2  # of each kind of failure
 
 
-def describe_forecast(forecast: Forecast, price: float | None) -> Iterator[str]:
+def describe_forecast(forecast: Forecast, config: SegmentConfig) -> Iterator[str]:
     """Yield the lines.
 
     Args:
         forecast: the forecast.
-        price: dollars per node and hour, if that is known.
+        config: the flags of the run.
     """
+    price = config.price
     yield "\nforecast of a run; nothing has been written"
     yield from _describe_images(forecast)
     yield from _describe_failures(forecast)
     yield from _describe_stages(forecast)
+    if config.use_gpu:
+        yield (
+            "predict is without the GPU: one was at work for the workers of one node, and the "
+            "times hold for nodes that have one each"
+        )
     yield from _describe_times(forecast, price)
     yield f"results: {_format_bytes(forecast.result_bytes)}"
     yield f"requests to S3: {_describe_requests(forecast.requests)}"
@@ -93,8 +100,9 @@ def _describe_stages(forecast: Forecast) -> Iterator[str]:
 def _describe_times(forecast: Forecast, price: float | None) -> Iterator[str]:
     fleet, now = forecast.fleet, forecast.now
     there = f"{fleet.nodes} node{'s' * (fleet.nodes != 1)}"
+    workers = f"{fleet.workers} worker{'s' * (fleet.workers != 1)}"
     yield (
-        f"time on what is there, {there} ({fleet.kind}) and {fleet.workers} workers: "
+        f"time on what is there, {there} ({fleet.kind}) and {workers}: "
         f"{_describe_duration(now, price)}; {format_time(forecast.start)} of it to start"
     )
     yield f"on nodes of {fleet.kind}:"

@@ -156,7 +156,7 @@ def show_forecast(plan: Plan, on_ray: bool) -> None:
     if made is None:
         log.info("nothing to do: every image has a row already")
         return
-    for line in describe_forecast(made, plan.config.price):
+    for line in describe_forecast(made, plan.config):
         log.info(line)
 
 

@@ -28,6 +28,7 @@ from segray.bulk.rows import Composition, DecodedImage, Failure, Result
 from segray.bulk.sizes import split_into_chunks
 from segray.bulk.tally import Counts, Tally
 from segray.bulk.writer import ChunkWriter
+from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.storage.listing import Entry
 from segray.storage.requests import requests_sent
@@ -180,12 +181,13 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
         sample: the images.
 
     Raises:
-        InputError: there is no network to be had, or no room for the temporary files.
+        InputError: there is no network to be had, no room for the temporary files, or no image is
+            done in time.
     """
     with tempfile.TemporaryDirectory(prefix="segray-trial-") as folder:
         # What a process does once is no part of what an image costs.
         warm = replace(config, output=join_uri(folder, "warm"))
-        Pipeline(warm, predictor, Tally()).segment(list(sample[:_WARM]))
+        _run(Pipeline(warm, predictor, Tally()), iter([list(sample[:_WARM])]))
         config = replace(config, output=join_uri(folder, "trial"))
         trial, watch = Trial(), _Watch()
         pipeline = _TimedPipeline(trial, config, predictor, watch)
@@ -200,6 +202,11 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
             look()
         total = watch.totals()
         trial.images = total["segmented"] + total["failed"]
+        if not trial.images:
+            raise InputError(
+                f"no image of the sample was done within {_END_SECONDS:.0f} s: see whether the "
+                "store answers, or run again when other work on this machine has ended"
+            )
         spent = time.process_time() - began
         trial.seconds["predict"] = max(0.0, spent - sum(trial.seconds.values()))
         trial.busy = _slices(looks, watch.filled or looks[0][0], emptied)
@@ -266,11 +273,11 @@ def _read_rows(trial: Trial, folder: str) -> None:
     for table in read_tables(join_uri(folder, "results"), ["id", "width", "height"]):
         for row in table.to_pylist():
             trial.sizes[row["id"]] = row["width"], row["height"]
-    for table in read_tables(
-        join_uri(folder, "errors"), ["id", "stage", "error", "uri", "message"]
-    ):
+    columns = ["stage", "error", "uri", "message"]
+    for table in read_tables(join_uri(folder, "errors"), ["id", *columns]):
         for row in table.to_pylist():
-            trial.failures[row.pop("id")] = tuple(row.values())
+            stage, error, uri, message = (row[name] for name in columns)
+            trial.failures[row["id"]] = stage, error, uri, message
     trial.pictures = sum(len(table) for table in read_tables(join_uri(folder, "gallery"), ["id"]))
     for path in Path(folder).rglob("*.parquet"):
         bytes = path.stat().st_size

@@ -287,6 +287,8 @@ def test_record_has_counts_and_no_secret(finished) -> None:
     assert record["counts"].items() >= expected.items()
     assert record["counts"]["left_out"]["hidden"] == 1
     assert record["images_per_second"] > 0
+    assert record["cost"]["node_hours"] == pytest.approx(record["seconds"] / 3600, rel=0.1)
+    assert record["cost"]["requests"]["GetObject"] >= 11
     assert sum(record["shares"].values()) == pytest.approx(1)
     assert "test-secret" not in text
     assert "test-key" not in text
