@@ -1,5 +1,6 @@
 """Candidates for the gallery of the report: the few images of a chunk whose pictures are kept."""
 
+import math
 from bisect import insort
 from collections.abc import Sequence
 
@@ -16,10 +17,11 @@ _UNSURE = 4
 _CLASSES = 8
 
 
-def most_pictures(images: int, classes: int) -> int:
-    """The number of pictures that a chunk of so many images keeps, at most."""
+def expected_pictures(images: int, classes: int) -> float:
+    """Compute how many pictures a chunk keeps, if its choices are independent of each other."""
     count = _random_pictures(images)
-    return min(images, count + min(count, _UNSURE) + min(classes, _CLASSES))
+    chosen = (count, min(count, _UNSURE), min(classes, _CLASSES))
+    return images * (1 - math.prod(1 - min(1.0, of_images / images) for of_images in chosen))
 
 
 def _random_pictures(images: int) -> int:

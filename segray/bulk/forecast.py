@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segray.bulk.candidates import most_pictures
+from segray.bulk.candidates import expected_pictures
 from segray.bulk.fleet import Fleet
 from segray.bulk.plan import Plan
 from segray.bulk.request_forecast import Files, forecast_requests
@@ -113,7 +113,7 @@ def make_forecast(
         start: seconds until the first image is fetched.
         already: the requests that the plan and the survey have taken.
     """
-    pictures = most_pictures(min(chunks.size, chunks.images), len(plan.bundle.labels))
+    pictures = expected_pictures(min(chunks.size, chunks.images), len(plan.bundle.labels))
     stages = trial.stage_seconds(pictures * chunks.count / chunks.images)
     rate = _rate(trial, sum(stages.values()))
     failures = _share(len(trial.failures), len(trial.failures) + len(trial.sizes))
@@ -127,7 +127,7 @@ def make_forecast(
     most = min(fleet.most_workers, chunks.count)
     more = [take(nodes, min(nodes * fleet.workers_per_node, most)) for nodes in _NODES]
     files = Files(
-        trial.result_bytes / max(1, trial.images),
+        trial.result_bytes / max(1, trial.rows),
         pictures * trial.gallery_bytes / max(1, trial.pictures),
         failures.value,
     )

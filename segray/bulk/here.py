@@ -4,11 +4,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
+from itertools import chain
 
 from segray.bulk.fleet import Fleet
-from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
+from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.sizes import LOCAL_CHUNKS, chunk_size, split_into_chunks
@@ -35,21 +35,10 @@ def segment_here(plan: Plan) -> Progress:
 
     pipeline = make() if plan.missing != 0 else None
     plan.claim()
-    with progress.running(), ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
-        under_way: set[Future[None]] = set()
-        try:
-            for entries in split_into_chunks(_missing(plan, tally), chunk_size(plan, LOCAL_CHUNKS)):
-                if len(under_way) == CHUNKS_AT_ONCE:
-                    under_way = _await_one(under_way)
-                plan.check()
-                pipeline = pipeline or make()
-                under_way.add(lanes.submit(pipeline.segment, entries))
-            while under_way:
-                under_way = _await_one(under_way)
-        except BaseException:
-            if pipeline:
-                pipeline.stop()
-            raise
+    with progress.running():
+        chunks = split_into_chunks(_missing(plan, tally), chunk_size(plan, LOCAL_CHUNKS))
+        if first := next(chunks, None):
+            (pipeline or make()).segment_all(chain([first], chunks))
     progress.predictors = tally.predictors()
     return progress
 
@@ -85,14 +74,8 @@ def count_this_node() -> tuple[int, float]:
     return 1, float(count_cpus())
 
 
-def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
-    """Wait until a chunk is done, raise its exception if it has one, and return the others."""
-    done, others = wait(under_way, return_when=FIRST_COMPLETED)
-    for future in done:
-        future.result()
-    return others
-
-
 def _missing(plan: Plan, reporter: Reporter) -> Iterator[list[Entry]]:
     for part in range(len(plan.search.parts)):
-        yield from plan.search.list_and_record(part, plan.done, partial(reporter.found, part))
+        for entries in plan.search.list_and_record(part, plan.done, partial(reporter.found, part)):
+            plan.check()
+            yield entries

@@ -25,8 +25,8 @@ the last one are made. An image that fails at a stage becomes a row of errors an
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from threading import Event, Lock, Semaphore
@@ -127,6 +127,28 @@ class Pipeline:
         """
         self._stopped.set()
         self._requests.shutdown(wait=False, cancel_futures=True)
+
+    def segment_all(self, chunks: Iterable[list[Entry]]) -> None:
+        """Segment chunks as they come, `CHUNKS_AT_ONCE` at a time.
+
+        Args:
+            chunks: see `segment`. If it raises an exception, the pipeline is stopped.
+
+        Raises:
+            InputError: as `segment`.
+        """
+        with ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
+            under_way: set[Future[None]] = set()
+            try:
+                for entries in chunks:
+                    if len(under_way) == CHUNKS_AT_ONCE:
+                        under_way = _await_one(under_way)
+                    under_way.add(lanes.submit(self.segment, entries))
+                while under_way:
+                    under_way = _await_one(under_way)
+            except BaseException:
+                self.stop()
+                raise
 
     def segment(self, entries: list[Entry]) -> None:
         """Write a row of results or of errors for each image of a chunk.
@@ -249,3 +271,11 @@ class Pipeline:
 
     def _finish(self, writer: ChunkWriter) -> None:
         writer.finish()
+
+
+def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:
+    """Wait until a chunk is done, raise its exception if it has one, and return the others."""
+    done, others = wait(under_way, return_when=FIRST_COMPLETED)
+    for future in done:
+        future.result()
+    return others

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock, Timer
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segray.bulk.pipeline import CHUNKS_AT_ONCE, Pipeline, PipelineConfig
+from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.rows import Composition, DecodedImage, Failure, Result
 from segray.bulk.sizes import split_into_chunks
 from segray.bulk.tally import Counts, Tally
@@ -64,7 +64,8 @@ class Trial:
         waits: seconds from a request for an image to its whole file, of each image.
         sizes: width and height of each image that was segmented, by its id.
         failures: stage, kind, URI and message of each image that failed, by its id.
-        result_bytes: size of the files with rows.
+        rows: number of rows that were written.
+        result_bytes: size of the files with them.
         gallery_bytes: size of the files with pictures.
         pictures: number of pictures in them.
         requests: requests that were sent, see `segray.storage.requests`.
@@ -78,6 +79,7 @@ class Trial:
     waits: list[float] = field(default_factory=list)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     failures: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
+    rows: int = 0
     result_bytes: int = 0
     gallery_bytes: int = 0
     pictures: int = 0
@@ -101,6 +103,7 @@ class Trial:
         self.waits += other.waits
         self.sizes |= other.sizes
         self.failures |= other.failures
+        self.rows += other.rows
         self.result_bytes += other.result_bytes
         self.gallery_bytes += other.gallery_bytes
         self.pictures += other.pictures
@@ -186,20 +189,27 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
     """
     with tempfile.TemporaryDirectory(prefix="segray-trial-") as folder:
         # What a process does once is no part of what an image costs.
-        warm = replace(config, output=join_uri(folder, "warm"))
-        _run(Pipeline(warm, predictor, Tally()), iter([list(sample[:_WARM])]))
+        warm = Pipeline(replace(config, output=join_uri(folder, "warm")), predictor, Tally())
+        with _given_up(warm):
+            warm.segment(list(sample[:_WARM]))
         config = replace(config, output=join_uri(folder, "trial"))
         trial, watch = Trial(), _Watch()
         pipeline = _TimedPipeline(trial, config, predictor, watch)
         before, began = requests_sent(), time.process_time()
-        looks = [(time.monotonic(), time.process_time())]
+        looks = [(time.monotonic(), began)]
+        emptied = 0.0
 
         def look() -> None:
             looks.append((time.monotonic(), time.process_time()))
 
-        with ticking(_SLICE_SECONDS, look):
-            emptied = _run(pipeline, _chunks(sample))
-            look()
+        def chunks() -> Iterator[list[Entry]]:
+            nonlocal emptied
+            yield from _chunks(sample)
+            emptied = time.monotonic()
+
+        with ticking(_SLICE_SECONDS, look), _given_up(pipeline):
+            pipeline.segment_all(chunks())
+        look()
         total = watch.totals()
         trial.images = total["segmented"] + total["failed"]
         if not trial.images:
@@ -234,27 +244,16 @@ def _chunks(sample: Sequence[Entry]) -> Iterator[list[Entry]]:
         order.shuffle(images)
 
 
-def _run(pipeline: Pipeline, chunks: Iterator[list[Entry]]) -> float:
-    """Segment chunks, as many at once as in a run; return when there were no more to begin."""
-    given_up = Timer(_END_SECONDS, pipeline.stop)
-    given_up.daemon = True
-    given_up.start()
-    emptied = time.monotonic()
+@contextlib.contextmanager
+def _given_up(pipeline: Pipeline) -> Iterator[None]:
+    """Stop a pipeline for which the block runs too long."""
+    timer = Timer(_END_SECONDS, pipeline.stop)
+    timer.daemon = True
+    timer.start()
     try:
-        with ThreadPoolExecutor(CHUNKS_AT_ONCE) as lanes:
-            under_way: set[Future[None]] = set()
-            for chunk in chunks:
-                under_way.add(lanes.submit(pipeline.segment, chunk))
-                if len(under_way) == CHUNKS_AT_ONCE:
-                    done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        future.result()
-                emptied = time.monotonic()
-            for future in under_way:
-                future.result()
+        yield
     finally:
-        given_up.cancel()
-    return emptied
+        timer.cancel()
 
 
 def _slices(looks: Sequence[tuple[float, float]], filled: float, emptied: float) -> list[float]:
@@ -271,10 +270,12 @@ def _slices(looks: Sequence[tuple[float, float]], filled: float, emptied: float)
 def _read_rows(trial: Trial, folder: str) -> None:
     """Read what the trial has written."""
     for table in read_tables(join_uri(folder, "results"), ["id", "width", "height"]):
+        trial.rows += len(table)
         for row in table.to_pylist():
             trial.sizes[row["id"]] = row["width"], row["height"]
     columns = ["stage", "error", "uri", "message"]
     for table in read_tables(join_uri(folder, "errors"), ["id", *columns]):
+        trial.rows += len(table)
         for row in table.to_pylist():
             stage, error, uri, message = (row[name] for name in columns)
             trial.failures[row["id"]] = stage, error, uri, message
