@@ -36,7 +36,7 @@ def segment_here(plan: Plan) -> Progress:
     pipeline = make() if plan.missing != 0 else None
     plan.claim()
     with progress.running():
-        chunks = split_into_chunks(_missing(plan, tally), chunk_size(plan, LOCAL_CHUNKS))
+        chunks = _chunks(plan, tally)
         if first := next(chunks, None):
             (pipeline or make()).segment_all(chain([first], chunks))
     progress.predictors = tally.predictors()
@@ -74,8 +74,13 @@ def count_this_node() -> tuple[int, float]:
     return 1, float(count_cpus())
 
 
+def _chunks(plan: Plan, reporter: Reporter) -> Iterator[list[Entry]]:
+    """Search for the images that are missing, in chunks, as long as the output is this run's."""
+    for chunk in split_into_chunks(_missing(plan, reporter), chunk_size(plan, LOCAL_CHUNKS)):
+        plan.check()
+        yield chunk
+
+
 def _missing(plan: Plan, reporter: Reporter) -> Iterator[list[Entry]]:
     for part in range(len(plan.search.parts)):
-        for entries in plan.search.list_and_record(part, plan.done, partial(reporter.found, part)):
-            plan.check()
-            yield entries
+        yield from plan.search.list_and_record(part, plan.done, partial(reporter.found, part))
