@@ -17,11 +17,17 @@ _UNSURE = 4
 _CLASSES = 8
 
 
-def expected_pictures(images: int, classes: int) -> float:
-    """Compute how many pictures a chunk keeps, if its choices are independent of each other."""
-    count = _random_pictures(images)
+def expected_pictures(images: float, classes: int) -> float:
+    """Compute how many pictures a chunk keeps, if its choices are independent of each other.
+
+    Args:
+        images: mean number of images of a chunk that are segmented.
+        classes: number of classes.
+    """
+    count = _random_pictures(round(images))
     chosen = (count, min(count, _UNSURE), min(classes, _CLASSES))
-    return images * (1 - math.prod(1 - min(1.0, of_images / images) for of_images in chosen))
+    missed = math.prod(1 - min(1.0, number / max(1.0, images)) for number in chosen)
+    return images * (1 - missed)
 
 
 def _random_pictures(images: int) -> int:

@@ -113,10 +113,11 @@ def make_forecast(
         start: seconds until the first image is fetched.
         already: the requests that the plan and the survey have taken.
     """
-    pictures = expected_pictures(min(chunks.size, chunks.images), len(plan.bundle.labels))
+    failures = _share(len(trial.failures), len(trial.failures) + len(trial.sizes))
+    segmented = chunks.images * (1 - failures.value) / chunks.count
+    pictures = expected_pictures(segmented, len(plan.bundle.labels))
     stages = trial.stage_seconds(pictures * chunks.count / chunks.images)
     rate = _rate(trial, sum(stages.values()))
-    failures = _share(len(trial.failures), len(trial.failures) + len(trial.sizes))
 
     def take(nodes: int, workers: int) -> Duration:
         took = rate.map(lambda rate: start + _work_seconds(rate, workers, chunks, fleet, trial))
