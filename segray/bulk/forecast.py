@@ -127,16 +127,12 @@ def make_forecast(
     now = take(fleet.nodes, fleet.workers)
     most = min(fleet.most_workers, chunks.count)
     more = [take(nodes, min(nodes * fleet.workers_per_node, most)) for nodes in _NODES]
-    files = Files(
-        trial.result_bytes / max(1, trial.rows),
-        pictures * trial.gallery_bytes / max(1, trial.pictures),
-        failures.value,
-    )
+    files = Files.of(trial, chunks, failures.value, pictures)
     requests = forecast_requests(
         *(plan, already, survey.found.images, trial, chunks, files),
         *(now.seconds.value, rate.value),
     )
-    result_bytes = chunks.images * files.row_bytes + chunks.count * files.gallery_bytes
+    result_bytes = chunks.count * files.bytes
     return Forecast(
         *(survey, trial, stages, rate, fleet, start, now, more, failures, result_bytes, requests)
     )

@@ -8,6 +8,9 @@ run sends besides, follows from its chunks. Requests of s3fs are left out, as in
 import math
 from collections import Counter
 from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
 
 from segray.bulk.pipeline import CHUNKS_AT_ONCE
 from segray.bulk.plan import Plan
@@ -27,21 +30,73 @@ _GET, _PUT, _LIST, _DELETE = "GetObject", "PutObject", "ListObjectsV2", "DeleteO
 _PAGE = 1000
 _MANIFEST_ROWS, _MANIFEST_BYTES = 1 << 17, 60.0
 _GALLERY_FILES = 1000
+# Standard deviation of the size of a picture, as a share of it.
+_PICTURE_DEVIATION = 0.3
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files that chunks write.
+    """The files that a chunk writes.
 
     Attributes:
-        row_bytes: size of a row of results.
-        gallery_bytes: size of the pictures of a chunk.
+        rows: number of rows of results.
+        row_bytes: mean size of such a row.
+        row_deviation: standard deviation of that.
+        file_bytes: size of a file without its rows.
+        pictures: number of pictures in the gallery.
+        picture_bytes: mean size of a picture.
+        error_bytes: size of the errors.
         failures: share of the images that fail, 0 to 1.
     """
 
+    rows: float
     row_bytes: float
-    gallery_bytes: float
+    row_deviation: float
+    file_bytes: float
+    pictures: float
+    picture_bytes: float
+    error_bytes: float
     failures: float
+
+    @classmethod
+    def of(cls, trial: Trial, chunks: Chunks, failures: float, pictures: float) -> "Files":
+        """Expect what the files of a trial had.
+
+        Args:
+            trial: the trial.
+            chunks: the chunks of the run.
+            failures: share of the images that fail, 0 to 1.
+            pictures: number of pictures of a chunk.
+        """
+        images = chunks.images / chunks.count
+        rows = trial.bytes["results"] - trial.files * trial.file_bytes
+        failed = trial.images - len(trial.masks)
+        return cls(
+            rows=images * (1 - failures),
+            row_bytes=rows / max(1, len(trial.masks)),
+            row_deviation=float(np.std(trial.masks)) if trial.masks else 0.0,
+            file_bytes=trial.file_bytes,
+            pictures=pictures,
+            picture_bytes=trial.bytes["gallery"] / max(1, trial.pictures),
+            error_bytes=images * failures * trial.bytes["errors"] / max(1, failed),
+            failures=failures,
+        )
+
+    @property
+    def bytes(self) -> float:
+        """The size of all of them."""
+        results = self.rows * self.row_bytes + self.file_bytes
+        return results + self.pictures * self.picture_bytes + self.error_bytes
+
+    def result_reads(self, parts: float) -> float:
+        """Requests that read small columns of one of so many files with the results."""
+        rows = self.rows / parts
+        return _reads(self.file_bytes + rows * self.row_bytes, self.row_deviation * rows**0.5)
+
+    def gallery_reads(self) -> float:
+        """Requests that read the ids of the gallery."""
+        deviation = _PICTURE_DEVIATION * self.picture_bytes * self.pictures**0.5
+        return _reads(self.pictures * self.picture_bytes, deviation)
 
 
 def forecast_requests(
@@ -104,11 +159,11 @@ def _of_end(plan: Plan, listed: int, chunks: Chunks, files: Files, rate: float) 
     shown = min(SAMPLE, chunks.images)
     # Files that have one of the images of the report, which are spread over all.
     of_report = chunks.count * (1 - (1 - 1 / chunks.count) ** shown)
-    result_reads = _reads(chunks.size * files.row_bytes * chunks.count / max(1.0, results))
+    of_results = files.result_reads(max(1.0, results / chunks.count))
     gets = manifests * _reads(_MANIFEST_BYTES * listed / manifests) + errors
-    gets += results * result_reads + min(chunks.count, _GALLERY_FILES) * _reads(files.gallery_bytes)
+    gets += results * of_results + min(chunks.count, _GALLERY_FILES) * files.gallery_reads()
     # The small columns, and the masks.
-    gets += of_report * (2 * result_reads - 1 + _reads(files.gallery_bytes))
+    gets += of_report * (2 * of_results - 1 + files.gallery_reads())
     lists = 1 + sum(
         math.ceil(max(1, n) / _PAGE) for n in (manifests, results, errors, chunks.count)
     )
@@ -128,6 +183,8 @@ def _with_errors(chunks: Chunks, files: Files) -> float:
     return 1 - (1 - files.failures) ** min(chunks.size, chunks.images)
 
 
-def _reads(bytes: float) -> int:
-    """Requests that read some columns of a Parquet file of that size."""
-    return 1 if bytes <= TAIL_BYTES else 2
+def _reads(bytes: float, deviation: float = 0.0) -> float:
+    """Requests that read some columns of a Parquet file of that size: one, if that has it all."""
+    if not deviation:
+        return 1.0 if bytes <= TAIL_BYTES else 2.0
+    return 2 - NormalDist(bytes, deviation).cdf(TAIL_BYTES)

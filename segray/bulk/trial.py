@@ -32,7 +32,7 @@ from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.storage.listing import Entry
 from segray.storage.requests import requests_sent
-from segray.storage.tables import read_tables
+from segray.storage.tables import read_table, read_tables, table_uris, write_table
 from segray.storage.uri import join_uri
 from segray.ticker import ticking
 
@@ -64,10 +64,11 @@ class Trial:
         waits: seconds from a request for an image to its whole file, of each image.
         sizes: width and height of each image that was segmented, by its id.
         failures: stage, kind, URI and message of each image that failed, by its id.
-        rows: number of rows that were written.
-        result_bytes: size of the files with them.
-        gallery_bytes: size of the files with pictures.
-        pictures: number of pictures in them.
+        masks: sizes of the masks in the files of results, in bytes.
+        files: number of these files.
+        file_bytes: size of one of them without its rows.
+        bytes: sizes of all files of results, of errors and of the gallery, by folder.
+        pictures: number of pictures in the gallery.
         requests: requests that were sent, see `segray.storage.requests`.
     """
 
@@ -79,9 +80,10 @@ class Trial:
     waits: list[float] = field(default_factory=list)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     failures: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
-    rows: int = 0
-    result_bytes: int = 0
-    gallery_bytes: int = 0
+    masks: list[int] = field(default_factory=list)
+    files: int = 0
+    file_bytes: int = 0
+    bytes: Counter[str] = field(default_factory=Counter)
     pictures: int = 0
     requests: Counter[str] = field(default_factory=Counter)
 
@@ -103,9 +105,10 @@ class Trial:
         self.waits += other.waits
         self.sizes |= other.sizes
         self.failures |= other.failures
-        self.rows += other.rows
-        self.result_bytes += other.result_bytes
-        self.gallery_bytes += other.gallery_bytes
+        self.masks += other.masks
+        self.files += other.files
+        self.file_bytes = max(self.file_bytes, other.file_bytes)
+        self.bytes += other.bytes
         self.pictures += other.pictures
         self.requests += other.requests
 
@@ -267,22 +270,30 @@ def _slices(looks: Sequence[tuple[float, float]], filled: float, emptied: float)
     ]
 
 
-def _read_rows(trial: Trial, folder: str) -> None:
+def _read_rows(trial: Trial, output: str) -> None:
     """Read what the trial has written."""
-    for table in read_tables(join_uri(folder, "results"), ["id", "width", "height"]):
-        trial.rows += len(table)
-        for row in table.to_pylist():
-            trial.sizes[row["id"]] = row["width"], row["height"]
+    for table in read_tables(join_uri(output, "results"), ["id", "width", "height", "mask"]):
+        rows = table.to_pylist()
+        masks = [len(row["mask"]["bytes"]) for row in rows]
+        trial.files += 1
+        trial.masks += masks
+        trial.sizes |= {row["id"]: (row["width"], row["height"]) for row in rows}
     columns = ["stage", "error", "uri", "message"]
-    for table in read_tables(join_uri(folder, "errors"), ["id", *columns]):
-        trial.rows += len(table)
+    for table in read_tables(join_uri(output, "errors"), ["id", *columns]):
         for row in table.to_pylist():
             stage, error, uri, message = (row[name] for name in columns)
             trial.failures[row["id"]] = stage, error, uri, message
-    trial.pictures = sum(len(table) for table in read_tables(join_uri(folder, "gallery"), ["id"]))
-    for path in Path(folder).rglob("*.parquet"):
-        bytes = path.stat().st_size
-        if path.parent.name == "gallery":
-            trial.gallery_bytes += bytes
-        else:
-            trial.result_bytes += bytes
+    trial.pictures = sum(len(table) for table in read_tables(join_uri(output, "gallery"), ["id"]))
+    for path in Path(output).rglob("*.parquet"):
+        trial.bytes[path.parent.name] += path.stat().st_size
+    if trial.files:
+        trial.file_bytes = _empty_file(output)
+
+
+def _empty_file(output: str) -> int:
+    """The size of a file of results without its rows, from one with a single row."""
+    [uri, *_] = table_uris(join_uri(output, "results"))
+    single = join_uri(output, "single.parquet")
+    row = read_table(uri).slice(0, 1)
+    write_table(single, row)
+    return Path(single).stat().st_size - len(row["mask"][0]["bytes"].as_py())
