@@ -16,6 +16,7 @@ from segray.bulk.candidates import expected_pictures
 from segray.bulk.fleet import Fleet
 from segray.bulk.plan import Plan
 from segray.bulk.request_forecast import Files, forecast_requests
+from segray.bulk.sample import SAMPLE
 from segray.bulk.sizes import Chunks
 from segray.bulk.survey import Survey
 from segray.bulk.trial import Trial
@@ -27,9 +28,11 @@ UNSEEN = 0.1
 # distribution for the same.
 _RESAMPLES, _PERCENTILES, _NORMAL = 1000, (2.5, 97.5), 1.96
 
-# Seconds that Ray works on a chunk, on a CPU of the job's node (docs/operations.md); and files that
-# are read at once at the end of a run, with two requests each.
-_CHUNK_SECONDS, _READERS = 0.05, 16
+# Seconds that Ray works on a chunk, on a CPU of the job's node (docs/operations.md).
+_CHUNK_SECONDS = 0.05
+# Files that are read at once at the end of a run, with two requests each; and the percentile of the
+# times of two dozen requests at once that stands for that of one alone.
+_READERS, _ALONE = 16, 10
 _NODES = (1, 2, 4, 8)
 
 
@@ -143,9 +146,10 @@ def _work_seconds(rate: float, workers: int, chunks: Chunks, fleet: Fleet, trial
     # A chunk is not divided among workers.
     images = max(chunks.images / workers, min(chunks.size, chunks.images))
     of_ray = chunks.count * _CHUNK_SECONDS / fleet.cpus_of_job if fleet.cpus_of_job else 0.0
-    wait = float(np.median(trial.waits)) if trial.waits else 0.0
-    # Results and gallery, with two requests for each file.
-    return images / rate + of_ray + 4 * chunks.count * wait / _READERS
+    # At the end, results and gallery are read, and then the rows of the report, file by file.
+    wait = float(np.percentile(trial.waits, _ALONE)) if trial.waits else 0.0
+    end = (4 * chunks.count / _READERS + 3 * min(SAMPLE, chunks.count)) * wait
+    return images / rate + of_ray + end
 
 
 def _rate(trial: Trial, seconds: float) -> Interval:

@@ -72,7 +72,6 @@ class Plan:
         missing: number of images that have none; None if that takes long to find out.
         settings: the content of the output's config.json.
         check: raises InputError if another run has taken the output nevertheless.
-        begun: the time at which it was begun, by `time.monotonic`.
         sent: the requests that this process had sent before, see `segray.storage.requests`.
     """
 
@@ -85,7 +84,6 @@ class Plan:
     missing: int | None
     settings: dict[str, Any]
     check: Callable[[], None]
-    begun: float
     sent: Counter[str]
 
     @property
@@ -138,7 +136,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     Raises:
         InputError: something the user gave cannot be used, or another run is at work.
     """
-    begun, sent = time.monotonic(), requests_sent()
+    sent = requests_sent()
     output = absolute_uri(config.output)
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
@@ -171,7 +169,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
         plan = Plan(
             *(config, engine, bundle, output, search, done, missing, settings, check),
-            *(begun, sent),
+            sent,
         )
         del done  # the plan forgets them when they are not needed any more
         yield plan

@@ -3,8 +3,10 @@
 import json
 import logging
 import math
+import os
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from segray.bulk.census import Census, take_census
@@ -146,8 +148,17 @@ def forecast(plan: Plan, on_ray: bool) -> Forecast | None:
         trial, fleet, ready = take_trial_here(plan, sample)
     size = chunk_size(plan, CLUSTER_CHUNKS if on_ray else LOCAL_CHUNKS)
     chunks = divide(survey.parts, size, apart=on_ray)
-    start = ready - plan.begun - surveyed  # a run lists while it segments
+    # A run lists while it segments.
+    start = _seconds_of_process() - (time.monotonic() - ready) - surveyed
     return make_forecast(plan, survey, trial, fleet, chunks, start, (planned, listing))
+
+
+def _seconds_of_process() -> float:
+    """The time since this process was started, https://man7.org/linux/man-pages/man5/proc.5.html."""
+    # The name of the program, in parentheses, may have any characters.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
 
 
 def show_forecast(plan: Plan, on_ray: bool) -> None:
