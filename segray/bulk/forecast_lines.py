@@ -7,7 +7,6 @@ import numpy as np
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.forecast import UNSEEN, Duration, Forecast, Interval
-from segray.progress import format_time
 from segray.storage.requests import REPEATED
 
 _SUFFIXES = 6  # that are named
@@ -103,7 +102,7 @@ def _describe_times(forecast: Forecast, price: float | None) -> Iterator[str]:
     workers = f"{fleet.workers} worker{'s' * (fleet.workers != 1)}"
     yield (
         f"time on what is there, {there} ({fleet.kind}) and {workers}: "
-        f"{_describe_duration(now, price)}; {format_time(forecast.start)} of it to start"
+        f"{_describe_duration(now, price)}; {_format_time(forecast.start)} of it to start"
     )
     yield f"on nodes of {fleet.kind}:"
     for duration in forecast.more:
@@ -111,7 +110,7 @@ def _describe_times(forecast: Forecast, price: float | None) -> Iterator[str]:
 
 
 def _describe_duration(duration: Duration, price: float | None) -> str:
-    text = _format_interval(duration.seconds, format_time)
+    text = _format_interval(duration.seconds, _format_time)
     if price is None:
         return text
     dollars = duration.seconds.map(lambda seconds: seconds / 3600 * duration.nodes * price)
@@ -128,6 +127,14 @@ def _describe_requests(requests: Counter[str]) -> str:
 
 def _format_interval(interval: Interval, spell: Callable[[float], str]) -> str:
     return f"{spell(interval.value)} ({spell(interval.low)} to {spell(interval.high)})"
+
+
+def _format_time(seconds: float) -> str:
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 def _format_percent(share: float) -> str:
