@@ -42,7 +42,7 @@ STAGES = ("fetch", "decode", "predict", "mask", "write", "pictures")
 # The sample goes through once, and again until so many seconds have passed, or so often; after
 # more seconds no chunk is begun, and after still more those under way are given up.
 _ENOUGH_SECONDS, _ROUNDS = 10.0, 4
-_BEGIN_SECONDS, _END_SECONDS = 20.0, 40.0
+_BEGIN_SECONDS, _END_SECONDS = 15.0, 30.0
 _SLICE_SECONDS = 0.5
 _WARM = 4  # images that go before
 # Chunks of a sample, several for each that is under way; and images of a chunk, at least.
