@@ -1,7 +1,7 @@
 """Segment a folder or bucket of images with a trained model.
 
     python jobs/segment.py                                      # samples, after jobs/train.py
-    python jobs/segment.py --model runs/pets/model --images photos --output masks
+    python jobs/segment.py --model runs/pets/model --images photos --output masks [--dry-run]
     ray job submit --working-dir . -- \\
         python jobs/segment.py --model s3://b/run/model --images s3://b/photos --output s3://b/masks
 """
