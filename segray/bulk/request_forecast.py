@@ -46,6 +46,7 @@ class Files:
         pictures: number of pictures in the gallery.
         picture_bytes: mean size of a picture.
         error_bytes: size of the errors.
+        region_bytes: size of the regions.
         failures: share of the images that fail, 0 to 1.
     """
 
@@ -56,6 +57,7 @@ class Files:
     pictures: float
     picture_bytes: float
     error_bytes: float
+    region_bytes: float
     failures: float
 
     @classmethod
@@ -79,6 +81,10 @@ class Files:
             pictures=pictures,
             picture_bytes=trial.bytes["gallery"] / max(1, trial.pictures),
             error_bytes=images * failures * trial.bytes["errors"] / max(1, failed),
+            region_bytes=images
+            * (1 - failures)
+            * trial.bytes["regions"]
+            / max(1, len(trial.masks)),
             failures=failures,
         )
 
@@ -86,7 +92,7 @@ class Files:
     def bytes(self) -> float:
         """The size of all of them."""
         results = self.rows * self.row_bytes + self.file_bytes
-        return results + self.pictures * self.picture_bytes + self.error_bytes
+        return results + self.pictures * self.picture_bytes + self.error_bytes + self.region_bytes
 
     def result_reads(self, parts: float) -> float:
         """Requests that read small columns of one of so many files with the results."""
@@ -133,6 +139,8 @@ def forecast_requests(
     requests += _of_lock(plan, seconds)
     requests += _of_chunks(chunks, files, rate)
     requests += _of_end(plan, listed, chunks, files, rate)
+    if plan.config.regions:
+        requests += _of_regions(chunks, files, rate)
     if len(plan.done):
         requests[_GET] += planned[_GET]  # the rows that are there already are read again
     return requests
@@ -149,6 +157,15 @@ def _of_chunks(chunks: Chunks, files: Files, rate: float) -> Counter[str]:
     """Looking for the rows of an earlier attempt, and writing results, errors and pictures."""
     puts = chunks.count * (_result_files(chunks, files, rate) + 1 + _with_errors(chunks, files))
     return Counter({_LIST: 2 * chunks.count, _PUT: round(puts)})
+
+
+def _of_regions(chunks: Chunks, files: Files, rate: float) -> Counter[str]:
+    """Writing a file of regions for each file with results, and counting them all in the end."""
+    parts = _result_files(chunks, files, rate)
+    written = chunks.count * parts
+    gets = written * _reads(files.region_bytes / max(1.0, parts))
+    lists = math.ceil(max(1, written) / _PAGE)
+    return Counter({_GET: round(gets), _LIST: lists, _PUT: round(written)})
 
 
 def _of_end(plan: Plan, listed: int, chunks: Chunks, files: Files, rate: float) -> Counter[str]:

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from segray.pixels.metrics import mean_defined
 from segray.pixels.statistics import ClassStatistics
 
-# Of at least 96 rows or columns of logits, every third one is sampled. An even step would meet the
-# same phase of the network's up-sampling again and again.
+# Of at least 96 rows or columns of logits, every third one is sampled. An even step was measured to
+# be off; it meets the same phase of the network's up-sampling again and again.
 _STEP, _LEAST_SIDE = 3, 96
 # The least share of an image that mask and ground truth of a class together are expected to cover
 # for the class to count as there. Every class has some probability everywhere.

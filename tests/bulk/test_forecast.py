@@ -65,12 +65,15 @@ def store(s3: Callable[[str], str], s3_endpoint: str) -> Iterator[CountingProxy]
         yield proxy
 
 
+@pytest.mark.parametrize("regions", [False, True])
 def test_a_run_on_s3_comes_out_as_foretold_and_nothing_is_written_before(
-    s3: Callable[[str], str], store: CountingProxy, bundle_uri: str
+    regions: bool, s3: Callable[[str], str], store: CountingProxy, bundle_uri: str
 ) -> None:
-    bucket = s3("forecast")
+    bucket = s3(f"forecast-{regions}".lower())
     images = write_images(f"{bucket}/in")
-    config = SegmentConfig(model=bundle_uri, images=f"{bucket}/in", output=f"{bucket}/out")
+    config = SegmentConfig(
+        model=bundle_uri, images=f"{bucket}/in", output=f"{bucket}/out", regions=regions
+    )
     before = store.requests.copy()
     foretold = foretell(config)
     assert foretold
