@@ -13,6 +13,7 @@ from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.flags import read_flags
 from segray.job import has_cluster, run_job, start_ray
+from segray.page.markup import format_confidence
 
 log = logging.getLogger("segray.jobs.segment")
 
@@ -32,8 +33,8 @@ def main() -> int:
         summary = segment(plan, on_ray)
     log.info(f"\n{'class':<20} share of pixels   expected IoU")
     for name, share in summary.shares.items():
-        log.info(f"{name:<20} {share:>15.2%} {word(summary.expected_iou[name]):>14}")
-    log.info(f"{'mean':<20} {'':>15} {word(summary.expected_mean_iou):>14}")
+        log.info(f"{name:<20} {share:>15.2%} {format_confidence(summary.expected_iou[name]):>14}")
+    log.info(f"{'mean':<20} {'':>15} {format_confidence(summary.expected_mean_iou):>14}")
     census = summary.census
     log.info(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
     if summary.processed and summary.seconds >= 1:
@@ -63,10 +64,6 @@ def main() -> int:
         )
         return 1
     return 0
-
-
-def word(iou: float | None) -> str:
-    return "-" if iou is None else f"{iou:.3f}"
 
 
 if __name__ == "__main__":
