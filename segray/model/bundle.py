@@ -29,13 +29,12 @@ from segray.storage.uri import absolute_uri, exists, join_uri
 if TYPE_CHECKING:
     import keras
 
-FORMAT_VERSION = 3
-# What all networks of the format before were.
-_SETTINGS_OF_FORMAT_2 = {
-    "encoder": "MobileNetV2",
-    "decoder": "tutorial",
-    "fit": "squash",
-    "scale": 1.0,
+FORMAT_VERSION = 4
+# The settings that networks of earlier formats had in common.
+_COMMON: dict[int, dict[str, Any]] = {
+    2: {"encoder": "MobileNetV2", "decoder": "tutorial", "fit": "squash", "scale": 1.0},
+    3: {"encoder": "MobileNetV2"},
+    FORMAT_VERSION: {},
 }
 DESCRIPTION = "model.json"
 WEIGHTS = "model.weights.h5"
@@ -139,13 +138,12 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
     try:
         document = json.loads(text)
         version, settings = document["format_version"], document["architecture"]
-        if version == 2:
-            settings = {**_SETTINGS_OF_FORMAT_2, **settings}
-        elif version != FORMAT_VERSION:
+        if version not in _COMMON:
             raise InputError(
                 f"{description} has the format version {shorten(repr(version))}, and this segray "
-                f"reads 2 and {FORMAT_VERSION}: use the version of segray that wrote it"
+                f"reads {', '.join(map(str, _COMMON))}: use the version of segray that wrote it"
             )
+        settings = {**_COMMON[version], **settings}
         if settings["encoder"] not in ENCODERS:
             raise InputError(
                 f"{description} describes a network with the encoder "

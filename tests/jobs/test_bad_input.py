@@ -152,7 +152,7 @@ def test_segment(
         ("data outside", "a tensor's data lies outside of the file"),
         ("an unknown operator", "the operator 'Frobnicate'"),
         ("a terabyte of doublings", "numbers an image"),
-        ("another network", "1 convolutions and not 56"),
+        ("another network", "multiplications and not "),
     ],
 )
 def test_a_graph_from_somebody_else(
@@ -169,7 +169,7 @@ def test_a_graph_from_somebody_else(
     [
         ("data outside", "lies outside of the file"),
         ("a terabyte, never written", "is written in chunks"),
-        ("another shape", "vars/1' is <f4 [4]"),
+        ("another shape", "weights and not "),
     ],
 )
 @pytest.mark.parametrize("job", ["segment", "evaluate"])

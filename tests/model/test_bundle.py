@@ -94,7 +94,16 @@ def test_reads_the_labels_of_coloured_masks_and_those_from_before_there_were_any
     assert open_bundle(str(tmp_path), []).labels == coloured
 
 
-def test_a_bundle_of_the_format_before_has_the_tutorials_decoder_and_squashes(
+def test_a_bundle_without_encoder_has_a_mobilenet(bundle_uri: str, tmp_path: Path) -> None:
+    document = read_description(bundle_uri)
+    document["format_version"] = 3
+    del document["architecture"]["encoder"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(document))
+
+    assert open_bundle(str(tmp_path), []).architecture == square(3, IMAGE_SIZE)
+
+
+def test_a_bundle_of_format_2_has_the_tutorials_decoder_and_squashes(
     bundle_uri: str, tmp_path: Path
 ) -> None:
     document = read_description(bundle_uri)
@@ -187,7 +196,7 @@ def test_refuses_what_is_no_description(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("format_version", 4),
+        ("format_version", 5),
         ("format_version", "1\n2"),
         ("architecture.encoder", "DeepLab"),
         ("architecture.encoder", "MobileNetV2\n"),
