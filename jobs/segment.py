@@ -25,12 +25,12 @@ def main() -> int:
         on_ray = has_cluster() or not plan.is_small if by_default else bool(config.workers)
         if on_ray:
             start_ray(config.use_gpu)
-        from segray.bulk.run import segment, show_forecast
+        from segray.bulk import dry_run, run
 
         if config.dry_run:
-            show_forecast(plan, on_ray)
+            dry_run.show_forecast(plan, on_ray)
             return 0
-        summary = segment(plan, on_ray)
+        summary = run.segment(plan, on_ray)
     log.info(f"\n{'class':<20} share of pixels   expected IoU")
     for name, share in summary.shares.items():
         log.info(f"{name:<20} {share:>15.2%} {format_confidence(summary.expected_iou[name]):>14}")

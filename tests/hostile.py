@@ -159,6 +159,31 @@ def _terabyte_of_doublings(model: onnx.ModelProto) -> None:
     )
 
 
+def _many_values_at_once(model: onnx.ModelProto) -> None:
+    """Hundreds of values that are all needed until the last one is there."""
+    count, logits = 600, model.graph.output[0].name
+    model.graph.node[-1].output[0] = "value_0"
+    for i in range(count):
+        model.graph.node.append(helper.make_node("Sigmoid", [f"value_{i}"], [f"value_{i + 1}"]))
+    joined = f"value_{count}"
+    for i in range(count - 1, -1, -1):
+        name = f"sum_{i}" if i else logits
+        model.graph.node.append(helper.make_node("Add", [joined, f"value_{i}"], [name]))
+        joined = name
+
+
+def _hours_of_pooling(model: onnx.ModelProto) -> None:
+    count, logits = 900, model.graph.output[0].name
+    model.graph.node[-1].output[0] = "pooled_0"
+    for i in range(count):
+        name = f"pooled_{i + 1}" if i < count - 1 else logits
+        model.graph.node.append(
+            helper.make_node(
+                "MaxPool", [f"pooled_{i}"], [name], kernel_shape=[7, 7], pads=[3, 3, 3, 3]
+            )
+        )
+
+
 def _terabyte_of_weights(model: onnx.ModelProto) -> None:
     tensor = onnx.TensorProto(name="large", data_type=TensorProto.FLOAT, dims=[_TERABYTE])
     model.graph.initializer.append(tensor)
@@ -218,6 +243,8 @@ GRAPHS: dict[str, Callable[[onnx.ModelProto], onnx.ModelProto | None]] = {
     "a terabyte of edges": _terabyte_of_edges,
     "a terabyte around a constant": _terabyte_around_a_constant,
     "a terabyte of doublings": _terabyte_of_doublings,
+    "many values at once": _many_values_at_once,
+    "hours of pooling": _hours_of_pooling,
     "a product that takes hours": _hours_of_sizes,
     "a terabyte of weights": _terabyte_of_weights,
     "two outputs": _two_outputs,

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 # What each part of the house may import: parts of segray, and the libraries that belong to it.
 ALLOWED_PARTS = {
+    "clock": set(),
     "errors": set(),
     "progress": set(),
     "ticker": set(),
@@ -37,6 +38,7 @@ ALLOWED_PARTS = {
         "ticker",
     },
     "bulk": {
+        "clock",
         "data",
         "errors",
         "nodes",
@@ -63,7 +65,7 @@ ALLOWED_PARTS = {
     },
     "job": {"errors"},
     "flags": {"job", "storage"},
-    "__init__": {"errors", "model", "version"},
+    "__init__": {"clock", "errors", "model", "version"},
 }
 HEAVY = {
     "ray": {"evaluation", "training", "bulk", "export", "job", "nodes"},
@@ -85,7 +87,7 @@ HEAVY = {
     },
     "pandas": set(),
     "matplotlib": {"evaluation", "training"},
-    "PIL": {"data", "pixels", "model", "evaluation", "training", "export"},
+    "PIL": {"data", "pixels", "model", "evaluation", "training", "export", "comparison"},
     "pycocotools": {"export"},
     "tifffile": {"pixels"},
     "cc3d": {"pixels"},

@@ -34,7 +34,7 @@ from segray.storage.uri import join_uri
 log = logging.getLogger(__name__)
 
 _READERS = 16  # files that are fetched at once
-_GALLERY_FILES = 1000  # that are read: the pictures of half a million images
+GALLERY_FILES = 1000  # that are read: the pictures of half a million images
 _EXAMPLES = 5  # of each kind of error
 _KINDS = 1000  # of errors; all others are counted together
 _OTHER = ("", "all other kinds")
@@ -176,7 +176,7 @@ def _find_pictures(output: str, rows: Claims, prune: bool) -> dict[int, Place]:
 
     # The names are digests, so the first of them are a random sample.
     uris = table_uris(join_uri(output, "gallery"))
-    wanted = set(uris[:_GALLERY_FILES])
+    wanted = set(uris[:GALLERY_FILES])
     pictures: dict[int, Place] = {}
     for uri, table in map_ahead(read, uris if prune else sorted(wanted), _READERS):
         if isinstance(table, InputError):

@@ -44,7 +44,7 @@ class DataFlags:
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
     max_pixels: int = MAX_PIXELS
-    """Images with more pixels are not segmented, because decoding takes up to 12 bytes of memory
+    """Images with more pixels are not segmented, because decoding takes up to 18 bytes of memory
     for each. Large TIFFs are read in rows with --fit tile, and may have more."""
     overlap: float = OVERLAP
     """Share by which neighbouring windows overlap, at least, 0 to 0.9; for a model that was trained
@@ -76,8 +76,8 @@ class RunFlags:
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
     dry_run: bool = False
-    """Write nothing, and forecast the run from a trial on a sample: its hours, its requests, the
-    size of its results, and what will fail."""
+    """Write nothing to the output, and forecast the run from a trial on a sample: its hours, its
+    requests, the size of its results, and what will fail."""
     price: float | None = None
     """With --dry-run: dollars per node and hour, for the costs of the run."""
     lock: bool = True

@@ -16,7 +16,7 @@ from segray.bulk.candidates import expected_pictures
 from segray.bulk.fleet import Fleet
 from segray.bulk.plan import Plan
 from segray.bulk.request_forecast import Files, forecast_requests
-from segray.bulk.sample import SAMPLE
+from segray.bulk.sample import SHOWN
 from segray.bulk.sizes import Chunks
 from segray.bulk.survey import Survey
 from segray.bulk.trial import Trial
@@ -148,7 +148,7 @@ def _work_seconds(rate: float, workers: int, chunks: Chunks, fleet: Fleet, trial
     of_ray = chunks.count * _CHUNK_SECONDS / fleet.cpus_of_job if fleet.cpus_of_job else 0.0
     # At the end, results and gallery are read, and then the rows of the report, file by file.
     wait = float(np.percentile(trial.waits, _ALONE)) if trial.waits else 0.0
-    end = (4 * chunks.count / _READERS + 3 * min(SAMPLE, chunks.count)) * wait
+    end = (4 * chunks.count / _READERS + 3 * min(SHOWN, chunks.count)) * wait
     return images / rate + of_ray + end
 
 

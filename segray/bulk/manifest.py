@@ -21,7 +21,7 @@ RUN_AGAIN = (
 )
 
 # A writer holds so many rows in memory before it writes a file.
-_FILE_ROWS = 1 << 17
+FILE_ROWS = 1 << 17
 _READERS = 16  # files that are fetched at once
 
 # The key of a file's schema metadata that holds the counts of its search, as JSON: those of `Found`
@@ -89,7 +89,7 @@ class ManifestWriter:
         ]
         self._tables.append(pa.table(columns, schema=MANIFEST_SCHEMA))
         self._rows += len(entries)
-        if self._rows >= _FILE_ROWS:
+        if self._rows >= FILE_ROWS:
             self._write({})
 
     def finish(self, found: Found) -> None:

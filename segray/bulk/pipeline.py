@@ -239,6 +239,8 @@ class Pipeline:
             )
             try:
                 for pixels in composition.windows():
+                    if self._stopped.is_set():
+                        return
                     yield composition, pixels
             except DecodeError as error:
                 # A large image is decoded while it is cut. Without its last window it has no mask.

@@ -12,9 +12,11 @@ from statistics import NormalDist
 
 import numpy as np
 
+from segray.bulk.census import GALLERY_FILES
+from segray.bulk.manifest import FILE_ROWS
 from segray.bulk.pipeline import CHUNKS_AT_ONCE
 from segray.bulk.plan import Plan
-from segray.bulk.sample import SAMPLE
+from segray.bulk.sample import SHOWN
 from segray.bulk.sizes import Chunks
 from segray.bulk.trial import Trial
 from segray.bulk.writer import FILE_BYTES, FILE_SECONDS
@@ -25,11 +27,9 @@ from segray.storage.uri import is_local
 
 _GET, _PUT, _LIST, _DELETE = "GetObject", "PutObject", "ListObjectsV2", "DeleteObject"
 
-# The names in a page of a listing, the rows in a file of the manifest and the bytes of such a row,
-# and the files of the gallery that are read.
+# The names in a page of a listing, and the bytes of a row of the manifest.
 _PAGE = 1000
-_MANIFEST_ROWS, _MANIFEST_BYTES = 1 << 17, 60.0
-_GALLERY_FILES = 1000
+_MANIFEST_BYTES = 60.0
 # Standard deviation of the size of a picture, as a share of it.
 _PICTURE_DEVIATION = 0.3
 
@@ -170,15 +170,15 @@ def _of_regions(chunks: Chunks, files: Files, rate: float) -> Counter[str]:
 
 def _of_end(plan: Plan, listed: int, chunks: Chunks, files: Files, rate: float) -> Counter[str]:
     """The settings and the manifest, written and read; the census; the report and the record."""
-    manifests = len(plan.search.parts) + listed // _MANIFEST_ROWS
+    manifests = len(plan.search.parts) + listed // FILE_ROWS
     results = chunks.count * _result_files(chunks, files, rate)
     errors = chunks.count * _with_errors(chunks, files)
-    shown = min(SAMPLE, chunks.images)
+    shown = min(SHOWN, chunks.images)
     # Files that have one of the images of the report, which are spread over all.
     of_report = chunks.count * (1 - (1 - 1 / chunks.count) ** shown)
     of_results = files.result_reads(max(1.0, results / chunks.count))
     gets = manifests * _reads(_MANIFEST_BYTES * listed / manifests) + errors
-    gets += results * of_results + min(chunks.count, _GALLERY_FILES) * files.gallery_reads()
+    gets += results * of_results + min(chunks.count, GALLERY_FILES) * files.gallery_reads()
     # The small columns, and the masks.
     gets += of_report * (2 * of_results - 1 + files.gallery_reads())
     lists = 1 + sum(

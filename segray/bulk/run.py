@@ -3,24 +3,18 @@
 import json
 import logging
 import math
-import os
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from segray.bulk.census import Census, take_census
-from segray.bulk.forecast import Forecast, make_forecast
-from segray.bulk.forecast_lines import describe_forecast
-from segray.bulk.here import count_this_node, segment_here, take_trial_here
+from segray.bulk.here import count_this_node, segment_here
 from segray.bulk.manifest import RUN_AGAIN, read_manifest
 from segray.bulk.node_time import NodeTime
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.report.page import write_report
 from segray.bulk.settings import RECORD
-from segray.bulk.sizes import CLUSTER_CHUNKS, LOCAL_CHUNKS, chunk_size, divide
-from segray.bulk.survey import take_survey
 from segray.errors import InputError
 from segray.packages import package_versions
 from segray.storage.files import write_bytes
@@ -118,57 +112,6 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     record["cost"] = _make_cost(plan, progress, hours)
     write_bytes(join_uri(plan.output, RECORD), json.dumps(record, indent=2).encode())
     return summary
-
-
-def forecast(plan: Plan, on_ray: bool) -> Forecast | None:
-    """Forecast a run from a trial on a sample of its images, without writing to its output.
-
-    Args:
-        plan: a plan of --dry-run.
-        on_ray: True if Ray, which has been started, does the work; else this process does.
-
-    Returns:
-        The forecast; None if no image is missing.
-
-    Raises:
-        InputError: as the run itself, unless only writing shows it.
-    """
-    begun, planned = time.monotonic(), requests_sent() - plan.sent
-    survey = take_survey(plan.search, plan.done)
-    surveyed, listing = time.monotonic() - begun, requests_sent() - plan.sent - planned
-    sample = survey.sample
-    if not sample:
-        return None
-    log.info(f"trying a sample of {len(sample)} images with {plan.engine}")
-    if on_ray:
-        from segray.bulk.trial_node import take_trial_on_node
-
-        trial, fleet, ready = take_trial_on_node(plan, sample)
-    else:
-        trial, fleet, ready = take_trial_here(plan, sample)
-    size = chunk_size(plan, CLUSTER_CHUNKS if on_ray else LOCAL_CHUNKS)
-    chunks = divide(survey.parts, size, apart=on_ray)
-    # A run lists while it segments.
-    start = _seconds_of_process() - (time.monotonic() - ready) - surveyed
-    return make_forecast(plan, survey, trial, fleet, chunks, start, (planned, listing))
-
-
-def _seconds_of_process() -> float:
-    """The time since this process was started, https://man7.org/linux/man-pages/man5/proc.5.html."""
-    # The name of the program, in parentheses, may have any characters.
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started
-
-
-def show_forecast(plan: Plan, on_ray: bool) -> None:
-    """Print the forecast of a run; see `forecast`."""
-    made = forecast(plan, on_ray)
-    if made is None:
-        log.info("nothing to do: every image has a row already")
-        return
-    for line in describe_forecast(made, plan.config):
-        log.info(line)
 
 
 def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from segray.storage.ids import Ids, are_in
 
 #: Images in a sample.
-SAMPLE = 60
+SHOWN = 60
 
 # Of these, the images with the lowest expected IoU, and those with the most and with the least of a
 # class; the others are random.
@@ -75,7 +75,7 @@ class Sample:
         kept = np.unique(
             np.concatenate(
                 [
-                    _lowest(self._values[:, :1], SAMPLE),
+                    _lowest(self._values[:, :1], SHOWN),
                     _lowest(self._values[:, 1:2], _UNSURE),
                     _lowest(self._values[:, 2:], self._each),
                     _lowest(-self._values[:, 2:], self._each),
@@ -100,7 +100,7 @@ class Sample:
         most, least = ranked[::-1][: self._each], ranked[: self._each]
         extremes = np.stack([most, least], axis=1).ravel().tolist()
         chosen = dict.fromkeys(unsure[:_UNSURE])
-        for candidates, size in ((extremes, len(chosen) + _EXTREMES), (spread, SAMPLE)):
+        for candidates, size in ((extremes, len(chosen) + _EXTREMES), (spread, SHOWN)):
             for candidate in candidates:
                 if len(chosen) < size:
                     chosen.setdefault(candidate)

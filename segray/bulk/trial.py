@@ -67,7 +67,7 @@ class Trial:
         masks: sizes of the masks in the files of results, in bytes.
         files: number of these files.
         file_bytes: size of one of them without its rows.
-        bytes: sizes of all files of results, of errors and of the gallery, by folder.
+        bytes: sizes of all files of results, errors, regions and the gallery, by folder.
         pictures: number of pictures in the gallery.
         requests: requests that were sent, see `segray.storage.requests`.
     """
@@ -218,7 +218,8 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
         if not trial.images:
             raise InputError(
                 f"no image of the sample was done within {_END_SECONDS:.0f} s: see whether the "
-                "store answers, or run again when other work on this machine has ended"
+                "store answers, or run again when other work on this machine has ended; images of "
+                "hundreds of megapixels cannot be forecast"
             )
         spent = time.process_time() - began
         trial.seconds["predict"] = max(0.0, spent - sum(trial.seconds.values()))
@@ -229,9 +230,9 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
 
 
 def _chunks(sample: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Chunks of the sample, until there are enough; each round has others.
+    """Chunks of the sample, until there are enough; each round has others, as good as always.
 
-    A chunk of the same images would be found done.
+    A chunk of the same images would be found done, and count for nothing.
     """
     begun, order = time.monotonic(), random.Random(0)
     images = list(sample)

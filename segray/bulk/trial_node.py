@@ -101,7 +101,14 @@ def take_trial_on_node(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Flee
                     raise InputError(problem)
             ready = True
         began = time.monotonic()
-        trial = _take_all(workers, sample)
+        try:
+            trial = _take_all(workers, sample)
+        except ray.exceptions.RayError as error:
+            raise InputError(
+                f"a worker of the trial died on the node {node.name} ({type(error).__name__}), as "
+                "it may for lack of memory: run the same command again, or give --exclude for the "
+                "largest images"
+            ) from error
     cpus = sum(max(1, int(node.total["CPU"])) for node in nodes)
     fleet = Fleet(
         nodes=len(nodes),

@@ -10,7 +10,10 @@ import pyarrow as pa
 
 from segray.pixels.masks import decode_mask
 from segray.pixels.metrics import Confusion, class_iou, confusion_matrix
-from segray.pixels.thumbnails import scale_mask
+from segray.pixels.thumbnails import fit_size, scale_mask
+
+#: The longer side of the pictures of an image, in pixels.
+SIDE = 320
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,21 @@ class Change:
     """What differs between two masks of an image.
 
     Attributes:
-        row: the row of the image in the first segmentation.
-        masks: the masks before and after, uint8 [H, W] of the class ids of the first segmentation.
+        id: the id of the image.
+        uri: its URI.
+        width: its width, in pixels.
+        height: its height, likewise.
         confusion: the pixels by their class before (rows) and after (columns).
+        small: the masks before and after, made small, uint8 [h, w] of the class ids of the first
+            segmentation; None if they are not wanted.
     """
 
-    row: dict[str, Any]
-    masks: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+    id: int
+    uri: str
+    width: int
+    height: int
     confusion: Confusion
+    small: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None
 
     @property
     def changed(self) -> float:
@@ -37,7 +47,7 @@ class Change:
         kept, agreement = np.diag(self.confusion), class_iou(self.confusion).tolist()
         lost = self.confusion.sum(axis=1) - kept
         gained = self.confusion.sum(axis=0) - kept
-        columns = {"id": self.row["id"], "uri": self.row["uri"], "changed": self.changed}
+        columns: dict[str, Any] = {"id": self.id, "uri": self.uri, "changed": self.changed}
         for i, name in enumerate(classes):
             columns[f"agreement_{name}"] = None if np.isnan(agreement[i]) else agreement[i]
             columns[f"lost_{name}"], columns[f"gained_{name}"] = int(lost[i]), int(gained[i])
@@ -66,7 +76,15 @@ def find_change(
         mask if mask.shape == (height, width) else scale_mask(mask, width, height)
         for mask in (before, after)
     )
-    return Change(row, (before, after), confusion_matrix(before, after, classes))
+    size = fit_size(row["width"], row["height"], SIDE)
+    return Change(
+        row["id"],
+        row["uri"],
+        row["width"],
+        row["height"],
+        confusion_matrix(before, after, classes),
+        (scale_mask(before, *size), scale_mask(after, *size)),
+    )
 
 
 def _decode(png: bytes, classes: int) -> npt.NDArray[np.uint8]:

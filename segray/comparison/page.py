@@ -1,12 +1,14 @@
 """The page of a comparison: how far two segmentations agree, and the images that changed most."""
 
 import base64
+import io
 import posixpath
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
-from segray.comparison.changes import Change
+from segray.comparison.changes import SIDE, Change
 from segray.comparison.comparison import Comparison
 from segray.page.charts import share_bar, swatch
 from segray.page.markup import (
@@ -18,15 +20,15 @@ from segray.page.markup import (
     uri_tag,
 )
 from segray.page.template import fill_page
-from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.decoding import DecodeError
 from segray.pixels.masks import encode_mask
-from segray.pixels.thumbnails import encode_thumbnail, fit_size, scale_mask
+from segray.pixels.thumbnails import read_small
+from segray.pixels.wide import ValueRange
 from segray.storage.failures import FetchError
 from segray.storage.files import write_bytes
 from segray.storage.objects import fetch
 from segray.storage.parallel import map_ahead
 
-_SIDE = 320  # of the pictures, in pixels
 _REQUESTS = 16
 # The moves between two classes that are listed.
 _MOVES = 12
@@ -40,7 +42,7 @@ def write_page(uri: str, comparison: Comparison) -> None:
     Raises:
         InputError: it cannot be written.
     """
-    uris = [change.row["uri"] for change in comparison.most]
+    uris = [change.uri for change in comparison.most]
     folder = posixpath.commonprefix(uris).rpartition("/")[0] + "/"
 
     def draw(change: Change) -> Element:
@@ -114,19 +116,18 @@ def _draw_moves(comparison: Comparison) -> Iterator[Element]:
 
 def _draw_tile(change: Change, comparison: Comparison, folder: str) -> Element:
     """An image with both of its masks, and where they differ."""
-    row, name = change.row, change.row["uri"].removeprefix(folder)
-    size = fit_size(row["width"], row["height"], _SIDE)
-    before, after = (scale_mask(mask, *size) for mask in change.masks)
-    palette = comparison.before.labels.palette
+    name, palette = change.uri.removeprefix(folder), comparison.before.labels.palette
+    assert change.small
+    before, after = change.small
     pictures = {
-        "image": _fetch_picture(row["uri"]),
+        "image": _fetch_picture(change, comparison.before.value_range),
         "before": encode_mask(before, palette),
         "after": encode_mask(after, palette),
         "changed": encode_mask((before != after).astype(np.uint8), _CHANGE),
     }
     return tag(
         "li",
-        tag("h3", uri_tag(name), title=row["uri"]),
+        tag("h3", uri_tag(name), title=change.uri),
         tag("p", f"{format_share(change.changed)} of its pixels changed", class_="size"),
         tag(
             "div",
@@ -141,12 +142,16 @@ def _draw_tile(change: Change, comparison: Comparison, folder: str) -> Element:
     )
 
 
-def _fetch_picture(uri: str) -> bytes | None:
-    """Return a small JPEG file of an image; None if it cannot be read any more."""
+def _fetch_picture(change: Change, value_range: ValueRange | None) -> bytes | None:
+    """Return a small JPEG file of an image; None if it cannot be read, or has changed since."""
     try:
-        return encode_thumbnail(read_picture(fetch(uri, None, None), _SIDE), _SIDE)
+        content = fetch(change.uri)
+        pixels = read_small(content, change.width, change.height, SIDE, value_range)
     except (FetchError, DecodeError):
         return None
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
 
 
 def _picture(content: bytes, text: str) -> Element:

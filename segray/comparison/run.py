@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ def compare(config: CompareConfig) -> Comparison:
         )
     output = absolute_uri(config.output)
     with hold_lock(output, config.lock):
-        _claim(output, before, after)
         pairing = pair_images(before, after)
+        _claim(output, before, after)
         classes = len(before.classes)
         nothing = np.zeros((classes, classes), dtype=np.int64)
         comparison = Comparison(output, before, after, pairing.alone, nothing)
@@ -89,37 +90,36 @@ def _compare(comparison: Comparison, pairing: Pairing, show: int) -> None:
     waiting: list[dict[str, Any]] = []
     most: list[tuple[float, int, Change]] = []
 
-    def work(piece: tuple[int, int, Ids]) -> list[Change | Skipped]:
+    def work(piece: tuple[int, int, Ids]) -> tuple[list[Change], list[Skipped]]:
         first, second, wanted = piece
         others = {row["id"]: row for row in read_rows(after.files[second], wanted.tolist())}
-        found: list[Change | Skipped] = []
+        found, skipped = list[Change](), list[Skipped]()
         for row in read_rows(before.files[first], wanted.tolist()):
             try:
                 found.append(find_change(row, others[row["id"]], ids, len(ids)))
             except ValueError as error:
-                found.append(Skipped(row["uri"], None, str(error)))
-        return found
+                skipped.append(Skipped(row["uri"], None, str(error)))
+        shown = {change.id for change in heapq.nlargest(show, found, key=lambda c: c.changed)}
+        return [c if c.id in shown else replace(c, small=None) for c in found], skipped
 
     def write() -> None:
         name = f"{comparison.compared:012d}.parquet"
         write_table(join_uri(folder, name), pa.Table.from_pylist(waiting, schema))
         waiting.clear()
 
-    # A results file holds some 64 MB of masks, so a piece does, too.
-    for found in map_ahead(work, pairing.pieces(), os.cpu_count() or 1):
+    # A results file holds some 64 MB of compressed masks, so a piece does, too.
+    for found, skipped in map_ahead(work, pairing.pieces(), os.cpu_count() or 1):
+        comparison.skipped += skipped
         for change in found:
-            if isinstance(change, Skipped):
-                comparison.skipped.append(change)
-                continue
             comparison.confusion += change.confusion
             comparison.compared += 1
             waiting.append(change.columns(before.classes))
-            heapq.heappush(most, (change.changed, change.row["id"], change))
+            heapq.heappush(most, (change.changed, change.id, change))
             if len(most) > show:
                 heapq.heappop(most)
         if len(waiting) >= _FILE_ROWS:
             write()
-        progress.add(len(found))
+        progress.add(len(found) + len(skipped), failed=len(skipped))
     if waiting:
         write()
     comparison.most = [change for *_, change in sorted(most, key=lambda item: item[:2])[::-1]]

@@ -7,9 +7,8 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from segray.pixels.decoding import DecodeError, read_picture
-from segray.pixels.limits import MAX_PIXELS
-from segray.pixels.thumbnails import fit_size, scale_mask
+from segray.pixels.decoding import DecodeError
+from segray.pixels.thumbnails import read_small, scale_mask
 from segray.pixels.wide import ValueRange
 
 _JPEG_QUALITY = 85
@@ -44,7 +43,7 @@ def draw_overlay(
     Raises:
         DecodeError: the image or the mask cannot be decoded, or the image has another size.
     """
-    image = _read_image(content, width, height, max_side, value_range)
+    image = read_small(content, width, height, max_side, value_range)
     try:
         # Not by `Image.open`, which refuses the masks of large images.
         with PngImageFile(io.BytesIO(mask_png)) as file:
@@ -59,22 +58,6 @@ def draw_overlay(
     # JPEG usually halves the resolution of colour, which would blur lines one pixel wide.
     Image.fromarray(blend).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     return buffer.getvalue()
-
-
-def _read_image(
-    content: bytes, width: int, height: int, max_side: int, value_range: ValueRange | None
-) -> npt.NDArray[np.uint8]:
-    """Decode to uint8 [h, w, 3] RGB, upright, with neither side over `max_side`."""
-    size = fit_size(width, height, max_side)
-    # The run that segmented it may have raised the limit.
-    most = max(MAX_PIXELS, width * height)
-    picture = read_picture(content, max(size), value_range, max_pixels=most)
-    if (picture.width, picture.height) != (width, height):
-        raise DecodeError(
-            f"has changed since it was segmented: it is {picture.width} x {picture.height} "
-            f"pixels, and its mask is of {width} x {height}"
-        )
-    return np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def _boundaries(class_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool]:

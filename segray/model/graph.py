@@ -8,8 +8,8 @@ with.
 The graph is not compared with a reference export: that would require TensorFlow, and depends on the
 weights (a bias of zeros is left out), on the resolution and on tf2onnx. Instead, the properties
 that all exports share are checked: the few operators, no fields of the format other than those that
-tf2onnx writes, the input and the output, the size of everything that is computed, and the
-multiplications of the convolutions.
+tf2onnx writes, the input and the output, the size of everything that is computed, of each value and
+of all together, and the multiplications of the convolutions.
 """
 
 import math
@@ -71,6 +71,10 @@ _MOST_NODES = 2000
 _ATTRIBUTES = range(8)
 # Values of edges and shapes; -1 stands for the remaining size.
 _CONSTANTS = (-1, 1 << 14)
+# The numbers per pixel of an image that all nodes give together, those of a pooling multiplied by
+# the pixels of its kernel; the largest network gives 1,214, and some ten for each class. They bound
+# the memory, as all of them might be needed at once, and the time besides that of convolutions.
+_WORK, _WORK_OF_CLASS = 2000, 20
 # The least batch size for shape inference. The actual one is random, so that no file can anticipate
 # it.
 _LEAST_BATCH = 1 << 29
@@ -112,6 +116,9 @@ def check_graph(content: bytes, architecture: Architecture) -> None:
     most = 2 * max(40, classes) * math.prod(sides)  # twice the network's largest
     for node in graph.node:
         _check_shape(node, shapes[node.output[0]], batch, most)
+    work = sum(_pooled(node) * math.prod(shapes[node.output[0]][1:]) for node in graph.node)
+    if work > (_WORK + _WORK_OF_CLASS * classes) * math.prod(sides):
+        raise ValueError(f"its nodes give {work} numbers an image, which is too much")
     if shapes[graph.output[0].name] != [batch, *sides, classes]:
         raise ValueError("its output is of another shape")
     found, expected = _count_multiplications(graph, shapes), count_multiplications(architecture)
@@ -228,6 +235,12 @@ def _check_shape(node: onnx.NodeProto, shape: list[int], batch: int, most: int) 
         raise ValueError(
             f"a {node.op_type} gives {' x '.join(map(str, shape[1:]))} numbers an image"
         )
+
+
+def _pooled(node: onnx.NodeProto) -> int:
+    """Return the pixels of the kernel of a pooling; 1 for other nodes."""
+    kernel = next((list(item.ints) for item in node.attribute if item.name == "kernel_shape"), [])
+    return math.prod(kernel) if node.op_type.endswith("Pool") else 1
 
 
 def _count_multiplications(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> int:

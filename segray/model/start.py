@@ -101,6 +101,8 @@ def open_start(uri: str, architecture: Architecture, names: Sequence[str]) -> St
 
 def _spell(name: str, value: object) -> str:
     flag = name.replace("_", "-")
+    if value is None:
+        return f"no --{flag}"
     if isinstance(value, bool):
         return f"--{flag}" if value else f"--no-{flag}"
     return f"--{flag} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"

@@ -130,7 +130,12 @@ def read_picture(
                 )
             check_scaled(source.size, frame, max_pixels)
             return _make_picture(source, frame, value_range)
-        if in_rows and frame.fit == "tile" and frame.scale == 1 and is_large_tiff(source):
+        if (
+            in_rows
+            and frame.fit == "tile"
+            and frame.scale == 1
+            and is_large_tiff(source, max_pixels)
+        ):
             return _read_rows(source, frame)
         image = open_image(source, max_pixels)
         if value_range and is_coloured(image):

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from segray.pixels.decoding import Picture
+from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.framing import Box
+from segray.pixels.limits import MAX_PIXELS
+from segray.pixels.wide import ValueRange
 
 _JPEG_QUALITY = 80
 # How much larger an image is left by the fast means of blocks, before it is filtered.
@@ -61,6 +63,33 @@ def encode_thumbnail(picture: Picture, side: int) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(shrink(picture, side).pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
+
+
+def read_small(
+    content: bytes, width: int, height: int, side: int, value_range: ValueRange | None
+) -> npt.NDArray[np.uint8]:
+    """Decode an image that was segmented, with both sides at most `side`: uint8 [h, w, 3] RGB.
+
+    Args:
+        content: the content of the image file.
+        width: its width when it was segmented, in pixels.
+        height: its height, likewise.
+        side: as in `fit_size`.
+        value_range: the range that it was segmented with.
+
+    Raises:
+        DecodeError: it cannot be decoded, or has another size now.
+    """
+    size = fit_size(width, height, side)
+    # The run that segmented it may have raised the limit.
+    most = max(MAX_PIXELS, width * height)
+    picture = read_picture(content, max(size), value_range, max_pixels=most)
+    if (picture.width, picture.height) != (width, height):
+        raise DecodeError(
+            f"has changed since it was segmented: it is {picture.width} x {picture.height} "
+            f"pixels, and its mask is of {width} x {height}"
+        )
+    return np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.BILINEAR))
 
 
 def scale_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:

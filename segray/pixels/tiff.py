@@ -48,14 +48,20 @@ def explain_pixels(content: bytes) -> str:
     )
 
 
-def is_large_tiff(content: bytes) -> bool:
-    """Return True if a file is a TIFF with more pixels than are decoded at once."""
+def is_large_tiff(content: bytes, max_pixels: int) -> bool:
+    """Return True if a file is a TIFF with more pixels than are decoded at once.
+
+    Args:
+        content: the content of the file.
+        max_pixels: the maximum number of pixels of an image that is decoded at once; a limit that
+            is raised above `MAX_PIXELS` leaves such a file to be read in rows.
+    """
     if identify(content) != "TIFF":
         return False
     check_tiff(content)
     tags = _read_tags(content)
     size = tags.get(TiffImagePlugin.IMAGEWIDTH, 0), tags.get(TiffImagePlugin.IMAGELENGTH, 0)
-    return bool(size[0] * size[1] > MAX_PIXELS)
+    return bool(size[0] * size[1] > min(max_pixels, MAX_PIXELS))
 
 
 def has_signed_bytes(image: TiffImageFile) -> bool:

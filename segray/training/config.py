@@ -297,6 +297,10 @@ class TrainConfig(
         )
         require(1 <= self.detail <= 4, "--detail must be in 1 to 4")
         require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
+        require(
+            self.recipe != "tutorial" or self.encoder == "MobileNetV2",
+            "--recipe tutorial has a MobileNetV2: leave out --encoder",
+        )
         low, high = self.input_range or (0, 1)
         require(-math.inf < low < high < math.inf, "--input-range takes two numbers, as in -1 1")
         check_range(self.value_range)

@@ -10,13 +10,13 @@ import pytest
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
-from segray.bulk.sample import SAMPLE
+from segray.bulk.sample import SHOWN
 from segray.storage.s3 import forget_client
 from segray.storage.tables import read_table, table_uris, write_table
 from tests.endpoints import CountingProxy
 from tests.support import draw_picture, encode
 
-FILES = SAMPLE + 20
+FILES = SHOWN + 20
 
 
 def run(config: SegmentConfig) -> None:

@@ -78,7 +78,7 @@ def test_changes_are_those_of_the_masks(tmp_path: Path) -> None:
             assert found[uri][f"gained_{name}"] == np.sum((mask != i) & (other == i))
     assert result.changed == pytest.approx(differing / total)
     most = sorted(found.values(), key=lambda row: -row["changed"])[:2]
-    assert [item.row["uri"] for item in result.most] == [row["uri"] for row in most]
+    assert [item.uri for item in result.most] == [row["uri"] for row in most]
     record = json.loads(read_bytes(f"{result.output}/comparison.json"))
     assert record["changed"] == pytest.approx(differing / total)
     assert np.sum(record["confusion"]) == total
@@ -136,7 +136,8 @@ def test_a_damaged_mask_is_left_out_with_its_reason(tmp_path: Path) -> None:
 def test_the_page_shows_what_changed_most(tmp_path: Path) -> None:
     before, after = make(tmp_path, "before"), make(tmp_path, "after")
     change(after, KEYS[2:3])
-    write_bytes(f"{before.images}/{KEYS[2]}", encode(draw_picture(20, 30), "PNG"))
+    uri = f"{before.images}/{KEYS[2]}"
+    write_bytes(uri, encode(draw_picture(*before.masks[uri].shape), "PNG"))
 
     result = run(before, after, show=1)
 
@@ -146,6 +147,11 @@ def test_the_page_shows_what_changed_most(tmp_path: Path) -> None:
     # The image, both masks, and where they differ.
     assert page.count("<img ") == 4
     assert "$" not in page.partition("<body>")[2]
+
+    # An image that has been overwritten is not shown beside the masks of another one.
+    write_bytes(uri, encode(draw_picture(9, 9), "PNG"))
+    run(before, after, show=1)
+    assert read_bytes(f"{result.output}/compare.html").decode().count("<img ") == 3
 
 
 def test_a_comparison_is_made_anew_and_no_other_takes_its_place(tmp_path: Path) -> None:

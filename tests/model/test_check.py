@@ -37,6 +37,8 @@ GRAPH_REASONS = {
     "a terabyte of edges": "is not in -1 to 16384",
     "a terabyte around a constant": "a Pad gives no images",
     "a terabyte of doublings": "numbers an image",
+    "many values at once": "which is too much",
+    "hours of pooling": "which is too much",
     "a product that takes hours": "the constant 'long' is not of the size of its data",
     "a terabyte of weights": "the constant 'large' is not of the size of its data",
     "two outputs": "it has 2 outputs",

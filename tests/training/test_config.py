@@ -57,6 +57,7 @@ PIXELS = np.array([600, 300, 100])
         ({"zoom": (0.5, 40.0)}, "--zoom takes two shares"),
         ({"input_range": (1.0, -1.0)}, "--input-range takes two numbers, as in -1 1"),
         ({"input_range": (0.0, 0.0)}, "--input-range takes two numbers"),
+        ({"recipe": "tutorial", "encoder": "ResNet50V2"}, "leave out --encoder"),
         ({"stall_timeout": 0.0}, "--stall-timeout must be a number above 0"),
         ({"scale": 0.0, "fit": "tile"}, "--scale must be above 0"),
         ({"scale": 17.0, "fit": "tile"}, "--scale must be above 0"),

@@ -91,8 +91,11 @@ def _as_layer(operation: keras.Operation) -> keras.Layer:
 
 def _is_plain_convolution(layer: keras.Layer) -> bool:
     """Return True for a convolution without bias and activation."""
-    return isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D) and (
-        not layer.use_bias and layer.activation is keras.activations.linear
+    return (
+        isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+        and not layer.use_bias
+        and layer.activation is keras.activations.linear
+        and tuple(layer.dilation_rate) == (1, 1)
     )
 
 
