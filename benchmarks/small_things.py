@@ -4,9 +4,10 @@
     python benchmarks/small_things.py --side 512 --scenes 2 --sizes 128 --epochs 1 1
 
 Scenes of noise hold discs of 16 pixels and lines of 8. For each way, jobs/train.py trains a network
-on them and scores it on other scenes. The ceiling is what a perfect network of that resolution
-would score, whose masks are enlarged like any other's: windows have none. At last each model
-segments a scene and the same scene moved, and the pixels whose class differs are counted.
+on them and scores it on other scenes. Beside that stands what a network would score that knows, in
+each of its pixels, the exact share of each class; a trained one can do better by drawing things
+wider than they are. At last each model segments a scene and the same scene moved, and the pixels
+whose class differs are counted.
 """
 
 import json
@@ -54,7 +55,7 @@ def main() -> None:
     config = tyro.cli(SmallThingsBenchmark)
     print(f"{os.cpu_count()} cores; {date.today()}; scenes of {config.side} pixels", flush=True)
     rng = np.random.default_rng(0)
-    print(f"{'':<14}{'ceiling: disc':>14}{'line':>8}{'found: disc':>14}{'line':>8}  moved by")
+    print(f"{'':<14}{'exact: disc':>14}{'line':>8}{'found: disc':>14}{'line':>8}  moved by")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part, count in (("train", config.scenes), ("validation", -(-config.scenes // 4))):
@@ -66,8 +67,8 @@ def main() -> None:
                 Image.fromarray(mask).save(folder / part / "masks" / f"{number}.png")
         scene, truth = draw_scene(config.side + _MARGIN, rng)
         for size in config.sizes:
-            ceiling = score(shrink_and_enlarge(truth, size), truth)
-            _print_row(f"squash {size}", ceiling, train(folder, config, "squash", size), scene)
+            exact = score(shrink_and_enlarge(truth, size), truth)
+            _print_row(f"squash {size}", exact, train(folder, config, "squash", size), scene)
         found = train(folder, config, "tile", config.window)
         _print_row(f"windows {config.window}", [1.0, 1.0], found, scene)
 
@@ -94,7 +95,7 @@ def draw_scene(
 
 
 def shrink_and_enlarge(truth: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Return the mask of a network of a resolution that knows the share of each class."""
+    """Return the mask of a network of a resolution that knows the share of each class exactly."""
     shares = [
         Image.fromarray((truth == i).astype(np.float32)).resize((size, size), Image.Resampling.BOX)
         for i in range(len(CLASSES))
@@ -142,14 +143,14 @@ def train(
 
 def _print_row(
     name: str,
-    ceiling: list[float],
+    exact: list[float],
     found: tuple[list[float], str],
     scene: npt.NDArray[np.uint8],
 ) -> None:
     scores, model = found
     figures = "".join(
         f"{value:{width}.3f}"
-        for value, width in zip((*ceiling, *scores), (14, 8, 14, 8), strict=True)
+        for value, width in zip((*exact, *scores), (14, 8, 14, 8), strict=True)
     )
     moved = [f"{down},{right}: {move(model, scene, down, right):.2%}" for down, right in _SHIFTS]
     print(f"{name:<14}{figures}  {'  '.join(moved)}", flush=True)

@@ -6,7 +6,7 @@ from tests.benchmarks import run_benchmark
 
 
 @pytest.mark.slow
-def test_each_way_has_a_row_and_squashing_has_a_ceiling() -> None:
+def test_each_way_has_a_row() -> None:
     flags = ["--scenes", "2", "--sizes", "64", "--window", "64", "--epochs", "1", "1"]
     output = run_benchmark("small_things.py", "--side", "256", *flags)
     rows = [line.split() for line in output.splitlines()[2:]]
