@@ -42,12 +42,14 @@ class Made:
         images: the root of the images.
         entries: the images that are in the manifest.
         masks: by their URIs, uint8 [H, W].
+        expected: the expected IoU of images by their URIs; 0.5 for others.
     """
 
     uri: str
     images: str
     entries: list[Entry] = dataclasses.field(default_factory=list)
     masks: dict[str, npt.NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    expected: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def add(self, keys: list[str], version: int = 0) -> None:
         """Segment images, in place of other versions of them."""
@@ -80,6 +82,9 @@ class Made:
         mask = self.masks[entry.uri]
         counts = np.bincount(mask.ravel(), minlength=len(LABELS)).tolist()
         pixels = {f"pixels_{name}": n for name, n in zip(LABELS.names, counts, strict=True)}
+        expected = self.expected.get(entry.uri, 0.5)
+        of_classes = zip(LABELS.names, counts, strict=True)
+        pixels |= {f"expected_iou_{name}": expected if n else None for name, n in of_classes}
         png = encode_mask(mask, LABELS.palette)
         return {
             "id": entry.id,
@@ -87,6 +92,7 @@ class Made:
             "width": mask.shape[1],
             "height": mask.shape[0],
             "mask": {"bytes": png, "path": f"{PurePosixPath(entry.uri).stem}.png"},
+            "expected_iou": expected,
             "model": MODEL,
             **pixels,
         }

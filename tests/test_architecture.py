@@ -53,6 +53,7 @@ ALLOWED_PARTS = {
     "results": {"errors", "pixels", "storage"},
     "page": set(),
     "export": {"data", "errors", "nodes", "pixels", "results", "storage", "progress", "version"},
+    "review": {"errors", "pixels", "progress", "results", "storage"},
     "comparison": {
         "data",
         "errors",
@@ -84,6 +85,7 @@ HEAVY = {
         "bulk",
         "export",
         "comparison",
+        "review",
     },
     "pandas": set(),
     "matplotlib": {"evaluation", "training"},

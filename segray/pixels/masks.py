@@ -186,6 +186,20 @@ def encode_grey(mask: npt.NDArray[np.uint8]) -> bytes:
     return _encode(_as_image(mask, "L"))
 
 
+def encode_values(values: npt.NDArray[np.integer[Any]], coloured: bool) -> bytes:
+    """Encode a mask as a PNG of its values, as `segray.pixels.decoding.read_mask` reads it.
+
+    Args:
+        values: [H, W], 0 to 65535, or colours as 0xRRGGBB.
+        coloured: True for colours.
+    """
+    if coloured:
+        channels = [values >> shift & 255 for shift in (16, 8, 0)]
+        return _encode(Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)))
+    kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
+    return _encode(Image.fromarray(values.astype(kind)))
+
+
 def _as_image(mask: npt.NDArray[np.uint8], mode: str) -> Image.Image:
     # Without copying the mask, which for a large mask costs as much as writing it.
     height, width = mask.shape

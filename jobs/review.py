@@ -1,0 +1,35 @@
+"""Choose the images of a segmentation that are most worth labelling, with masks to correct.
+
+python jobs/review.py                                       # after jobs/segment.py
+python jobs/review.py --results s3://b/masks --output review --count 200
+python jobs/train.py --pairs review/pairs.csv --from-model s3://b/run/model --output better
+"""
+
+import logging
+
+from segray.flags import read_flags
+from segray.job import run_job
+from segray.review.config import ReviewConfig
+from segray.review.run import review
+
+log = logging.getLogger("segray.jobs.review")
+
+
+def main() -> int:
+    made = review(read_flags(ReviewConfig))
+    log.info(
+        f"\nchose {len(made.expected)} images with an expected IoU of {min(made.expected):.3f} to "
+        f"{max(made.expected):.3f}"
+    )
+    for name, count in made.classes.items():
+        log.info(f"{name:<20} in {count} images")
+    if made.alike:
+        log.info(f"{made.alike} were left out because they are like another one")
+    if made.failed:
+        log.info(f"{made.failed} were left out because they cannot be read any more")
+    log.info(f"files: {made.output}: {', '.join(made.files)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

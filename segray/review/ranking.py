@@ -1,0 +1,88 @@
+"""The ranking: the order in which images are looked at for a review."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from segray.results.segmentation import Segmentation, read_current_ids
+from segray.storage.ids import Ids, are_in, as_ids
+from segray.storage.parallel import map_ahead
+from segray.storage.tables import read_table
+
+# Results files that are read concurrently.
+_REQUESTS = 16
+# A part of the images that is taken class by class, for classes that are rare.
+_BY_CLASS = 0.5
+
+
+@dataclass(frozen=True)
+class Rated:
+    """The images of a segmentation with what the model expects of their masks.
+
+    Attributes:
+        ids: int64 [N], the ids of the images.
+        files: intp [N], the results files that their rows are in, by index.
+        expected: float32 [N], the expected IoU of each.
+        of_classes: float32 [N, C], that of each class; NaN where the class is not there.
+    """
+
+    ids: Ids
+    files: npt.NDArray[np.intp]
+    expected: npt.NDArray[np.float32]
+    of_classes: npt.NDArray[np.float32]
+
+
+def rate_images(segmentation: Segmentation) -> Rated:
+    """Read the expected IoU of all current images of a segmentation.
+
+    Raises:
+        InputError: a file cannot be read, or is of a version of segray without it.
+    """
+    current = read_current_ids(segmentation)
+    names = [f"expected_iou_{name}" for name in segmentation.classes]
+    columns = ["id", "expected_iou", *names]
+    tables = list(map_ahead(lambda uri: read_table(uri, columns), segmentation.files, _REQUESTS))
+    files = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    table = pa.concat_tables(tables)
+    ids = as_ids(table["id"])
+    # A task that ran twice may have left two rows for an image.
+    distinct, first = np.unique(ids, return_index=True)
+    rows = first[are_in(distinct, current)]
+    of_classes = [table[name].to_numpy()[rows] for name in names]
+    return Rated(
+        ids[rows],
+        files[rows],
+        table["expected_iou"].to_numpy()[rows].astype(np.float32),
+        np.stack(of_classes, axis=1).astype(np.float32),
+    )
+
+
+def rank_images(rated: Rated, count: int) -> npt.NDArray[np.intp]:
+    """Return the images in the order in which they are worth labelling, each once: intp [N].
+
+    The images that are worst by the mean over their classes come in turn with those that are worst
+    in a class, until each class has had its share of half of the count; then come the others. Of
+    images that are equally bad, the order is that of their ids, which is random.
+
+    Args:
+        rated: the images.
+        count: the number of images that are wanted.
+    """
+    classes = rated.of_classes.shape[1]
+    quota = int(np.ceil(_BY_CLASS * count / classes))
+    overall = np.argsort(rated.expected, kind="stable")
+    columns = [overall[: quota * classes]]
+    for expected in rated.of_classes.T:
+        there = np.flatnonzero(~np.isnan(expected))
+        worst = there[np.argsort(expected[there], kind="stable")][:quota]
+        columns.append(np.resize(worst, quota) if len(worst) else overall[:0])
+    longest = max(map(len, columns))
+    turns = np.full((longest, len(columns)), -1, dtype=np.intp)
+    for column, images in enumerate(columns):
+        turns[: len(images), column] = images
+    order = np.concatenate([turns.ravel(), overall])
+    order = order[order >= 0]
+    _, first = np.unique(order, return_index=True)
+    return order[np.sort(first)]

@@ -1,0 +1,145 @@
+"""A review: from the rows of a segmentation to images with masks to correct."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segray.errors import InputError
+from segray.pixels.decoding import DecodeError
+from segray.pixels.labels import Labels
+from segray.pixels.limits import MAX_PIXELS
+from segray.pixels.masks import decode_mask
+from segray.pixels.thumbnails import scale_mask
+from segray.progress import ProgressLine
+from segray.results.segmentation import Segmentation, open_segmentation, read_rows
+from segray.review.chosen import Chosen
+from segray.review.config import Format, ReviewConfig
+from segray.review.cvat import Cvat
+from segray.review.label_studio import LabelStudio
+from segray.review.likeness import Gathering, describe_image
+from segray.review.pairs import Pairs
+from segray.review.ranking import Rated, rank_images, rate_images
+from segray.storage.failures import FetchError
+from segray.storage.files import child_names
+from segray.storage.lock import LOCK, hold_lock
+from segray.storage.objects import fetch
+from segray.storage.parallel import map_ahead
+from segray.storage.uri import absolute_uri
+
+# Images that are fetched at once, and that are looked at together.
+_REQUESTS, _LOOKED_AT = 16, 64
+# Images that are looked at for each one that is wanted, at most: a bucket may hold one video.
+_LOOKS = 20
+
+_FORMATS: dict[Format, Callable[[str, Labels], Pairs | Cvat | LabelStudio]] = {
+    "pairs": Pairs,
+    "cvat": Cvat,
+    "label-studio": LabelStudio,
+}
+
+
+@dataclass
+class Review:
+    """What a review has chosen.
+
+    Attributes:
+        output: the absolute URI of the output folder.
+        files: the names of what was written there.
+        expected: the expected IoU of each chosen image.
+        classes: the number of images with each class, by its name.
+        alike: that of images that were left out because they are like another one.
+        failed: that of images that cannot be read any more.
+    """
+
+    output: str
+    classes: dict[str, int]
+    files: list[str] = field(default_factory=list)
+    expected: list[float] = field(default_factory=list)
+    alike: int = 0
+    failed: int = 0
+
+    def note(self, chosen: Chosen) -> None:
+        """Count a chosen image."""
+        self.expected.append(chosen.expected_iou)
+        names = list(self.classes)
+        for class_id in np.unique(chosen.mask).tolist():
+            self.classes[names[class_id]] += 1
+
+
+def review(config: ReviewConfig) -> Review:
+    """Choose images, and write their masks.
+
+    Raises:
+        InputError: something that the user gave cannot be used.
+    """
+    segmentation = open_segmentation(config.results)
+    output = absolute_uri(config.output)
+    with hold_lock(output, config.lock):
+        if set(child_names(output)) - {LOCK}:
+            raise InputError(
+                f"{output} is not empty, and may hold masks that were corrected: give another "
+                "--output"
+            )
+        rated = rate_images(segmentation)
+        made = Review(output, dict.fromkeys(segmentation.classes, 0))
+        writer = _FORMATS[config.format](output, segmentation.labels)
+        for chosen in _choose(segmentation, rated, made, config.count):
+            writer.add(chosen)
+            made.note(chosen)
+        if not made.expected:
+            raise InputError(f"no image of {segmentation.uri} can be read any more")
+        made.files = writer.finish()
+    return made
+
+
+def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) -> Iterator[Chosen]:
+    """Look at images in the order of the ranking until enough are chosen, and yield those."""
+    order = rank_images(rated, count)[: _LOOKS * count]
+    wanted = min(count, len(order))
+    progress = ProgressLine("choosing", "images", wanted)
+    gathering = Gathering()
+
+    def look(row: dict[str, Any]) -> tuple[dict[str, Any], npt.NDArray[np.float32] | None]:
+        # The run that segmented it may have raised the limit.
+        most = max(MAX_PIXELS, row["width"] * row["height"])
+        try:
+            content = fetch(row["uri"])
+            return row, describe_image(content, segmentation.value_range, most)
+        except (FetchError, DecodeError):
+            return row, None
+
+    for start in range(0, len(order), _LOOKED_AT):
+        rows = _read(segmentation, rated, order[start : start + _LOOKED_AT])
+        for row, described in map_ahead(look, rows, _REQUESTS):
+            if len(gathering) == wanted:
+                return
+            if described is None:
+                made.failed += 1
+            elif gathering.admit(described):
+                progress.add(1)
+                yield _make_chosen(row)
+            else:
+                made.alike += 1
+
+
+def _read(
+    segmentation: Segmentation, rated: Rated, images: npt.NDArray[np.intp]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some images, in their order, with the expected IoU."""
+    found: dict[int, dict[str, Any]] = {}
+    for file in np.unique(rated.files[images]).tolist():
+        ids = rated.ids[images[rated.files[images] == file]].tolist()
+        found |= {row["id"]: row for row in read_rows(segmentation.files[file], ids)}
+    for image in images.tolist():
+        expected = float(rated.expected[image])
+        yield {**found[int(rated.ids[image])], "expected_iou": expected}
+
+
+def _make_chosen(row: dict[str, Any]) -> Chosen:
+    mask = decode_mask(row["mask"])
+    if mask.shape != (row["height"], row["width"]):
+        mask = scale_mask(mask, row["width"], row["height"])
+    return Chosen(row["id"], row["uri"], mask, row["expected_iou"])

@@ -1,0 +1,113 @@
+"""A review of a segmentation that was made without a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segray.data.pairs_table import read_manifest
+from segray.errors import InputError
+from segray.pixels.decoding import read_mask
+from segray.pixels.labels import Labels
+from segray.review.config import ReviewConfig
+from segray.review.run import Review, review
+from segray.storage.files import read_bytes, write_bytes
+from tests.segmentations import LABELS, Made, make_segmentation
+from tests.support import draw_picture, encode
+
+KEYS = [f"{number}.png" for number in range(12)]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Images that are the worse the later they come, each of other noise."""
+    made = make_segmentation(str(tmp_path), KEYS)
+    for number, (uri, mask) in enumerate(made.masks.items()):
+        write_bytes(uri, encode(draw_picture(*mask.shape, number), "PNG"))
+        made.expected[uri] = 0.9 - number / 20
+    rewrite(made)
+    return made
+
+
+def rewrite(made: Made) -> None:
+    for file in Path(made.uri, "results").iterdir():
+        file.unlink()
+    made.write_rows(made.entries)
+
+
+def run(made: Made, tmp_path: Path, **settings: Any) -> Review:
+    return review(ReviewConfig(results=made.uri, output=f"{tmp_path}/review", **settings))
+
+
+def names(tmp_path: Path) -> list[str]:
+    pairs = read_manifest(f"{tmp_path}/review/pairs.csv")["train"]
+    return [Path(pair.image).name for pair in pairs]
+
+
+def test_the_worst_images_become_pairs_of_mask_values(made: Made, tmp_path: Path) -> None:
+    result = run(made, tmp_path, count=5)
+
+    assert set(names(tmp_path)) == {"11.png", "10.png", "9.png", "8.png", "7.png"}
+    pairs = read_manifest(f"{tmp_path}/review/pairs.csv")["train"]
+    assert len(pairs) == 5
+    for pair in pairs:
+        values = read_mask(read_bytes(pair.mask)).values
+        np.testing.assert_array_equal(LABELS.to_class_ids(values), made.masks[pair.image])
+    for name, count in result.classes.items():
+        ids = [made.masks[pair.image] == LABELS.names.index(name) for pair in pairs]
+        assert count == sum(there.any() for there in ids)
+
+
+def test_masks_of_colours_are_coloured(made: Made, tmp_path: Path) -> None:
+    labels = Labels.parse(["pet=#804080", "background=#000000", "border=#ffffff"])
+    settings = json.loads(read_bytes(f"{made.uri}/config.json"))
+    text = json.dumps(settings | {"labels": labels.to_json()})
+    write_bytes(f"{made.uri}/config.json", text.encode())
+
+    run(made, tmp_path, count=2)
+
+    for pair in read_manifest(f"{tmp_path}/review/pairs.csv")["train"]:
+        values = read_mask(read_bytes(pair.mask), coloured=True).values
+        np.testing.assert_array_equal(labels.to_class_ids(values), made.masks[pair.image])
+
+
+def test_no_two_images_are_alike(made: Made, tmp_path: Path) -> None:
+    worst = [f"{made.images}/{key}" for key in ("11.png", "10.png", "9.png")]
+    # The same picture in another size, and once more a little brighter.
+    picture = draw_picture(40, 60, 5)
+    for uri, pixels in zip(worst, (picture, picture[::2, ::2], picture // 2 + 60), strict=True):
+        write_bytes(uri, encode(np.ascontiguousarray(pixels), "PNG"))
+
+    result = run(made, tmp_path, count=4)
+
+    assert set(names(tmp_path)) == {"11.png", "8.png", "7.png", "6.png"}
+    assert result.alike == 2
+
+
+def test_images_that_are_gone_are_passed_over(made: Made, tmp_path: Path) -> None:
+    Path(f"{made.images}/11.png").unlink()
+    write_bytes(f"{made.images}/10.png", b"no image")
+
+    result = run(made, tmp_path, count=3)
+
+    assert set(names(tmp_path)) == {"9.png", "8.png", "7.png"}
+    assert result.failed == 2
+
+
+def test_more_images_than_there_are(made: Made, tmp_path: Path) -> None:
+    run(made, tmp_path, count=100)
+    assert sorted(names(tmp_path)) == sorted(KEYS)
+
+
+def test_masks_that_may_have_been_corrected_are_never_overwritten(
+    made: Made, tmp_path: Path
+) -> None:
+    run(made, tmp_path, count=2)
+    before = {path: path.read_bytes() for path in (tmp_path / "review").rglob("*.png")}
+
+    with pytest.raises(InputError, match="give another --output"):
+        run(made, tmp_path, count=5)
+
+    assert {path: path.read_bytes() for path in (tmp_path / "review").rglob("*.png")} == before
