@@ -1,8 +1,9 @@
 """Choose the images of a segmentation that are most worth labelling, with masks to correct.
 
-python jobs/review.py                                       # after jobs/segment.py
-python jobs/review.py --results s3://b/masks --output review --count 200
-python jobs/train.py --pairs review/pairs.csv --from-model s3://b/run/model --output better
+    python jobs/review.py                                       # after jobs/segment.py
+    python jobs/review.py --results s3://b/masks --output review --count 200
+    ray job submit --working-dir . -- \\
+        python jobs/review.py --results s3://b/masks --output s3://b/review --format cvat
 """
 
 import logging

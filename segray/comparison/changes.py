@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from segray.pixels.masks import decode_mask
+from segray.pixels.masks import decode_class_ids
 from segray.pixels.metrics import Confusion, class_iou, confusion_matrix
 from segray.pixels.thumbnails import fit_size, scale_mask
 
@@ -70,7 +70,8 @@ def find_change(
     Raises:
         ValueError: a mask is damaged.
     """
-    before, after = _decode(row["mask"], classes), ids[_decode(other["mask"], classes)]
+    before = decode_class_ids(row["mask"], classes)
+    after = ids[decode_class_ids(other["mask"], classes)]
     height, width = max(before.shape, after.shape, key=np.prod)
     before, after = (
         mask if mask.shape == (height, width) else scale_mask(mask, width, height)
@@ -85,17 +86,6 @@ def find_change(
         confusion_matrix(before, after, classes),
         (scale_mask(before, *size), scale_mask(after, *size)),
     )
-
-
-def _decode(png: bytes, classes: int) -> npt.NDArray[np.uint8]:
-    try:
-        mask = decode_mask(png)
-    except Exception as error:
-        # Codecs raise errors of many kinds: OSError, SyntaxError, struct.error, ...
-        raise ValueError(f"its mask is damaged ({type(error).__name__})") from error
-    if mask.max() >= classes:
-        raise ValueError(f"its mask has the class id {mask.max()}")
-    return mask
 
 
 def changes_schema(classes: Sequence[str]) -> pa.Schema:

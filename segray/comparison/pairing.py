@@ -7,13 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.errors import InputError
-from segray.results.segmentation import Segmentation, read_current_ids
+from segray.results.segmentation import Segmentation, read_current
 from segray.storage.ids import Ids, are_in, as_ids, find_ids
-from segray.storage.parallel import map_ahead
-from segray.storage.tables import read_table
-
-# Results files that are read concurrently.
-_REQUESTS = 16
 
 
 @dataclass(frozen=True)
@@ -47,7 +42,9 @@ def pair_images(before: Segmentation, after: Segmentation) -> Pairing:
     Raises:
         InputError: there is none, or a file cannot be read.
     """
-    (ids, files), (other_ids, other_files) = map(_locate, (before, after))
+    table, files = read_current(before, [])
+    other_table, other_files = read_current(after, [])
+    ids, other_ids = as_ids(table["id"]), as_ids(other_table["id"])
     shared = are_in(ids, other_ids)
     if not shared.any():
         raise InputError(
@@ -58,17 +55,3 @@ def pair_images(before: Segmentation, after: Segmentation) -> Pairing:
     others = other_files[find_ids(other_ids, common)]
     pairs = np.stack([files[shared], others], axis=1)
     return Pairing(common, pairs, (len(ids) - len(common), len(other_ids) - len(common)))
-
-
-def _locate(segmentation: Segmentation) -> tuple[Ids, npt.NDArray[np.intp]]:
-    """Return the ids of all current images with a row, ascending, and the file of each."""
-    current = read_current_ids(segmentation)
-    found = list(
-        map_ahead(lambda uri: as_ids(read_table(uri, ["id"])["id"]), segmentation.files, _REQUESTS)
-    )
-    ids = np.concatenate(found)
-    files = np.repeat(np.arange(len(found)), [len(part) for part in found])
-    # A task that ran twice may have left two rows for an image.
-    distinct, first = np.unique(ids, return_index=True)
-    listed = are_in(distinct, current)
-    return distinct[listed], files[first][listed]

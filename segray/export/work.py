@@ -18,7 +18,7 @@ from segray.export.config import Format
 from segray.export.keys import Mirror
 from segray.export.overlay import draw_overlay
 from segray.pixels.decoding import DecodeError
-from segray.pixels.masks import decode_mask, encode_grey
+from segray.pixels.masks import decode_class_ids, encode_grey
 from segray.pixels.thumbnails import scale_mask
 from segray.pixels.wide import ValueRange
 from segray.results.segmentation import read_rows
@@ -189,12 +189,8 @@ def _decode(
     """Yield rows with the class ids of their masks, uint8 [H, W]."""
     for row in rows:
         try:
-            mask = decode_mask(row["mask"])
-        except Exception as error:
-            # Codecs raise errors of many kinds: OSError, SyntaxError, struct.error, ...
-            account.skipped.append((row["uri"], f"its mask is damaged ({type(error).__name__})"))
-            continue
-        if mask.max() >= task.classes:
-            account.skipped.append((row["uri"], f"its mask has the class id {mask.max()}"))
+            mask = decode_class_ids(row["mask"], task.classes)
+        except ValueError as error:
+            account.skipped.append((row["uri"], str(error)))
             continue
         yield row, mask

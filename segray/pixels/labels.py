@@ -163,6 +163,11 @@ class Labels:
             colours.append((round(255 * red), round(255 * green), round(255 * blue)))
         return tuple(colours)
 
+    @property
+    def hex_palette(self) -> tuple[str, ...]:
+        """The colour of each class in the notation of HTML, such as ``#e69f00``."""
+        return tuple("#{:02x}{:02x}{:02x}".format(*colour) for colour in self.palette)
+
     def to_class_ids(self, mask: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.uint8]:
         """Convert the values of a mask file to class ids.
 

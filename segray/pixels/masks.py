@@ -225,3 +225,23 @@ def decode_mask(png: bytes) -> npt.NDArray[Any]:
         if image.width * image.height > MAX_MASK:
             raise ValueError(f"the mask claims {image.width} x {image.height} pixels")
         return np.asarray(image, dtype=np.uint8)
+
+
+def decode_class_ids(png: bytes, classes: int) -> npt.NDArray[np.uint8]:
+    """Decode a mask as `decode_mask` does, and verify that all of its classes exist.
+
+    Args:
+        png: the content of the file.
+        classes: the number of classes.
+
+    Raises:
+        ValueError: it is damaged, or has another class; the message is the reason, for a person.
+    """
+    try:
+        mask: npt.NDArray[np.uint8] = decode_mask(png)
+    except Exception as error:
+        # Codecs raise errors of many kinds: OSError, SyntaxError, struct.error, ...
+        raise ValueError(f"its mask is damaged ({type(error).__name__})") from error
+    if mask.max() >= classes:
+        raise ValueError(f"its mask has the class id {mask.max()}")
+    return mask

@@ -81,15 +81,34 @@ def read_small(
         DecodeError: it cannot be decoded, or has another size now.
     """
     size = fit_size(width, height, side)
+    picture = read_segmented(content, width, height, max(size), value_range)
+    return np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def read_segmented(
+    content: bytes, width: int, height: int, side: int, value_range: ValueRange | None
+) -> Picture:
+    """Decode an image that was segmented, and squash it to a square.
+
+    Args:
+        content: the content of the image file.
+        width: its width when it was segmented, in pixels.
+        height: its height, likewise.
+        side: the side of the square, in pixels.
+        value_range: the range that it was segmented with.
+
+    Raises:
+        DecodeError: it cannot be decoded, or has another size now.
+    """
     # The run that segmented it may have raised the limit.
     most = max(MAX_PIXELS, width * height)
-    picture = read_picture(content, max(size), value_range, max_pixels=most)
+    picture = read_picture(content, side, value_range, max_pixels=most)
     if (picture.width, picture.height) != (width, height):
         raise DecodeError(
             f"has changed since it was segmented: it is {picture.width} x {picture.height} "
             f"pixels, and its mask is of {width} x {height}"
         )
-    return np.asarray(Image.fromarray(picture.pixels).resize(size, Image.Resampling.BILINEAR))
+    return picture
 
 
 def scale_mask(mask: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:

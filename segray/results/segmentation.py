@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,14 +14,23 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange
 from segray.storage.files import child_names, read_bytes
-from segray.storage.ids import Ids, as_ids, find_ids
-from segray.storage.tables import open_parquet, read_parquet, read_tables, table_uris
+from segray.storage.ids import Ids, are_in, as_ids, find_ids
+from segray.storage.parallel import map_ahead
+from segray.storage.tables import (
+    open_parquet,
+    read_parquet,
+    read_table,
+    read_tables,
+    table_uris,
+)
 from segray.storage.uri import absolute_uri, join_uri
 
 # The columns that are read.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
 # The files of a segmentation with its settings, and with its record, which it writes last.
 _SETTINGS, _RECORD = "config.json", "run.json"
+# Results files that are read at once.
+_READERS = 16
 # Masks that are in memory at a time while a file is read.
 _BATCH_ROWS = 32
 
@@ -126,6 +136,32 @@ def read_current_ids(segmentation: Segmentation) -> Ids:
             "jobs/segment.py again"
         )
     return np.unique(np.concatenate(ids))
+
+
+def read_current(
+    segmentation: Segmentation, columns: Sequence[str]
+) -> tuple[pa.Table, npt.NDArray[np.intp]]:
+    """Read columns of the rows that count: the first row of each image that is in the manifest.
+
+    Args:
+        segmentation: the segmentation.
+        columns: the names of the columns besides ``id``.
+
+    Returns:
+        The rows, ascending by ``id``; and intp [N], the results files that they are in, by index.
+
+    Raises:
+        InputError: a file cannot be read, or lacks a column.
+    """
+    current = read_current_ids(segmentation)
+    names = ["id", *columns]
+    tables = list(map_ahead(lambda uri: read_table(uri, names), segmentation.files, _READERS))
+    files = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    table = pa.concat_tables(tables)
+    # A task that ran twice may have left two rows for an image.
+    ids, first = np.unique(as_ids(table["id"]), return_index=True)
+    rows = first[are_in(ids, current)]
+    return table.take(rows), files[rows]
 
 
 @dataclass(frozen=True)

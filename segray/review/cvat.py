@@ -33,10 +33,10 @@ class Cvat:
         ElementTree.SubElement(self._root, "version").text = "1.1"
         task = ElementTree.SubElement(ElementTree.SubElement(self._root, "meta"), "task")
         listed = ElementTree.SubElement(task, "labels")
-        for name, colour in zip(labels.names, labels.palette, strict=True):
+        for name, colour in zip(labels.names, labels.hex_palette, strict=True):
             label = ElementTree.SubElement(listed, "label")
             ElementTree.SubElement(label, "name").text = name
-            ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*colour)
+            ElementTree.SubElement(label, "color").text = colour
             ElementTree.SubElement(label, "type").text = "mask"
             ElementTree.SubElement(label, "attributes")
         self._count = 0

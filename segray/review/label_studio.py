@@ -64,9 +64,8 @@ class LabelStudio:
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
         brush = ElementTree.SubElement(view, "BrushLabels", name="mask", toName="image")
-        for name, colour in zip(self._labels.names, self._labels.palette, strict=True):
-            colour_word = "#{:02x}{:02x}{:02x}".format(*colour)
-            ElementTree.SubElement(brush, "Label", value=name, background=colour_word)
+        for name, colour in zip(self._labels.names, self._labels.hex_palette, strict=True):
+            ElementTree.SubElement(brush, "Label", value=name, background=colour)
         ElementTree.indent(view)
         write_bytes(join_uri(self._output, INTERFACE), ElementTree.tostring(view))
         return [TASKS, INTERFACE]

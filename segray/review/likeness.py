@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from segray.pixels.decoding import read_picture
+from segray.pixels.thumbnails import read_segmented
 from segray.pixels.wide import ValueRange
 
 # The side to which images are squashed to be compared, in pixels.
@@ -13,7 +13,7 @@ _ALIKE = 0.95
 
 
 def describe_image(
-    content: bytes, value_range: ValueRange | None, max_pixels: int
+    content: bytes, width: int, height: int, value_range: ValueRange | None
 ) -> npt.NDArray[np.float32]:
     """Return what an image is compared by: its small pixels, of mean 0 and length 1.
 
@@ -21,14 +21,15 @@ def describe_image(
 
     Args:
         content: the content of the image file.
-        value_range: see `segray.pixels.decoding.read_picture`.
-        max_pixels: see there.
+        width: its width when it was segmented, in pixels.
+        height: its height, likewise.
+        value_range: the range that it was segmented with.
 
     Raises:
-        DecodeError: it cannot be decoded.
+        DecodeError: it cannot be decoded, or has another size now.
     """
-    pixels = read_picture(content, _SIDE, value_range, max_pixels=max_pixels).pixels
-    values = pixels.astype(np.float32).ravel()
+    picture = read_segmented(content, width, height, _SIDE, value_range)
+    values = picture.pixels.astype(np.float32).ravel()
     values -= values.mean()
     length = np.linalg.norm(values)
     return values / length if length else values

@@ -4,15 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from segray.results.segmentation import Segmentation, read_current_ids
-from segray.storage.ids import Ids, are_in, as_ids
-from segray.storage.parallel import map_ahead
-from segray.storage.tables import read_table
+from segray.results.segmentation import Segmentation, read_current
+from segray.storage.ids import Ids, as_ids
 
-# Results files that are read concurrently.
-_REQUESTS = 16
 # A part of the images that is taken class by class, for classes that are rare.
 _BY_CLASS = 0.5
 
@@ -40,21 +35,13 @@ def rate_images(segmentation: Segmentation) -> Rated:
     Raises:
         InputError: a file cannot be read, or is of a version of segray without it.
     """
-    current = read_current_ids(segmentation)
     names = [f"expected_iou_{name}" for name in segmentation.classes]
-    columns = ["id", "expected_iou", *names]
-    tables = list(map_ahead(lambda uri: read_table(uri, columns), segmentation.files, _REQUESTS))
-    files = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    table = pa.concat_tables(tables)
-    ids = as_ids(table["id"])
-    # A task that ran twice may have left two rows for an image.
-    distinct, first = np.unique(ids, return_index=True)
-    rows = first[are_in(distinct, current)]
-    of_classes = [table[name].to_numpy()[rows] for name in names]
+    table, files = read_current(segmentation, ["expected_iou", *names])
+    of_classes = [table[name].to_numpy() for name in names]
     return Rated(
-        ids[rows],
-        files[rows],
-        table["expected_iou"].to_numpy()[rows].astype(np.float32),
+        as_ids(table["id"]),
+        files,
+        table["expected_iou"].to_numpy().astype(np.float32),
         np.stack(of_classes, axis=1).astype(np.float32),
     )
 

@@ -10,8 +10,7 @@ import numpy.typing as npt
 from segray.errors import InputError
 from segray.pixels.decoding import DecodeError
 from segray.pixels.labels import Labels
-from segray.pixels.limits import MAX_PIXELS
-from segray.pixels.masks import decode_mask
+from segray.pixels.masks import decode_class_ids
 from segray.pixels.thumbnails import scale_mask
 from segray.progress import ProgressLine
 from segray.results.segmentation import Segmentation, open_segmentation, read_rows
@@ -51,7 +50,7 @@ class Review:
         expected: the expected IoU of each chosen image.
         classes: the number of images with each class, by its name.
         alike: that of images that were left out because they are like another one.
-        failed: that of images that cannot be read any more.
+        failed: that of images that cannot be read any more, or whose masks are damaged.
     """
 
     output: str
@@ -102,25 +101,30 @@ def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) 
     progress = ProgressLine("choosing", "images", wanted)
     gathering = Gathering()
 
-    def look(row: dict[str, Any]) -> tuple[dict[str, Any], npt.NDArray[np.float32] | None]:
-        # The run that segmented it may have raised the limit.
-        most = max(MAX_PIXELS, row["width"] * row["height"])
+    def look(row: dict[str, Any]) -> tuple[Chosen, npt.NDArray[np.float32]] | None:
+        width, height = row["width"], row["height"]
         try:
+            mask = decode_class_ids(row["mask"], len(segmentation.labels))
             content = fetch(row["uri"])
-            return row, describe_image(content, segmentation.value_range, most)
-        except (FetchError, DecodeError):
-            return row, None
+            described = describe_image(content, width, height, segmentation.value_range)
+        except (ValueError, FetchError, DecodeError):
+            return None
+        if mask.shape != (height, width):
+            mask = scale_mask(mask, width, height)
+        return Chosen(row["id"], row["uri"], mask, row["expected_iou"]), described
 
     for start in range(0, len(order), _LOOKED_AT):
         rows = _read(segmentation, rated, order[start : start + _LOOKED_AT])
-        for row, described in map_ahead(look, rows, _REQUESTS):
+        for seen in map_ahead(look, rows, _REQUESTS):
             if len(gathering) == wanted:
                 return
-            if described is None:
+            if seen is None:
                 made.failed += 1
-            elif gathering.admit(described):
+                continue
+            chosen, described = seen
+            if gathering.admit(described):
                 progress.add(1)
-                yield _make_chosen(row)
+                yield chosen
             else:
                 made.alike += 1
 
@@ -136,10 +140,3 @@ def _read(
     for image in images.tolist():
         expected = float(rated.expected[image])
         yield {**found[int(rated.ids[image])], "expected_iou": expected}
-
-
-def _make_chosen(row: dict[str, Any]) -> Chosen:
-    mask = decode_mask(row["mask"])
-    if mask.shape != (row["height"], row["width"]):
-        mask = scale_mask(mask, row["width"], row["height"])
-    return Chosen(row["id"], row["uri"], mask, row["expected_iou"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segray.data.pairs_table import read_manifest
 from segray.errors import InputError
@@ -75,10 +76,12 @@ def test_masks_of_colours_are_coloured(made: Made, tmp_path: Path) -> None:
 
 def test_no_two_images_are_alike(made: Made, tmp_path: Path) -> None:
     worst = [f"{made.images}/{key}" for key in ("11.png", "10.png", "9.png")]
-    # The same picture in another size, and once more a little brighter.
-    picture = draw_picture(40, 60, 5)
-    for uri, pixels in zip(worst, (picture, picture[::2, ::2], picture // 2 + 60), strict=True):
-        write_bytes(uri, encode(np.ascontiguousarray(pixels), "PNG"))
+    # The same picture in the size of each image, once a little brighter.
+    picture = Image.fromarray(draw_picture(40, 60, 5))
+    for uri, light in zip(worst, (0, 0, 60), strict=True):
+        height, width = made.masks[uri].shape
+        pixels = np.asarray(picture.resize((width, height)))
+        write_bytes(uri, encode(pixels // 2 + light if light else pixels, "PNG"))
 
     result = run(made, tmp_path, count=4)
 
@@ -94,6 +97,19 @@ def test_images_that_are_gone_are_passed_over(made: Made, tmp_path: Path) -> Non
 
     assert set(names(tmp_path)) == {"9.png", "8.png", "7.png"}
     assert result.failed == 2
+
+
+def test_images_with_a_damaged_mask_are_passed_over(made: Made, tmp_path: Path) -> None:
+    last = made.entries[-1:]
+    for file in Path(made.uri, "results").iterdir():
+        file.unlink()
+    made.write_rows(made.entries[:-1])
+    made.write_rows(last, "bad", mask={"bytes": b"\x89PNG\r\n\x1a\nno", "path": "x"})
+
+    result = run(made, tmp_path, count=2)
+
+    assert set(names(tmp_path)) == {"10.png", "9.png"}
+    assert result.failed == 1
 
 
 def test_more_images_than_there_are(made: Made, tmp_path: Path) -> None:
