@@ -11,6 +11,7 @@ import sys
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
+from segray.bulk.report.drift import describe_drift
 from segray.flags import read_flags
 from segray.job import has_cluster, run_job, start_ray
 from segray.page.markup import format_confidence
@@ -44,6 +45,8 @@ def main() -> int:
     log.info(f"masks: {summary.output}/results/*.parquet")
     if census.regions:
         log.info(f"{census.regions.regions.sum()} regions: {summary.output}/regions/*.parquet")
+    if census.drift:
+        log.info(describe_drift(census.drift))
     log.info(f"report: {summary.output}/report.html")
     if census.failed:
         log.info(
@@ -55,15 +58,10 @@ def main() -> int:
             f"{census.stale} rows are of images that have changed or that this run did not find; "
             "--prune removes them"
         )
-    rate = census.failed / max(1, census.listed)
-    if rate > config.max_error_rate:
-        print(
-            f"error: {rate:.2%} of the images failed, over --max-error-rate "
-            f"{config.max_error_rate:.2%}: see {summary.output}/report.html",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+    status, problem = run.judge(summary, config)
+    if problem:
+        print(f"error: {problem}: see {summary.output}/report.html", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ is nine bytes for each image of the manifest and the numbers of some files.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,11 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.bulk.claims import Claims
+from segray.bulk.drift import Drift, DriftCounter
 from segray.bulk.histograms import ClassHistograms
 from segray.bulk.manifest import Found, Manifest
 from segray.bulk.regions import RegionFiles, RegionSizes, read_regions
 from segray.bulk.sample import Place, Sample
 from segray.errors import InputError
+from segray.model.reference import Counts
 from segray.pixels.labels import Labels
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import (
@@ -69,8 +71,10 @@ class Census:
         left_out: counts of the search.
         histograms: histograms and sums of the classes over the segmented images.
         regions: the regions of these images, counted; None if they were not wanted.
+        drift: how far the images are from those of the model; None without a reference or images.
         errors: the kinds of errors, the most frequent first.
         sample: rows of results for people to look at, in the order of files and rows.
+        unlike: those of the images that are most unlike those of the model, likewise.
         pictures: rows of the gallery, by the ids of listed images.
     """
 
@@ -81,13 +85,20 @@ class Census:
     left_out: Found
     histograms: ClassHistograms
     regions: RegionSizes | None
+    drift: Drift | None
     errors: list[ErrorKind]
     sample: list[Place]
+    unlike: list[Place]
     pictures: dict[int, Place]
 
 
 def take_census(
-    output: str, manifest: Manifest, labels: Labels, prune: bool, with_regions: bool = False
+    output: str,
+    manifest: Manifest,
+    labels: Labels,
+    prune: bool,
+    with_regions: bool = False,
+    reference: Mapping[str, Counts] | None = None,
 ) -> Census:
     """Read all rows once, see to it that no image has two, and count.
 
@@ -101,6 +112,7 @@ def take_census(
         labels: the classes of the model.
         prune: True to remove the rows and pictures of other images.
         with_regions: True if the output has regions.
+        reference: what the images are compared with, see `segray.model.reference`.
 
     Raises:
         InputError: a file cannot be read or written, or lacks a column or regions.
@@ -111,8 +123,11 @@ def take_census(
     histograms = ClassHistograms(len(labels))
     sample = Sample(len(labels), np.array(sorted(pictures), dtype=np.int64))
     files = RegionFiles(output, labels) if with_regions else None
+    drift = DriftCounter(reference, labels) if reference else None
     kinds = ["pixels", "confidence", "expected_pixels", *(["regions"] if files else [])]
     columns = ["id", "expected_iou", *(f"{p}_{name}" for name in labels.names for p in kinds)]
+    if drift:
+        columns = sorted({*columns, *drift.columns})
 
     def read(uri: str) -> tuple[str, pa.Table, pa.Table | None]:
         return uri, read_table(uri, columns), read_regions(output, uri) if files else None
@@ -128,7 +143,8 @@ def take_census(
         expected = _matrix(table, "expected_pixels", labels).astype(np.float64)
         histograms.add(pixels, shares, confidences, expected)
         ids, ious = table["id"].to_numpy(), table["expected_iou"].to_numpy()
-        sample.add(uri, places, ids, shares, ious)
+        unlike = drift.add(table) if drift else np.zeros(len(table))
+        sample.add(uri, places, ids, shares, ious, unlike)
     if files:
         files.remove_others()
     segmented = rows.claimed
@@ -145,8 +161,10 @@ def take_census(
         left_out=manifest.left_out,
         histograms=histograms,
         regions=files.sizes if files else None,
+        drift=drift.finish() if drift else None,
         errors=errors,
         sample=sample.choose(histograms.pixels),
+        unlike=sample.choose_unlike() if drift else [],
         pictures=pictures,
     )
 

@@ -75,6 +75,10 @@ class RunFlags:
     """Delete the files of earlier runs in the output, and start over."""
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
+    max_drift: float | None = None
+    """Distance from the images that the model was trained on, 0 to 1, above which the job exits
+    with status 3: the largest distance that run.json and report.html have of any feature that has
+    moved. Default: no limit."""
     dry_run: bool = False
     """Write nothing to the output, and forecast the run from a trial on a sample: its hours, its
     requests, the size of its results, and what will fail."""
@@ -140,6 +144,8 @@ class SegmentConfig(ClusterFlags, RunFlags, DataFlags):
         check_overlap(self.overlap)
         if not 0 <= self.max_error_rate <= 1:
             raise InputError("--max-error-rate must be in 0 to 1")
+        if self.max_drift is not None and not 0 <= self.max_drift <= 1:
+            raise InputError("--max-drift must be in 0 to 1")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings, JSON-ready, as run.json records them."""

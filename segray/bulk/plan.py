@@ -37,6 +37,7 @@ from segray.model.predictor import (
     load_gpu_predictor,
     load_predictor,
 )
+from segray.model.reference import REFERENCE, Counts, read_reference
 from segray.storage.files import child_names, remove, remove_partial
 from segray.storage.ids import Ids, are_in
 from segray.storage.inventory import Part, open_inventory
@@ -66,6 +67,8 @@ class Plan:
         config: the flags of the run.
         engine: the engine that runs the network.
         bundle: the model, with the file that the engine reads and the value range of this run.
+        reference: the histograms of the images that it was trained on, see
+            `segray.model.reference`; None if the bundle has none.
         output: the absolute URI of the output.
         search: the search for the images.
         done: the ids that have a row already, ascending, int64; empty once they are forgotten.
@@ -78,6 +81,7 @@ class Plan:
     config: SegmentConfig
     engine: Literal["tensorflow", "onnx"]
     bundle: Bundle
+    reference: dict[str, Counts] | None
     output: str
     search: Search
     done: Ids
@@ -143,6 +147,12 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     if config.value_range is not None:
         bundle = replace(bundle, value_range=config.value_range)
     bundle.check_overlap(config.overlap)
+    reference = read_reference(bundle.uri, bundle.digest, bundle.labels)
+    if reference is None and config.max_drift is not None:
+        raise InputError(
+            f"the model in {bundle.uri} has no {REFERENCE}, because it was trained with an earlier "
+            "version of segray: leave out --max-drift, or train anew"
+        )
     read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
     search = _make_search(config, output, run)
@@ -168,8 +178,8 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
             )
             search = replace(search, parts=tuple(split_listing(search.root, _PARTS)))
         plan = Plan(
-            *(config, engine, bundle, output, search, done, missing, settings, check),
-            sent,
+            *(config, engine, bundle, reference, output, search, done, missing, settings),
+            *(check, sent),
         )
         del done  # the plan forgets them when they are not needed any more
         yield plan

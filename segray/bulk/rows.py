@@ -12,6 +12,7 @@ import pyarrow as pa
 from segray.bulk.candidates import SIDE
 from segray.bulk.config import MaskSize
 from segray.model.bundle import Bundle
+from segray.pixels.appearance import measure_appearance
 from segray.pixels.canvas import Canvas
 from segray.pixels.decoding import Picture
 from segray.pixels.expected import ExpectedOverlap, ExpectedPixels
@@ -154,6 +155,7 @@ class Composition:
             },
             **_statistics_columns(statistics, self._bundle.labels),
             **self._expected_columns(statistics),
+            **vars(measure_appearance(picture)),
             "model": self._bundle.digest,
         }
         table = None

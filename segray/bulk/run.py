@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from segray.bulk.census import Census, take_census
+from segray.bulk.config import SegmentConfig
 from segray.bulk.here import count_this_node, segment_here
 from segray.bulk.manifest import RUN_AGAIN, read_manifest
 from segray.bulk.node_time import NodeTime
@@ -22,6 +23,9 @@ from segray.storage.requests import requests_sent
 from segray.storage.uri import join_uri
 
 log = logging.getLogger(__name__)
+
+#: The exit status if images have drifted.
+DRIFTED = 3
 
 _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
@@ -89,7 +93,9 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     search = plan.search
     manifest = read_manifest(plan.output, search.run, len(search.parts))
     config = plan.config
-    census = take_census(plan.output, manifest, labels, config.prune, config.regions)
+    census = take_census(
+        plan.output, manifest, labels, config.prune, config.regions, plan.reference
+    )
     lost = census.listed - census.segmented - census.failed
     if lost:
         raise InputError(f"{plan.output} has no row for {lost} images that were found: {RUN_AGAIN}")
@@ -112,6 +118,24 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     record["cost"] = _make_cost(plan, progress, hours)
     write_bytes(join_uri(plan.output, RECORD), json.dumps(record, indent=2).encode())
     return summary
+
+
+def judge(summary: SegmentSummary, config: SegmentConfig) -> tuple[int, str]:
+    """Return the exit status of a run, and what is wrong: 0 and nothing if all is well."""
+    census = summary.census
+    rate = census.failed / max(1, census.listed)
+    if rate > config.max_error_rate:
+        return (
+            1,
+            f"{rate:.2%} of the images failed, over --max-error-rate {config.max_error_rate:.2%}",
+        )
+    drift, most = census.drift, config.max_drift
+    if drift and most is not None and drift.distance > most:
+        return DRIFTED, (
+            f"the images have a distance of {drift.distance:.2f} from those of the training, over "
+            f"--max-drift {most:.2f}"
+        )
+    return 0, ""
 
 
 def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:
@@ -140,6 +164,7 @@ def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dic
         "shares": summary.shares,
         "expected_mean_iou": summary.expected_mean_iou,
         "expected_iou": summary.expected_iou,
+        "drift": census.drift and census.drift.to_json(),
         "regions": regions and dict(zip(names, regions, strict=True)),
         "predictors": progress.predictors,
         "timeline": [list(vars(moment).values()) for moment in progress.timeline],

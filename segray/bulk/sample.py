@@ -13,6 +13,8 @@ SHOWN = 60
 # Of these, the images with the lowest expected IoU, and those with the most and with the least of a
 # class; the others are random.
 _UNSURE, _EXTREMES = 12, 24
+# Images that are most unlike those of the model, apart from the sample.
+_UNLIKE = 12
 
 
 @dataclass(frozen=True, order=True)
@@ -43,9 +45,9 @@ class Sample:
         self._among = among
         self._each = max(1, _EXTREMES // classes)  # images at either end of a class
         self._uris: list[str] = []
-        # Columns of a candidate: its id, its expected IoU, and the share of each class; and index
-        # in _uris and row.
-        self._values = np.empty((0, 2 + classes))
+        # Columns of a candidate: its id, its expected IoU, how like the images of the model it is,
+        # and the share of each class; and index in _uris and row.
+        self._values = np.empty((0, 3 + classes))
         self._places = np.empty((0, 2), dtype=np.int64)
 
     def add(
@@ -55,6 +57,7 @@ class Sample:
         ids: Ids,
         shares: npt.NDArray[np.float64],
         expected_iou: npt.NDArray[np.float64],
+        unlike: npt.NDArray[np.float64],
     ) -> None:
         """Add rows of a file.
 
@@ -64,9 +67,10 @@ class Sample:
             ids: int64 [N], of the images.
             shares: float64 [N, C], the share of each class in its image, 0 to 1.
             expected_iou: float64 [N], the mean over the classes of each image, 0 to 1.
+            unlike: float64 [N], how unlike the images of the model each image is.
         """
         # An id is a digest: the smallest ones are a random sample.
-        values = np.column_stack([ids.astype(np.float64), expected_iou, shares])
+        values = np.column_stack([ids.astype(np.float64), expected_iou, -unlike, shares])
         places = np.column_stack([np.full(len(rows), len(self._uris)), rows])
         able = are_in(ids, self._among) if len(self._among) else np.ones(len(ids), dtype=np.bool_)
         self._uris.append(uri)
@@ -77,8 +81,9 @@ class Sample:
                 [
                     _lowest(self._values[:, :1], SHOWN),
                     _lowest(self._values[:, 1:2], _UNSURE),
-                    _lowest(self._values[:, 2:], self._each),
-                    _lowest(-self._values[:, 2:], self._each),
+                    _lowest(self._values[:, 2:3], _UNLIKE),
+                    _lowest(self._values[:, 3:], self._each),
+                    _lowest(-self._values[:, 3:], self._each),
                 ]
             )
         )
@@ -95,7 +100,7 @@ class Sample:
         """
         order = np.argsort(self._values, axis=0, kind="stable")
         spread, unsure = order[:, 0].tolist(), order[:, 1].tolist()
-        ranked = order[:, 2:][:, np.argsort(-pixels, kind="stable")]
+        ranked = order[:, 3:][:, np.argsort(-pixels, kind="stable")]
         # In turn: each class's image with most of it, each one's with least, the second ones, …
         most, least = ranked[::-1][: self._each], ranked[: self._each]
         extremes = np.stack([most, least], axis=1).ravel().tolist()
@@ -104,7 +109,15 @@ class Sample:
             for candidate in candidates:
                 if len(chosen) < size:
                     chosen.setdefault(candidate)
-        places = sorted(self._places[list(chosen)].tolist())
+        return self._find_places(list(chosen))
+
+    def choose_unlike(self) -> list[Place]:
+        """Return a few images that are most unlike those of the model, as rows in order."""
+        order = np.argsort(self._values[:, 2], kind="stable")
+        return self._find_places(order[:_UNLIKE].tolist())
+
+    def _find_places(self, candidates: list[int]) -> list[Place]:
+        places = sorted(self._places[candidates].tolist())
         return [Place(self._uris[index], row) for index, row in places]
 
 

@@ -44,7 +44,8 @@ OVERLAP_FIELDS = [
     pa.field("expected_union", pa.list_(pa.float64())),
     pa.field("expected_there", pa.list_(pa.bool_())),
 ]
-_PREDICTED = pa.schema([*_KEYS, *_TRUTH, *_MASKS, *OVERLAP_FIELDS, ("summed_loss", pa.float64())])
+_STATISTICS = [pa.field("fractions", pa.list_(pa.float64())), pa.field("summed_loss", pa.float64())]
+_PREDICTED = pa.schema([*_KEYS, *_TRUTH, *_MASKS, *OVERLAP_FIELDS, *_STATISTICS])
 
 #: The resolutions at which prediction and ground truth are compared, as prefixes of columns: the
 #: original resolution of the image, and the network's.
@@ -86,7 +87,7 @@ def _read_one(
 
 
 class Predict:
-    """Applies the network: ``pixels`` -> masks at both resolutions, packed, overlap and loss."""
+    """Applies the network: ``pixels`` -> packed masks at both resolutions, and statistics."""
 
     def __init__(
         self,
@@ -169,6 +170,7 @@ class Prediction:
     def _finish(self) -> None:
         mask, statistics = self._own.finish()
         self._row["mask_own"] = pack(mask)
+        self._row["fractions"] = statistics.fractions
         pixels = self._expected.finish(statistics)
         overlap = ExpectedOverlap.of(statistics.pixels, statistics.summed_confidence, pixels)
         self._row |= {f"expected_{name}": values for name, values in vars(overlap).items()}
@@ -187,7 +189,8 @@ def figures_schema(labels: Labels) -> pa.Schema:
         ("accuracy", pa.float64()),
         ("expected_iou", pa.float64()),
     ]
-    for kind in ("iou", "dice", "precision", "recall", "boundary_iou", "expected_iou"):
+    kinds = ("iou", "dice", "precision", "recall", "boundary_iou", "expected_iou", "fraction")
+    for kind in kinds:
         fields += [(f"{kind}_{name}", pa.float64()) for name in labels.names]
     at_model_resolution = ("model_resolution_mean_iou", "model_resolution_accuracy", "loss")
     return pa.schema([*fields, *((name, pa.float64()) for name in at_model_resolution)])
@@ -234,6 +237,7 @@ def _count_one(
     overlap = {field.name: row[field.name] for field in OVERLAP_FIELDS}
     expected = ExpectedOverlap(*(np.array(values) for values in overlap.values()))
     figures = own.class_figures()
+    figures["fraction"] = row["fractions"]
     figures["expected_iou"] = [number(iou) for iou in expected.class_iou(iou_exponent)]
     return {
         **{name: row[name] for name in ("number", "image", "mask", "width", "height")},

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from segray.page.markup import Content, Element, count_images, tag
+from segray.page.markup import Content, Element, count_images, format_share, tag
 
 Colour = tuple[int, int, int]
 
@@ -78,6 +78,47 @@ def histogram(
         )
     label = f"histogram of {count(int(counts.sum()))} by {of}"
     return _framed(_svg(*bars, width=bins, label=label), count(int(top)), axis)
+
+
+def compared_histograms(
+    reference: npt.NDArray[np.int64],
+    counts: npt.NDArray[np.int64],
+    of: str,
+    in_words: Callable[[float], str],
+    axis: Sequence[str],
+) -> Element:
+    """The histogram of images as bars, and that of other images as an outline; in shares of each.
+
+    Args:
+        reference: int64 [bins], the other images.
+        counts: int64 [bins], the images.
+        of: the quantity on the axis, for tooltips and screen readers.
+        in_words: formats the quantity at a place of the axis, 0 to 1.
+        axis: labels below, from left to right.
+    """
+    bins = len(counts)
+    shares, others = counts / counts.sum(), reference / reference.sum()
+    top = _round_up(float(max(shares.max(), others.max())))
+    bars, outline = [], [f"M0 {_HEIGHT}"]
+    for place, (share, other) in enumerate(zip(shares.tolist(), others.tolist(), strict=True)):
+        height = _HEIGHT * share / top
+        span = f"{in_words(place / bins)} to {in_words((place + 1) / bins)}"
+        text = f"{of} {span}: {format_share(share)} here, {format_share(other)} in training"
+        bars += [
+            tag(
+                "rect",
+                class_="share",
+                x=f"{place + 0.06:.2f}",
+                y=f"{_HEIGHT - height:.1f}",
+                width=0.88,
+                height=f"{height:.1f}",
+            ),
+            tag("rect", tag("title", text), class_="spot", x=place, width=1, height=_HEIGHT),
+        ]
+        outline.append(f"V{_HEIGHT - _HEIGHT * other / top:.1f}H{place + 1}")
+    path = tag("path", class_="reference", d=f"{''.join(outline)}V{_HEIGHT}")
+    label = f"histograms of {count_images(int(counts.sum()))} and of the training by {of}"
+    return _framed(_svg(*bars, path, width=bins, label=label), format_share(top), axis)
 
 
 def curve(values: npt.NDArray[np.float64], unit: str, spans: Sequence[str], label: str) -> Element:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.errors import InputError
+from segray.pixels.appearance import APPEARANCE
 from segray.pixels.labels import Labels
 from segray.storage.failures import FetchError
 from segray.storage.files import child_names, read_bytes, write_bytes
@@ -90,6 +91,7 @@ def results_schema(labels: Labels, regions: bool = False) -> pa.Schema:
         if regions:
             fields.append(pa.field(f"regions_{name}", pa.int64()))
     fields.append(pa.field("expected_iou", pa.float32()))
+    fields += [pa.field(name, pa.float32()) for name in APPEARANCE]
     fields.append(pa.field("model", pa.string()))
     features = {
         field.name: _HUGGINGFACE_IMAGE

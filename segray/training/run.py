@@ -41,6 +41,7 @@ from segray.training.plan import (
     read_marker,
     write_marker,
 )
+from segray.training.reference import make_reference
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +189,7 @@ def _report_holders(data: DataSet) -> None:
 
 
 def _evaluate(preparation: Preparation, data: DataSet) -> None:
-    """Score the model on the whole validation set."""
+    """Score the model on the whole validation set, and keep what its images look like."""
     config, output = preparation.config, preparation.output
     evaluation = evaluate_pairs(
         join_uri(output, "model"),
@@ -200,13 +201,14 @@ def _evaluate(preparation: Preparation, data: DataSet) -> None:
         configuration=config.to_json(),
     )
     if evaluation.skipped:
-        # This file marks the run as finished.
+        # Without this file the run is not finished.
         remove(join_uri(output, EVALUATION, METRICS))
         raise InputError(
             f"{len(evaluation.skipped)} pair(s) of the validation set cannot be read any more, "
             f"the first: {evaluation.skipped[0].reason}; the model is trained: put the data back "
             "and run the same command again to score it"
         )
+    make_reference(evaluation.model, data, evaluation.output, config.seed)
 
 
 def _claim_data(preparation: Preparation) -> DataSet:

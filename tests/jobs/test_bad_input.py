@@ -132,6 +132,11 @@ def test_a_mask_value_that_no_class_claims(data: Path) -> None:
         (["--images", "a", "--manifest", "b.csv"], ["leave out --images"]),
         (["--model", "bundle", "--manifest", "nowhere.csv"], ["nowhere.csv", "no such file"]),
         (["--max-error-rate", "7"], ["--max-error-rate"]),
+        (["--max-drift", "1.5"], ["--max-drift"]),
+        (
+            ["--model", "bundle", "--images", "data/images", "--max-drift", "0.5"],
+            ["reference.json", "leave out --max-drift"],
+        ),
     ],
 )
 def test_segment(

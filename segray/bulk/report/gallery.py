@@ -159,8 +159,8 @@ def _draw_tile(shot: Shot, labels: Labels, name: str) -> Element:
         "li",
         tag(
             "div",
-            _picture(shot.image, "image", "image/jpeg", f"image {name}"),
-            _picture(shot.mask, "mask", "image/png", f"mask of {name}"),
+            draw_picture(shot.image, "image", "image/jpeg", f"image {name}"),
+            draw_picture(shot.mask, "mask", "image/png", f"mask of {name}"),
             class_="pictures",
         ),
         share_bar(
@@ -198,7 +198,8 @@ def _draw_class(class_id: int, colour: Colour, shot: Shot, labels: Labels) -> El
     )
 
 
-def _picture(content: bytes | None, class_: str, kind: str, text: str) -> Element | None:
+def draw_picture(content: bytes | None, class_: str, kind: str, text: str) -> Element | None:
+    """A picture within the page; None if there is none."""
     if content is None:
         return None
     data = base64.b64encode(content).decode()

@@ -12,6 +12,7 @@ import numpy as np
 from segray.bulk.census import Census
 from segray.bulk.progress import Moment
 from segray.bulk.report.classes import draw_classes, draw_distributions
+from segray.bulk.report.drift import draw_drift
 from segray.bulk.report.errors import draw_errors
 from segray.bulk.report.gallery import Shot, draw_tiles, take_shots
 from segray.bulk.report.regions import draw_regions
@@ -65,7 +66,9 @@ def write_report(
     Raises:
         InputError: the segmentation cannot be read, or the page cannot be written.
     """
-    shots = take_shots(census.sample, census.pictures, labels)
+    shots, unlike = (
+        take_shots(places, census.pictures, labels) for places in (census.sample, census.unlike)
+    )
     histograms = census.histograms
     order = np.argsort(-histograms.pixels, kind="stable").tolist()
     configuration = record.get("configuration") or {}
@@ -81,6 +84,7 @@ def write_report(
         "regions": draw_regions(
             census.regions, labels, order, census.segmented, configuration.get("min_area", 1)
         ),
+        "drift": draw_drift(census.drift, unlike),
         "throughput": draw_throughput(timeline),
         "errors": draw_errors(census.errors),
         "options": [tag("option", labels.names[i], value=i) for i in order],
@@ -108,6 +112,9 @@ def _draw_figures(
     ]
     if (expected := record.get("expected_mean_iou")) is not None:
         figures.append(("expected mean IoU", format_confidence(expected), "without a label"))
+    if census.drift:
+        moved = f"{len(census.drift.moved)} of {len(census.drift.features)} features moved"
+        figures.append(("drift", f"{census.drift.distance:.2f}", moved))
     if open_ > 0:
         figures.append(("left", format_count(open_), "not worked on yet"))
     if processed and seconds:

@@ -12,6 +12,8 @@ from segray.bulk.census import take_census
 from segray.bulk.manifest import Found, Manifest
 from segray.bulk.progress import Moment
 from segray.bulk.report.page import write_report
+from segray.model.reference import IMAGE_FEATURES, count_bins, mask_features
+from segray.pixels.appearance import APPEARANCE
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
 from segray.storage.files import read_bytes
@@ -90,6 +92,7 @@ class Output:
             # As much of it is expected where other classes won as not where it did.
             row[f"expected_pixels_{name}"] = pixels
             row[f"expected_iou_{name}"] = sure[i] / (2 - sure[i]) if pixels else None
+        row |= dict.fromkeys(APPEARANCE, 0.25)
         known = [row[f"expected_iou_{name}"] for name in self.labels.names]
         row["expected_iou"] = float(np.float32(np.mean([iou for iou in known if iou is not None])))
         self.listed.append((row["id"], uri))
@@ -133,12 +136,26 @@ class Output:
             table = pa.Table.from_pylist(rows[first : first + per_file], schema)
             write_table(join_uri(self.uri, folder, f"{first:06}.parquet"), table)
 
-    def report(self, record: dict[str, Any] = RECORD, timeline: Any = TIMELINE) -> str:
+    def reference(self) -> dict[str, np.ndarray]:
+        """What a model keeps of images and masks like these."""
+        names = [field.name for field in results_schema(self.labels) if field.name != "mask"]
+        columns = {name: np.array([row[name] for row in self.results]) for name in names}
+        features = (*IMAGE_FEATURES, *mask_features(self.labels))
+        return {feature.name: count_bins(feature.find_bins(columns)) for feature in features}
+
+    def report(
+        self,
+        record: dict[str, Any] = RECORD,
+        timeline: Any = TIMELINE,
+        reference: dict[str, np.ndarray] | None = None,
+    ) -> str:
         """The page."""
         ids = np.unique(np.array([id for id, _ in self.listed], dtype=np.int64))
         manifest = Manifest(ids, Found())
         with logged_lines() as lines:
-            census = take_census(self.uri, manifest, self.labels, False, bool(self.regions))
+            census = take_census(
+                *(self.uri, manifest, self.labels, False, bool(self.regions), reference)
+            )
         self.lines += lines
         write_report(self.uri, self.labels, census, record, timeline)
         return read_bytes(join_uri(self.uri, "report.html")).decode()
