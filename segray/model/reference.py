@@ -5,7 +5,7 @@ compares its own images with it (`segray.bulk.drift`).
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ REFERENCE = "reference.json"
 BINS = 128
 
 _FORMAT_VERSION = 1
+_MOST_IMAGES = 1 << 40
 # The maximum size of the file in bytes; 255 classes take a tenth of it.
 _MOST_TEXT = 1 << 22
 
@@ -125,6 +126,18 @@ def count_bins(bins: npt.NDArray[np.intp]) -> Counts:
     return np.bincount(bins[bins >= 0], minlength=BINS)
 
 
+def count_features(
+    features: Iterable[Feature], columns: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Counts]:
+    """Return the histogram of each feature over N images, int64 [BINS], by its name.
+
+    Args:
+        features: the features.
+        columns: numbers [N], by the names of the columns.
+    """
+    return {feature.name: count_bins(feature.find_bins(columns)) for feature in features}
+
+
 def write_reference(uri: str, digest: str, histograms: Mapping[str, Counts]) -> None:
     """Write the reference of a model into its bundle.
 
@@ -185,6 +198,8 @@ def read_reference(uri: str, digest: str, labels: Labels) -> dict[str, Counts] |
 
 def _parse_counts(numbers: list[int]) -> Counts:
     counts = np.array(numbers)
-    if counts.shape != (BINS,) or counts.dtype != np.int64 or counts.min() < 0 or not counts.any():
+    if counts.shape != (BINS,) or counts.dtype != np.int64 or not counts.any():
         raise ValueError("a histogram is not one")
+    if not 0 <= counts.min() <= counts.max() <= _MOST_IMAGES:
+        raise ValueError("a histogram counts impossible numbers of images")
     return counts

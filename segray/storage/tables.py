@@ -135,8 +135,8 @@ def table_uris(folder: str) -> list[str]:
     return [join_uri(folder, n) for n in child_names(folder) if n.endswith(".parquet")]
 
 
-def read_tables(folder: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Read columns of every Parquet file directly in a folder, as one table per file, in order.
+def read_tables(folder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Read every Parquet file directly in a folder, as one table per file, in order.
 
     A few files are read ahead of use.
 

@@ -1,15 +1,17 @@
 """The reference of a trained model (`segray.model.reference`), made of its images and scores."""
 
 import logging
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray
 
 from segray.errors import InputError
 from segray.evaluation.write import PER_IMAGE
 from segray.model.bundle import Bundle
-from segray.model.reference import IMAGE_FEATURES, count_bins, mask_features, write_reference
+from segray.model.reference import IMAGE_FEATURES, count_features, mask_features, write_reference
 from segray.pixels.appearance import measure_appearance
 from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.framing import Frame
@@ -60,13 +62,14 @@ def make_reference(bundle: Bundle, data: DataSet, evaluation: str, seed: int) ->
     columns = sorted({name for feature in features for name in feature.columns})
     scored = read_table(join_uri(evaluation, PER_IMAGE), columns)
     histograms = {
-        feature.name: count_bins(
-            feature.find_bins({name: table[name].to_numpy() for name in feature.columns})
-        )
-        for some, table in ((IMAGE_FEATURES, measured), (features, scored))
-        for feature in some
+        **count_features(IMAGE_FEATURES, _as_arrays(measured)),
+        **count_features(features, _as_arrays(scored)),
     }
     write_reference(bundle.uri, bundle.digest, histograms)
+
+
+def _as_arrays(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    return {name: table[name].to_numpy() for name in table.column_names}
 
 
 @ray.remote(num_cpus=1)

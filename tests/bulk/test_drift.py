@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from segray.bulk.drift import Drift, DriftCounter, explain_by_chance, measure_distance
-from segray.model.reference import BINS, IMAGE_FEATURES, count_bins, mask_features
+from segray.model.reference import BINS, IMAGE_FEATURES, count_features, mask_features
 from segray.pixels.labels import Labels
 
 
@@ -31,7 +31,7 @@ def make_images(rng: np.random.Generator, count: int, labels: Labels, **moved: f
 def make_reference(table: pa.Table, labels: Labels) -> dict[str, npt.NDArray[np.int64]]:
     columns = {name: table[name].to_numpy() for name in table.column_names}
     features = (*IMAGE_FEATURES, *mask_features(labels))
-    return {feature.name: count_bins(feature.find_bins(columns)) for feature in features}
+    return count_features(features, columns)
 
 
 def compare(first: pa.Table, second: pa.Table, labels: Labels) -> Drift:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from segray.model.reference import IMAGE_FEATURES, count_bins, mask_features, write_reference
+from segray.model.reference import IMAGE_FEATURES, count_features, mask_features, write_reference
 from segray.pixels.labels import Labels
 from tests.jobs.conftest import CallJob
 from tests.support import draw_picture, encode
@@ -35,7 +35,7 @@ def keep_reference(workplace: Path, results: str, labels: Labels) -> None:
     table = pa.concat_tables(pq.read_table(f) for f in (workplace / results).glob("*.parquet"))
     columns = {name: table[name].to_numpy() for name in table.column_names if name != "mask"}
     features = (*IMAGE_FEATURES, *mask_features(labels))
-    histograms = {feature.name: count_bins(feature.find_bins(columns)) for feature in features}
+    histograms = count_features(features, columns)
     digest = table["model"][0].as_py()
     write_reference(str(workplace / "model"), digest, histograms)
 

@@ -12,7 +12,7 @@ from segray.bulk.census import take_census
 from segray.bulk.manifest import Found, Manifest
 from segray.bulk.progress import Moment
 from segray.bulk.report.page import write_report
-from segray.model.reference import IMAGE_FEATURES, count_bins, mask_features
+from segray.model.reference import IMAGE_FEATURES, count_features, mask_features
 from segray.pixels.appearance import APPEARANCE
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
@@ -141,7 +141,7 @@ class Output:
         names = [field.name for field in results_schema(self.labels) if field.name != "mask"]
         columns = {name: np.array([row[name] for row in self.results]) for name in names}
         features = (*IMAGE_FEATURES, *mask_features(self.labels))
-        return {feature.name: count_bins(feature.find_bins(columns)) for feature in features}
+        return count_features(features, columns)
 
     def report(
         self,
