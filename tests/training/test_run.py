@@ -12,12 +12,16 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import segray
 from segray.errors import InputError
 from segray.model.bundle import open_bundle
+from segray.model.reference import IMAGE_FEATURES, REFERENCE, count_bins, read_reference
+from segray.pixels.appearance import APPEARANCE, measure_appearance
+from segray.pixels.decoding import read_picture
 from segray.pixels.framing import Frame
 from segray.storage.files import child_names, read_bytes
 from segray.storage.uri import join_uri
@@ -92,6 +96,7 @@ def test_output_holds_what_the_contract_names(finished) -> None:
         "model.json",
         "model.onnx",
         "model.weights.h5",
+        "reference.json",
     ]
     assert child_names(join_uri(output, "previews")) == [f"epoch_000{i}.png" for i in (1, 2, 3)]
     assert child_names(join_uri(output, "tensorboard")) == ["events.out.tfevents.segray"]
@@ -169,6 +174,35 @@ def test_the_model_segments(finished) -> None:
     image = next((folder / "images").iterdir())
     with Image.open(image) as opened:
         assert segmenter.segment(image).shape == (opened.height, opened.width)
+
+
+def test_the_model_keeps_what_its_images_look_like(finished) -> None:
+    folder, config, *_ = finished
+    bundle = open_bundle(join_uri(config.output, "model"), [])
+    reference = read_reference(bundle.uri, bundle.digest, bundle.labels)
+    assert reference is not None
+    looks = [
+        measure_appearance(read_picture(file.read_bytes(), bundle.frame))
+        for file in (folder / "images").iterdir()
+    ]
+    for feature in IMAGE_FEATURES[: len(APPEARANCE)]:
+        values = np.array([getattr(look, feature.name) for look in looks])
+        bins = feature.find_bins({feature.name: values})
+        assert reference[feature.name].tolist() == count_bins(bins).tolist()
+    scored = pq.read_table(join_uri(config.output, "evaluation", "per_image.parquet"))
+    assert len(scored) < len(looks)
+    for name in ("expected_iou", "fraction_box", "fraction_ground"):
+        assert reference[name].sum() == len(scored)
+
+
+def test_a_run_without_its_reference_makes_it_again(finished) -> None:
+    _, config, *_ = finished
+    file, before = Path(config.output, "model", REFERENCE), weights(Path(config.output))
+    content = file.read_bytes()
+    file.unlink()
+    run(config)
+    assert file.read_bytes() == content
+    assert weights(Path(config.output)) == before
 
 
 def test_a_finished_run_is_not_trained_again(finished) -> None:
