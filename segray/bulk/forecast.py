@@ -146,10 +146,12 @@ def _work_seconds(rate: float, workers: int, chunks: Chunks, fleet: Fleet, trial
     # A chunk is not divided among workers.
     images = max(chunks.images / workers, min(chunks.size, chunks.images))
     of_ray = chunks.count * _CHUNK_SECONDS / fleet.cpus_of_job if fleet.cpus_of_job else 0.0
-    # At the end, results and gallery are read, and then the rows of the report, file by file.
+    # At the end, results and gallery are read, and then the rows of the report, whose masks are
+    # made small one by one.
     wait = float(np.percentile(trial.waits, _ALONE)) if trial.waits else 0.0
-    end = (4 * chunks.count / _READERS + 3 * min(SHOWN, chunks.count)) * wait
-    return images / rate + of_ray + end
+    end = (4 * chunks.count + 3 * min(SHOWN, chunks.count)) / _READERS * wait
+    drawing = min(SHOWN, chunks.images) * float(np.mean(trial.drawing or [0.0]))
+    return images / rate + of_ray + end + drawing
 
 
 def _rate(trial: Trial, seconds: float) -> Interval:

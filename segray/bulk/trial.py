@@ -24,12 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.bulk.pipeline import Pipeline, PipelineConfig
+from segray.bulk.report.gallery import shrink_mask
 from segray.bulk.rows import Composition, DecodedImage, Failure, Result
 from segray.bulk.sizes import split_into_chunks
 from segray.bulk.tally import Counts, Tally
 from segray.bulk.writer import ChunkWriter
 from segray.errors import InputError
 from segray.model.predictor import Predictor
+from segray.pixels.labels import Labels
 from segray.storage.listing import Entry
 from segray.storage.requests import requests_sent
 from segray.storage.tables import read_table, read_tables, table_uris, write_table
@@ -45,6 +47,7 @@ _ENOUGH_SECONDS, _ROUNDS = 10.0, 4
 _BEGIN_SECONDS, _END_SECONDS = 15.0, 30.0
 _SLICE_SECONDS = 0.5
 _WARM = 4  # images that go before
+_DRAWN = 4  # masks of a file that are made small
 # Chunks of a sample, several for each that is under way; and images of a chunk, at least.
 _CHUNKS, _LEAST = 8, 16
 
@@ -65,6 +68,7 @@ class Trial:
         sizes: width and height of each image that was segmented, by its id.
         failures: stage, kind, URI and message of each image that failed, by its id.
         masks: sizes of the masks in the files of results, in bytes.
+        drawing: seconds in which masks were made small for the report, of a few of them.
         files: number of these files.
         file_bytes: size of one of them without its rows.
         bytes: sizes of all files of results, errors, regions and the gallery, by folder.
@@ -81,6 +85,7 @@ class Trial:
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     failures: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
     masks: list[int] = field(default_factory=list)
+    drawing: list[float] = field(default_factory=list)
     files: int = 0
     file_bytes: int = 0
     bytes: Counter[str] = field(default_factory=Counter)
@@ -106,6 +111,7 @@ class Trial:
         self.sizes |= other.sizes
         self.failures |= other.failures
         self.masks += other.masks
+        self.drawing += other.drawing
         self.files += other.files
         self.file_bytes = max(self.file_bytes, other.file_bytes)
         self.bytes += other.bytes
@@ -225,7 +231,7 @@ def take_trial(config: PipelineConfig, predictor: Predictor, sample: Sequence[En
         trial.seconds["predict"] = max(0.0, spent - sum(trial.seconds.values()))
         trial.busy = _slices(looks, watch.filled or looks[0][0], emptied)
         trial.requests = requests_sent() - before
-        _read_rows(trial, config.output)
+        _read_rows(trial, config.output, config.bundle.labels)
         return trial
 
 
@@ -271,13 +277,17 @@ def _slices(looks: Sequence[tuple[float, float]], filled: float, emptied: float)
     ]
 
 
-def _read_rows(trial: Trial, output: str) -> None:
+def _read_rows(trial: Trial, output: str, labels: Labels) -> None:
     """Read what the trial has written."""
     for table in read_tables(join_uri(output, "results"), ["id", "width", "height", "mask"]):
         rows = table.to_pylist()
         masks = [len(row["mask"]["bytes"]) for row in rows]
         trial.files += 1
         trial.masks += masks
+        for row in rows[:_DRAWN]:
+            begun = time.monotonic()
+            shrink_mask(row["mask"]["bytes"], row["width"], row["height"], labels)
+            trial.drawing.append(time.monotonic() - begun)
         trial.sizes |= {row["id"]: (row["width"], row["height"]) for row in rows}
     columns = ["stage", "error", "uri", "message"]
     for table in read_tables(join_uri(output, "errors"), ["id", *columns]):

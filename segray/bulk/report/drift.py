@@ -1,9 +1,9 @@
 """The drift in a report: what has moved, and the images that are most unlike the training's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from segray.bulk.drift import Drift, FeatureDrift
-from segray.bulk.report.gallery import Shot, draw_picture
+from segray.bulk.report.gallery import draw_picture
 from segray.model.reference import BINS
 from segray.page.charts import compared_histograms
 from segray.page.markup import (
@@ -26,12 +26,13 @@ _TITLES = {
 _SHARES = ("upper_detail",)
 
 
-def draw_drift(drift: Drift | None, unlike: Sequence[Shot]) -> list[Element]:
+def draw_drift(drift: Drift | None, unlike: Mapping[str, bytes]) -> list[Element]:
     """What the section says.
 
     Args:
         drift: the drift; None without a reference or images.
-        unlike: the images that are most unlike those of the model.
+        unlike: the pictures of the images that are most unlike those of the model, by their URIs:
+            JPEG files.
     """
     if drift is None:
         text = (
@@ -107,21 +108,20 @@ def _draw_feature(drift: FeatureDrift) -> Element:
     )
 
 
-def _draw_unlike(unlike: Sequence[Shot]) -> list[Element]:
-    shown = [shot for shot in unlike if shot.image]
-    if not shown:
+def _draw_unlike(unlike: Mapping[str, bytes]) -> list[Element]:
+    if not unlike:
         return []
     return [
-        tag("h3", f"The {count_images(len(shown))} most unlike those of the training"),
+        tag("h3", f"The {count_images(len(unlike))} most unlike those of the training"),
         tag(
             "ul",
             *(
                 tag(
                     "li",
-                    draw_picture(shot.image, "image", "image/jpeg", f"image {shot.uri}"),
-                    uri_tag(shot.uri.rpartition("/")[2], title=shot.uri),
+                    draw_picture(image, "image", "image/jpeg", f"image {uri}"),
+                    uri_tag(uri.rpartition("/")[2], title=uri),
                 )
-                for shot in shown
+                for uri, image in unlike.items()
             ),
             class_="strip",
         ),

@@ -6,13 +6,13 @@ The images are those whose pictures were kept as they were segmented: no image i
 import base64
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from segray.bulk.candidates import SIDE
@@ -31,6 +31,8 @@ from segray.pixels.masks import decode_mask, encode_mask
 from segray.pixels.thumbnails import fit_size, scale_mask
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_parquet
+
+_Content = TypeVar("_Content")
 
 # Classes that a tile writes out; all classes of the image are in its bar and can be filtered by.
 _CLASSES = 6
@@ -79,11 +81,42 @@ def take_shots(rows: Sequence[Place], pictures: dict[int, Place], labels: Labels
     columns += [f"{p}_{name}" for name in labels.names for p in ("pixels", "confidence")]
     shots = {
         row["id"]: _draw(row | {"mask": mask}, labels)
-        for uri, found in groupby(rows, key=lambda place: place.uri)
-        for row, mask in read_parquet(uri, partial(_read_rows, [p.row for p in found], columns))
+        for found in _read_files(rows, partial(_read_rows, columns))
+        for row, mask in found
     }
     images = _read_pictures({id: pictures[id] for id in shots if id in pictures})
     return [replace(shot, image=images.get(id)) for id, shot in shots.items()]
+
+
+def take_pictures(rows: Sequence[Place], pictures: dict[int, Place]) -> dict[str, bytes]:
+    """Read the pictures of images by their URIs: JPEG files; images without one are left out.
+
+    Args:
+        rows: rows of results, in the order of files and rows.
+        pictures: as in `take_shots`.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+
+    def read(rows: Sequence[int], file: pq.ParquetFile) -> pa.Table:
+        return file.read(columns=["id", "uri"]).take(rows)
+
+    uris = {row["id"]: row["uri"] for found in _read_files(rows, read) for row in found.to_pylist()}
+    images = _read_pictures({id: pictures[id] for id in uris if id in pictures})
+    return {uris[id]: image for id, image in images.items()}
+
+
+def _read_files(
+    places: Sequence[Place], read: Callable[[Sequence[int], pq.ParquetFile], _Content]
+) -> Iterator[_Content]:
+    """Apply a function to the rows of each file, a few files ahead of use."""
+    files: dict[str, list[int]] = {}
+    for place in places:
+        files.setdefault(place.uri, []).append(place.row)
+    return map_ahead(
+        lambda item: read_parquet(item[0], partial(read, item[1])), files.items(), _READERS
+    )
 
 
 def _read_pictures(places: dict[int, Place]) -> dict[int, bytes]:
@@ -100,7 +133,7 @@ def _read_pictures(places: dict[int, Place]) -> dict[int, bytes]:
 
 
 def _read_rows(
-    rows: Sequence[int], columns: list[str], file: pq.ParquetFile
+    columns: list[str], rows: Sequence[int], file: pq.ParquetFile
 ) -> list[tuple[dict[str, Any], bytes | None]]:
     """Some rows of a file, and the PNG file of each one's mask."""
     found = file.read(columns=columns).take(rows).to_pylist()
@@ -123,12 +156,6 @@ def _read_masks(file: pq.ParquetFile, rows: Sequence[int]) -> Iterator[bytes | N
 def _draw(row: dict[str, Any], labels: Labels) -> Shot:
     """The shot without its image."""
     pixels = np.array([row[f"pixels_{name}"] for name in labels.names])
-    size = fit_size(row["width"], row["height"], SIDE)
-    try:
-        mask = encode_mask(scale_mask(decode_mask(row["mask"]), *size), labels.palette)
-    except (OSError, SyntaxError, TypeError, ValueError, IndexError):
-        # Pillow raises these on a damaged PNG, or the lack of one.
-        mask = None
     return Shot(
         uri=row["uri"],
         width=row["width"],
@@ -137,8 +164,27 @@ def _draw(row: dict[str, Any], labels: Labels) -> Shot:
         confidences=[row[f"confidence_{name}"] for name in labels.names],
         expected_iou=row["expected_iou"],
         image=None,
-        mask=mask,
+        mask=shrink_mask(row["mask"], row["width"], row["height"], labels),
     )
+
+
+def shrink_mask(mask: bytes | None, width: int, height: int, labels: Labels) -> bytes | None:
+    """Return a mask as small as its picture, a PNG file; None if it is damaged or not there.
+
+    Args:
+        mask: the PNG file of results.
+        width: the width of the image, in pixels.
+        height: its height, likewise.
+        labels: the classes.
+    """
+    if mask is None:
+        return None
+    size = fit_size(width, height, SIDE)
+    try:
+        return encode_mask(scale_mask(decode_mask(mask), *size), labels.palette)
+    except (OSError, SyntaxError, TypeError, ValueError, IndexError):
+        # Pillow raises these on a damaged PNG.
+        return None
 
 
 def draw_tiles(shots: Sequence[Shot], labels: Labels) -> Iterator[Element]:

@@ -14,7 +14,7 @@ from segray.bulk.progress import Moment
 from segray.bulk.report.classes import draw_classes, draw_distributions
 from segray.bulk.report.drift import draw_drift
 from segray.bulk.report.errors import draw_errors
-from segray.bulk.report.gallery import Shot, draw_tiles, take_shots
+from segray.bulk.report.gallery import Shot, draw_tiles, take_pictures, take_shots
 from segray.bulk.report.regions import draw_regions
 from segray.bulk.report.throughput import draw_throughput
 from segray.page.markup import (
@@ -66,9 +66,8 @@ def write_report(
     Raises:
         InputError: the segmentation cannot be read, or the page cannot be written.
     """
-    shots, unlike = (
-        take_shots(places, census.pictures, labels) for places in (census.sample, census.unlike)
-    )
+    shots = take_shots(census.sample, census.pictures, labels)
+    unlike = take_pictures(census.unlike, census.pictures)
     histograms = census.histograms
     order = np.argsort(-histograms.pixels, kind="stable").tolist()
     configuration = record.get("configuration") or {}
