@@ -31,7 +31,7 @@ from segray.bulk.drift import Drift, DriftCounter
 from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
 from segray.model.bundle import ONNX, open_bundle
-from segray.model.reference import IMAGE_FEATURES, Counts, count_features, mask_features
+from segray.model.reference import Counts, count_features, features_of
 from segray.pixels.decoding import read_picture
 from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
@@ -117,8 +117,7 @@ def _divide(clean: pa.Table, rows: pa.Table, labels: Labels, splits: int) -> Ite
 
 def _make_reference(rows: pa.Table, labels: Labels) -> dict[str, Counts]:
     columns = {name: rows[name].to_numpy() for name in rows.column_names}
-    features = (*IMAGE_FEATURES, *mask_features(labels))
-    return count_features(features, columns)
+    return count_features(features_of(labels), columns)
 
 
 def _summarise(name: str, strength: float, drifts: list[Drift]) -> dict[str, object]:

@@ -71,10 +71,10 @@ class Census:
         left_out: counts of the search.
         histograms: histograms and sums of the classes over the segmented images.
         regions: the regions of these images, counted; None if they were not wanted.
-        drift: how far the images are from those of the model; None without a reference or images.
+        drift: how far the images are from the training images; None without a reference or images.
         errors: the kinds of errors, the most frequent first.
         sample: rows of results for people to look at, in the order of files and rows.
-        unlike: those of the images that are most unlike those of the model, likewise.
+        unlike: rows of the images that are most unlike the training images, likewise.
         pictures: rows of the gallery, by the ids of listed images.
     """
 

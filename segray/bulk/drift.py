@@ -7,7 +7,9 @@ distributed values by a small part of their standard deviation it is about half 
 
 Samples of one distribution differ, too. What chance explains follows from the numbers of images, so
 that few images are not taken for a drift. A distance beyond that may still be so small that nobody
-needs to know of it, as among a million images: then the feature has not moved.
+needs to know of it, as among a million images: then the feature has not moved. Nor has it if its
+values differ by no more than a bin of the histograms. All of this holds for images that are
+independent of each other: the frames of a video are fewer images than they seem.
 https://en.wikipedia.org/wiki/Cram%C3%A9r%E2%80%93von_Mises_criterion
 """
 
@@ -21,17 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from segray.model.reference import (
-    BINS,
-    IMAGE_FEATURES,
-    Counts,
-    Feature,
-    count_bins,
-    mask_features,
-)
+from segray.model.reference import BINS, Counts, Feature, features_of
 from segray.pixels.labels import Labels
 
-# The probability that images of the same distribution seem to have moved, by any feature.
+# The greatest probability that images of the same distribution seem to have moved, by any feature.
 _FALSE_ALARMS = 0.02
 # The distance up to which a feature has not moved: about a third of a standard deviation.
 _LEAST = 0.15
@@ -61,23 +56,23 @@ class FeatureDrift:
         return self.distance > max(self.chance, _LEAST)
 
     @property
-    def medians(self) -> tuple[float, float]:
-        """The median value of the images of the model, and of the segmentation."""
+    def means(self) -> tuple[float, float]:
+        """The mean value of the images of the model, and of the segmentation, to a bin."""
+        values = [self.feature.scale.value_at((bin + 0.5) / BINS) for bin in range(BINS)]
         reference, counts = (
-            self.feature.scale.value_at((_find_median(counts) + 0.5) / BINS)
-            for counts in (self.reference, self.counts)
+            float(np.average(values, weights=counts)) for counts in (self.reference, self.counts)
         )
         return reference, counts
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, JSON-ready."""
-        reference, median = self.medians
+        reference, mean = self.means
         return {
             "distance": round(self.distance, 4),
-            "chance": round(self.chance, 4),
+            "chance": round(min(1.0, self.chance), 4),
             "moved": self.moved,
-            "median": median,
-            "reference_median": reference,
+            "mean": mean,
+            "reference_mean": reference,
         }
 
 
@@ -90,6 +85,11 @@ class Drift:
     """
 
     features: list[FeatureDrift]
+
+    @property
+    def can_tell(self) -> bool:
+        """True if there are enough images to tell whether a feature has moved."""
+        return any(feature.chance < 1 for feature in self.features)
 
     @property
     def moved(self) -> list[FeatureDrift]:
@@ -121,7 +121,7 @@ class DriftCounter:
     """
 
     def __init__(self, reference: Mapping[str, Counts], labels: Labels) -> None:
-        self._features = (*IMAGE_FEATURES, *mask_features(labels))
+        self._features = features_of(labels)
         self._reference = [reference[feature.name] for feature in self._features]
         self._counts = [np.zeros(BINS, dtype=np.int64) for _ in self._features]
         self._rarity = [_rate_rarity(counts) for counts in self._reference]
@@ -137,8 +137,8 @@ class DriftCounter:
         unlike = np.zeros(len(table))
         for number, feature in enumerate(self._features):
             bins = feature.find_bins(columns)
-            self._counts[number] += count_bins(bins)
-            unlike += np.where(bins < 0, 0, self._rarity[number][bins])
+            self._counts[number] += np.bincount(bins, minlength=BINS)
+            unlike += self._rarity[number][bins]
         return unlike
 
     def finish(self) -> Drift | None:
@@ -151,13 +151,12 @@ class DriftCounter:
                 feature,
                 reference,
                 counts,
-                measure_distance(reference, counts),
+                _measure_beyond_bin(reference, counts),
                 explain_by_chance(int(reference.sum()), int(counts.sum()), level),
             )
             for feature, reference, counts in zip(
                 self._features, self._reference, self._counts, strict=True
             )
-            if counts.any()
         ]
         return Drift(sorted(drifts, key=lambda drift: (not drift.moved, -drift.distance)))
 
@@ -175,8 +174,20 @@ def measure_distance(first: Counts, second: Counts) -> float:
     return math.sqrt(3 * float(squares @ (shares[0] + shares[1])) / 2)
 
 
+def _measure_beyond_bin(first: Counts, second: Counts) -> float:
+    """Return the distance that is left if the values of one histogram may be moved by a bin.
+
+    Values that all lie at an edge of two bins, such as the proportions of square images, would
+    otherwise have the largest distance from values that differ by a pixel.
+    """
+    lower, higher = np.append(second[1:], 0), np.append(0, second[:-1])
+    lower[0] += second[0]
+    higher[-1] += second[-1]
+    return min(measure_distance(first, moved) for moved in (lower, second, higher))
+
+
 def explain_by_chance(first: int, second: int, level: float) -> float:
-    """Return the distance that two samples of one distribution exceed with a given probability.
+    """Return the distance that two samples of one distribution exceed by chance.
 
     The criterion of two large samples is distributed as Σ X² / (jπ)² over all j from 1, with
     normal X. Its first term decides on large values, and the others raise their probability by the
@@ -185,16 +196,10 @@ def explain_by_chance(first: int, second: int, level: float) -> float:
     Args:
         first: the number of values of the first sample.
         second: that of the second.
-        level: the probability, at most 0.1.
+        level: the probability with which they do, at most 0.1.
     """
     criterion = (NormalDist().inv_cdf(1 - level / math.sqrt(8)) / math.pi) ** 2
     return math.sqrt(3 * criterion * (1 / first + 1 / second))
-
-
-def _find_median(counts: Counts) -> int:
-    """Return the bin of the median."""
-    reached = np.cumsum(counts)
-    return int(np.searchsorted(reached, reached[-1] / 2))
 
 
 def _rate_rarity(counts: Counts) -> npt.NDArray[np.float64]:

@@ -24,8 +24,8 @@ from segray.storage.uri import join_uri
 
 log = logging.getLogger(__name__)
 
-#: The exit status if images have drifted.
-DRIFTED = 3
+# The exit status if too many images failed, and if not, but they have drifted.
+_FAILED, _DRIFTED = 1, 3
 
 _PACKAGES = ("ray", "onnxruntime", "tensorflow", "pillow", "pyarrow", "numpy")
 
@@ -122,20 +122,20 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
 
 def judge(summary: SegmentSummary, config: SegmentConfig) -> tuple[int, str]:
     """Return the exit status of a run, and what is wrong: 0 and nothing if all is well."""
-    census = summary.census
+    census, drift, most = summary.census, summary.census.drift, config.max_drift
     rate = census.failed / max(1, census.listed)
-    if rate > config.max_error_rate:
-        return (
-            1,
-            f"{rate:.2%} of the images failed, over --max-error-rate {config.max_error_rate:.2%}",
+    failed = rate > config.max_error_rate
+    problems = []
+    if failed:
+        problems.append(
+            f"{rate:.2%} of the images failed, over --max-error-rate {config.max_error_rate:.2%}"
         )
-    drift, most = census.drift, config.max_drift
     if drift and most is not None and drift.distance > most:
-        return DRIFTED, (
-            f"the images have a distance of {drift.distance:.2f} from those of the training, over "
-            f"--max-drift {most:.2f}"
+        problems.append(
+            f"the images have a distance of {drift.distance:.3f} from the training images, over "
+            f"--max-drift {most:.3f}"
         )
-    return 0, ""
+    return (_FAILED if failed else _DRIFTED if problems else 0), "; ".join(problems)
 
 
 def _make_record(plan: Plan, summary: SegmentSummary, progress: Progress) -> dict[str, Any]:

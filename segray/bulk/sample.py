@@ -13,7 +13,7 @@ SHOWN = 60
 # Of these, the images with the lowest expected IoU, and those with the most and with the least of a
 # class; the others are random.
 _UNSURE, _EXTREMES = 12, 24
-# Images that are most unlike those of the model, apart from the sample.
+# Images that are most unlike the training images, apart from the sample.
 _UNLIKE = 12
 
 
@@ -45,7 +45,7 @@ class Sample:
         self._among = among
         self._each = max(1, _EXTREMES // classes)  # images at either end of a class
         self._uris: list[str] = []
-        # Columns of a candidate: its id, its expected IoU, how like the images of the model it is,
+        # Columns of a candidate: its id, its expected IoU, how like the training images it is,
         # and the share of each class; and index in _uris and row.
         self._values = np.empty((0, 3 + classes))
         self._places = np.empty((0, 2), dtype=np.int64)
@@ -67,7 +67,7 @@ class Sample:
             ids: int64 [N], of the images.
             shares: float64 [N, C], the share of each class in its image, 0 to 1.
             expected_iou: float64 [N], the mean over the classes of each image, 0 to 1.
-            unlike: float64 [N], how unlike the images of the model each image is.
+            unlike: float64 [N], how unlike the training images each image is.
         """
         # An id is a digest: the smallest ones are a random sample.
         values = np.column_stack([ids.astype(np.float64), expected_iou, -unlike, shares])
@@ -112,7 +112,7 @@ class Sample:
         return self._find_places(list(chosen))
 
     def choose_unlike(self) -> list[Place]:
-        """Return a few images that are most unlike those of the model, as rows in order."""
+        """Return a few images that are most unlike the training images, as rows in order."""
         order = np.argsort(self._values[:, 2], kind="stable")
         return self._find_places(order[:_UNLIKE].tolist())
 

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -113,6 +113,7 @@ def evaluate_pairs(
     skipped: Sequence[Skipped] = (),
     shared: SharedFiles = _NO_FILES,
     configuration: dict[str, Any] | None = None,
+    scored: Callable[[Bundle, pa.Table], None] | None = None,
 ) -> Evaluation:
     """Score a model on labelled pairs, and write the output folder. Ray must have been started.
 
@@ -137,6 +138,8 @@ def evaluate_pairs(
             ones.
         shared: local files that must be visible on the nodes.
         configuration: the settings to record in metrics.json, JSON-ready; default: these arguments.
+        scored: called with the model and the rows of ``per_image.parquet`` before anything is
+            written.
 
     Raises:
         InputError: the model cannot be used, there are no pairs, the output cannot be written, the
@@ -213,6 +216,8 @@ def evaluate_pairs(
         "mask_orientation": mask_orientation,
         "value_range": value_range,
     }
+    if scored:
+        scored(model, figures)
     write_evaluation(evaluation, figures, gathered.worst(pairs), configuration or arguments)
     return evaluation
 

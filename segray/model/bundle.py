@@ -18,6 +18,7 @@ from segray.errors import InputError, require
 from segray.model.architecture import Architecture
 from segray.model.check import check_file, most_bytes, shorten
 from segray.model.encoders import ENCODERS
+from segray.model.reference import REFERENCE
 from segray.packages import package_versions
 from segray.pixels.canvas import OVERLAP
 from segray.pixels.framing import MAX_SCALE, Fit, Frame
@@ -258,6 +259,7 @@ def write_bundle(
 
     files = {WEIGHTS: weights_content(model), ONNX: _onnx_content(model)}
     remove(join_uri(uri, DESCRIPTION))  # it marks the files beside it as complete
+    remove(join_uri(uri, REFERENCE))
     for name, content in files.items():
         write_bytes(join_uri(uri, name), content)
     document = {

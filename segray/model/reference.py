@@ -35,13 +35,13 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scale:
-    """The division of a range of values into bins.
+    """The division of a range of values into bins of equal width on a function of the value.
 
     Attributes:
-        low: the lower end; what is below is in the first bin.
-        high: the upper end; what is above is in the last bin.
-        bend: the bins are equally wide on this function of a value,
-        unbend: whose inverse this is.
+        low: the lower end; values below it are in the first bin.
+        high: the upper end; values above it are in the last bin.
+        bend: the function.
+        unbend: its inverse.
     """
 
     low: float
@@ -50,13 +50,11 @@ class Scale:
     unbend: Callable[[Values], Values] = np.positive
 
     def find_bins(self, values: Values) -> npt.NDArray[np.intp]:
-        """Return the bins of values, intp [N]; of NaN, -1."""
+        """Return the bins of values, intp [N]."""
         low, high = self.bend(np.array([self.low, self.high]))
-        known = ~np.isnan(values)
-        places = (self.bend(np.where(known, values, self.low)) - low) / (high - low)
+        places = (self.bend(values) - low) / (high - low)
         # 0.29 * 100 may come out a hair below 29.
-        bins = np.clip(places * BINS + 1e-6, 0, BINS - 1).astype(np.intp)
-        return np.where(known, bins, -1)
+        return np.clip(places * BINS + 1e-6, 0, BINS - 1).astype(np.intp)
 
     def value_at(self, place: float) -> float:
         """Return the value at a place between the ends, which are at 0 and 1."""
@@ -70,8 +68,8 @@ class Feature:
 
     Attributes:
         name: its name; that of the column, if it is one.
-        columns: the columns of results that it is computed from,
-        compute: by this function.
+        columns: the columns of results that it depends on.
+        compute: the function that computes it from these.
         scale: the bins of its histogram.
     """
 
@@ -81,7 +79,7 @@ class Feature:
     scale: Scale
 
     def find_bins(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.intp]:
-        """Return the bins of N images, intp [N]; -1 where a value is NaN.
+        """Return the bins of N images, intp [N].
 
         Args:
             columns: numbers [N], by the names of the columns.
@@ -121,9 +119,9 @@ def mask_features(labels: Labels) -> tuple[Feature, ...]:
     )
 
 
-def count_bins(bins: npt.NDArray[np.intp]) -> Counts:
-    """Return the histogram of values, int64 [BINS], by their bins of `Feature.find_bins`."""
-    return np.bincount(bins[bins >= 0], minlength=BINS)
+def features_of(labels: Labels) -> tuple[Feature, ...]:
+    """Return all features: those of an image, and those of its mask."""
+    return (*IMAGE_FEATURES, *mask_features(labels))
 
 
 def count_features(
@@ -135,7 +133,10 @@ def count_features(
         features: the features.
         columns: numbers [N], by the names of the columns.
     """
-    return {feature.name: count_bins(feature.find_bins(columns)) for feature in features}
+    return {
+        feature.name: np.bincount(feature.find_bins(columns), minlength=BINS)
+        for feature in features
+    }
 
 
 def write_reference(uri: str, digest: str, histograms: Mapping[str, Counts]) -> None:
@@ -181,8 +182,8 @@ def read_reference(uri: str, digest: str, labels: Labels) -> dict[str, Counts] |
         if document["format_version"] != _FORMAT_VERSION:
             raise ValueError(f"the format version {document['format_version']!r}")
         model, histograms = document["model"], document["histograms"]
-        features = (*IMAGE_FEATURES, *mask_features(labels))
-        counts = {feature.name: _parse_counts(histograms[feature.name]) for feature in features}
+        names = [feature.name for feature in features_of(labels)]
+        counts = {name: _parse_counts(histograms[name]) for name in names}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{file} is no reference of a model ({type(error).__name__}: {shorten(error)}): copy "
@@ -199,7 +200,7 @@ def read_reference(uri: str, digest: str, labels: Labels) -> dict[str, Counts] |
 def _parse_counts(numbers: list[int]) -> Counts:
     counts = np.array(numbers)
     if counts.shape != (BINS,) or counts.dtype != np.int64 or not counts.any():
-        raise ValueError("a histogram is not one")
+        raise ValueError(f"a histogram is not {BINS} numbers of images")
     if not 0 <= counts.min() <= counts.max() <= _MOST_IMAGES:
         raise ValueError("a histogram counts impossible numbers of images")
     return counts

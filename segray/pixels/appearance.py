@@ -9,8 +9,10 @@ from segray.pixels.decoding import Picture
 
 # Of a large image some rows are measured: at least so many, and about so many pixels.
 _ROWS, _PIXELS = 32, 1 << 18
-# The shares of red, green and blue in the luma: ITU-R BT.709.
-_LUMA = np.array([0.2126, 0.7152, 0.0722], dtype=np.float32) / 255
+# The shares of red, green and blue in the luma, in 256ths: ITU-R BT.709. Whole numbers, because
+# rounded ones give plain images a sharpness.
+_LUMA = 54, 183, 19
+_WHITE = 255 * 256
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Appearance:
         contrast: the standard deviation of the luma, 0 to 0.5.
         saturation: the mean difference of the largest and the smallest channel, 0 (grey) to 1.
         warmth: the mean difference of red and blue, -1 to 1.
-        sharpness: the mean change of the detail from one pixel to the next, by the mean detail: 0
-            (smooth) to 2. Noise raises it.
+        sharpness: the mean change of the detail from one pixel to the next, divided by the mean
+            detail: 0 (smooth) to 2. Blur lowers it, and noise raises it.
         upper_detail: the share of the detail that is in the upper half, 0 to 1; 0.5 without any.
     """
 
@@ -44,17 +46,17 @@ APPEARANCE = tuple(Appearance.__dataclass_fields__)
 def measure_appearance(picture: Picture) -> Appearance:
     """Measure the appearance of an image; the padding around it does not count."""
     pixels = _take_rows(picture)
-    red, green, blue = (pixels[..., channel] for channel in range(3))
+    red, green, blue = (pixels[..., channel].astype(np.int32) for channel in range(3))
     most = np.maximum(np.maximum(red, green), blue)
     least = np.minimum(np.minimum(red, green), blue)
-    luma = pixels.astype(np.float32) @ _LUMA
+    luma = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     detail = np.diff(luma, axis=1)
     sharpness = _divide(_mean(np.abs(np.diff(detail, axis=1))), _mean(np.abs(detail)))
     half = len(luma) // 2
     upper, lower = (_mean(np.abs(part)) for part in (detail[:half], detail[len(luma) - half :]))
     return Appearance(
-        brightness=_mean(luma),
-        contrast=float(luma.std()),
+        brightness=_mean(luma) / _WHITE,
+        contrast=float(luma.std()) / _WHITE,
         saturation=_mean(most - least) / 255,
         warmth=(_mean(red) - _mean(blue)) / 255,
         sharpness=sharpness,

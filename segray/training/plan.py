@@ -17,7 +17,6 @@ from segray.model.architecture import check_image_size
 from segray.model.bundle import has_bundle
 from segray.model.encoder_weights import read_encoder_weights
 from segray.model.encoders import ENCODERS
-from segray.model.reference import REFERENCE
 from segray.model.start import StartingModel, open_start
 from segray.packages import package_versions
 from segray.storage.files import child_names
@@ -227,15 +226,12 @@ def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) 
 
 
 def is_finished(output: str) -> bool:
-    """Return True if a run's folder has its model, the model's scores, and its reference.
+    """Return True if a run's folder has its model and the model's scores.
 
     Raises:
         InputError: the store cannot be asked.
     """
-    model = join_uri(output, "model")
-    return has_bundle(model) and all(
-        exists(uri) for uri in (join_uri(output, EVALUATION, METRICS), join_uri(model, REFERENCE))
-    )
+    return has_bundle(join_uri(output, "model")) and exists(join_uri(output, EVALUATION, METRICS))
 
 
 def _has_learned(output: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -161,6 +162,10 @@ def _learn(
         elif weights == b"":
             # None of the checkpoints is intact, so the run starts over.
             weights, start = read_initial_weights(config, read_marker(output))
+    # The scores of a model that is lost would mark the next one as finished.
+    remove(join_uri(output, EVALUATION, METRICS))
+    # The scores of a model that is lost would mark the next one as finished.
+    remove(join_uri(output, EVALUATION, METRICS))
     if config.use_gpu:
         _report_holders(data)
     assignment = Assignment(
@@ -199,6 +204,7 @@ def _evaluate(preparation: Preparation, data: DataSet) -> None:
         shared=data.validation.examples.shared,
         mask_orientation=data.reading.mask_orientation,
         configuration=config.to_json(),
+        scored=partial(make_reference, data=data, seed=config.seed),
     )
     if evaluation.skipped:
         # Without this file the run is not finished.
@@ -208,7 +214,6 @@ def _evaluate(preparation: Preparation, data: DataSet) -> None:
             f"the first: {evaluation.skipped[0].reason}; the model is trained: put the data back "
             "and run the same command again to score it"
         )
-    make_reference(evaluation.model, data, evaluation.output, config.seed)
 
 
 def _claim_data(preparation: Preparation) -> DataSet:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from segray.bulk.drift import Drift, DriftCounter, explain_by_chance, measure_distance
-from segray.model.reference import BINS, IMAGE_FEATURES, count_features, mask_features
+from segray.model.reference import BINS, count_features, features_of
 from segray.pixels.labels import Labels
 
 
@@ -30,8 +30,7 @@ def make_images(rng: np.random.Generator, count: int, labels: Labels, **moved: f
 
 def make_reference(table: pa.Table, labels: Labels) -> dict[str, npt.NDArray[np.int64]]:
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    features = (*IMAGE_FEATURES, *mask_features(labels))
-    return count_features(features, columns)
+    return count_features(features_of(labels), columns)
 
 
 def compare(first: pa.Table, second: pa.Table, labels: Labels) -> Drift:
@@ -87,13 +86,13 @@ def test_images_like_those_of_the_training_have_not_moved(labels: Labels) -> Non
         assert drift.distance == 0
 
 
-def test_the_feature_that_moved_is_named_first_with_its_medians(labels: Labels) -> None:
+def test_the_feature_that_moved_is_the_first(labels: Labels) -> None:
     rng = np.random.default_rng(4)
     dark = make_images(rng, 300, labels, brightness=-0.1)
     drift = compare(make_images(rng, 200, labels), dark, labels)
     assert [moved.feature.name for moved in drift.moved] == ["brightness"]
     assert drift.features[0] is drift.moved[0]
-    assert drift.moved[0].medians == pytest.approx((0.25, 0.15), abs=0.02)
+    assert drift.moved[0].means == pytest.approx((0.25, 0.15), abs=0.02)
     assert drift.distance == drift.moved[0].distance > 0.5
 
 
@@ -134,3 +133,25 @@ def test_without_images_there_is_no_drift(labels: Labels) -> None:
         make_reference(make_images(np.random.default_rng(8), 9, labels), labels), labels
     )
     assert counter.finish() is None
+
+
+def test_a_pixel_more_is_no_drift(labels: Labels) -> None:
+    """Square images lie at the edge of two bins of proportions, and 1024x1024 of sizes."""
+    rng = np.random.default_rng(9)
+    images = make_images(rng, 400, labels)
+
+    def of_size(width: int, height: int) -> pa.Table:
+        sizes = {"width": np.full(400, width), "height": np.full(400, height)}
+        return pa.table({**{name: images[name] for name in images.column_names}, **sizes})
+
+    for one, other in [((512, 512), (512, 513)), ((1024, 1024), (1023, 1024))]:
+        assert compare(of_size(*one), of_size(*other), labels).moved == []
+    wide = compare(of_size(512, 512), of_size(1024, 512), labels)
+    assert {moved.feature.name for moved in wide.moved} == {"aspect", "size"}
+
+
+def test_three_images_are_too_few_to_tell(labels: Labels) -> None:
+    rng = np.random.default_rng(10)
+    reference = make_images(rng, 400, labels)
+    assert not compare(reference, make_images(rng, 3, labels), labels).can_tell
+    assert compare(reference, make_images(rng, 30, labels), labels).can_tell

@@ -1,6 +1,6 @@
-"""The drift in a report: what has moved, and the images that are most unlike the training's."""
+"""The drift in a report: what has moved, and and the images most unlike the training images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from segray.bulk.drift import Drift, FeatureDrift
 from segray.bulk.report.gallery import draw_picture
@@ -8,7 +8,6 @@ from segray.model.reference import BINS
 from segray.page.charts import compared_histograms
 from segray.page.markup import (
     Element,
-    count_images,
     format_confidence,
     format_count,
     format_share,
@@ -17,13 +16,14 @@ from segray.page.markup import (
 )
 
 _BARS = 32  # of a histogram; divides BINS
+_OPEN_FEATURES = 12  # that are seen before they are asked for
+_NAMED_FEATURES = 5  # in the sentence
 _TITLES = {
     "warmth": "warmth (red less blue)",
     "upper_detail": "detail in the upper half",
     "aspect": "width by height",
     "expected_iou": "expected IoU",
 }
-_SHARES = ("upper_detail",)
 
 
 def draw_drift(drift: Drift | None, unlike: Mapping[str, bytes]) -> list[Element]:
@@ -31,36 +31,47 @@ def draw_drift(drift: Drift | None, unlike: Mapping[str, bytes]) -> list[Element
 
     Args:
         drift: the drift; None without a reference or images.
-        unlike: the pictures of the images that are most unlike those of the model, by their URIs:
+        unlike: pictures of the images that are most unlike the training images, by their URIs:
             JPEG files.
     """
     if drift is None:
         text = (
-            "Not known: there is no image, or the model has no reference.json, because it was "
-            "trained with an earlier version of segray."
+            "Not known: no image has been segmented, or the model has no reference.json, because "
+            "it was trained with an earlier version of segray."
         )
         return [tag("p", text)]
     moved, still = drift.moved, [feature for feature in drift.features if not feature.moved]
+    shown = moved[:_OPEN_FEATURES]
     return [
         tag("p", tag("b", describe_drift(drift))),
-        tag("div", *map(_draw_feature, moved), class_="pair"),
+        tag("div", *map(_draw_feature, shown), class_="pair"),
+        *_fold("more features that have moved", moved[_OPEN_FEATURES:]),
         *_draw_unlike(unlike),
-        tag(
-            "details",
-            tag("summary", f"{len(still)} features that have not moved"),
-            tag("div", *map(_draw_feature, still), class_="pair"),
-        )
-        if still
-        else tag("p"),
+        *_fold("features that have not moved", still),
     ]
+
+
+def _fold(what: str, features: Sequence[FeatureDrift]) -> list[Element]:
+    """Features that are seen when they are asked for."""
+    if not features:
+        return []
+    charts = tag("div", *map(_draw_feature, features), class_="pair")
+    return [tag("details", tag("summary", f"{what}: {len(features)}"), charts)]
 
 
 def describe_drift(drift: Drift) -> str:
     """The features that have moved, in a sentence."""
+    if not drift.can_tell:
+        return "There are too few images to tell whether they differ from the training images."
     if not drift.moved:
-        return "No feature of the images has moved."
-    parts = [f"{title_of(feature)} {_describe_medians(feature)}" for feature in drift.moved]
-    return f"Moved, by their medians: {'; '.join(parts)}."
+        return "The images have not drifted from the training images."
+    parts = [
+        f"{title_of(feature)} (distance {feature.distance:.2f}, mean {_describe_means(feature)})"
+        for feature in drift.moved[:_NAMED_FEATURES]
+    ]
+    if others := len(drift.moved) - len(parts):
+        parts.append(f"and {others} more features")
+    return f"The images have drifted from the training images: {', '.join(parts)}."
 
 
 def title_of(drift: FeatureDrift) -> str:
@@ -71,14 +82,14 @@ def title_of(drift: FeatureDrift) -> str:
     return _TITLES.get(name, name)
 
 
-def _describe_medians(drift: FeatureDrift) -> str:
-    before, after = (_in_words(drift, value) for value in drift.medians)
-    return f"from {before} to {after}"
+def _describe_means(drift: FeatureDrift) -> str:
+    before, after = (_in_words(drift, value) for value in drift.means)
+    return f"{after} instead of {before}"
 
 
 def _in_words(drift: FeatureDrift, value: float) -> str:
     name = drift.feature.name
-    if name.startswith("fraction_") or name in _SHARES:
+    if name.startswith("fraction_") or name == "upper_detail":
         return format_share(value)
     if name == "size":
         return f"{value / 1e6:.3g} megapixels" if value >= 1e5 else f"{format_count(value)} pixels"
@@ -95,8 +106,8 @@ def _draw_feature(drift: FeatureDrift) -> Element:
         tag(
             "figcaption",
             tag("b", title),
-            f" median {_describe_medians(drift)}; distance {drift.distance:.2f}, of which chance "
-            f"explains {min(1.0, drift.chance):.2f}",
+            f" distance {drift.distance:.2f}; chance alone explains up to "
+            f"{min(1.0, drift.chance):.2f}; mean {_describe_means(drift)}",
         ),
         compared_histograms(
             reference,
@@ -112,7 +123,7 @@ def _draw_unlike(unlike: Mapping[str, bytes]) -> list[Element]:
     if not unlike:
         return []
     return [
-        tag("h3", f"The {count_images(len(unlike))} most unlike those of the training"),
+        tag("h3", "Most unlike the training images, among those whose pictures were kept"),
         tag(
             "ul",
             *(

@@ -12,7 +12,7 @@ from segray.bulk.census import take_census
 from segray.bulk.manifest import Found, Manifest
 from segray.bulk.progress import Moment
 from segray.bulk.report.page import write_report
-from segray.model.reference import IMAGE_FEATURES, count_features, mask_features
+from segray.model.reference import count_features, features_of
 from segray.pixels.appearance import APPEARANCE
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
@@ -140,8 +140,7 @@ class Output:
         """What a model keeps of images and masks like these."""
         names = [field.name for field in results_schema(self.labels) if field.name != "mask"]
         columns = {name: np.array([row[name] for row in self.results]) for name in names}
-        features = (*IMAGE_FEATURES, *mask_features(self.labels))
-        return count_features(features, columns)
+        return count_features(features_of(self.labels), columns)
 
     def report(
         self,
