@@ -22,7 +22,7 @@ from segray.storage.uri import exists, join_uri
 #: The file in a bundle.
 REFERENCE = "reference.json"
 #: The number of bins of a histogram.
-BINS = 128
+BINS = 512
 
 _FORMAT_VERSION = 1
 _MOST_IMAGES = 1 << 40
