@@ -17,17 +17,18 @@ log = logging.getLogger("segray.jobs.review")
 
 
 def main() -> int:
-    made = review(read_flags(ReviewConfig))
+    config = read_flags(ReviewConfig)
+    made = review(config)
     log.info(
-        f"\nchose {len(made.expected)} images with an expected IoU of {min(made.expected):.3f} to "
-        f"{max(made.expected):.3f}"
+        f"\nchose {len(made.expected)} of {config.count} images, with an expected IoU of "
+        f"{min(made.expected):.3f} to {max(made.expected):.3f}"
     )
     for name, count in made.classes.items():
         log.info(f"{name:<20} in {count} images")
     if made.alike:
-        log.info(f"{made.alike} were left out because they are like another one")
+        log.info(f"{made.alike} were left out because they are like a chosen one")
     if made.failed:
-        log.info(f"{made.failed} were left out because they cannot be read any more")
+        log.info(f"{made.failed} were left out because of failures, the first {made.reason}")
     log.info(f"files: {made.output}: {', '.join(made.files)}")
     return 0
 

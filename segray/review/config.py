@@ -12,8 +12,8 @@ Format = Literal["pairs", "label-studio", "cvat"]
 class ReviewConfig:
     """Choose the images of a segmentation that are most worth labelling, with masks to correct.
 
-    These are the images with the lowest expected IoU, no two of which are alike, among them some of
-    each class. Each comes with the model's mask, to be corrected in an editor or an annotation
+    These are the images with the lowest expected IoU, over all classes and of each class. No two of
+    them are alike. Each comes with the model's mask, to be corrected in an editor or an annotation
     tool. Corrected pairs are for jobs/train.py --pairs, together with --from-model. A URI is a
     local path or s3://bucket/key; S3 is configured by the standard AWS environment.
     """

@@ -1,5 +1,7 @@
 """CVAT: the masks in "CVAT for images 1.1", to be uploaded as the annotations of a task.
 
+CVAT knows images by their names: those of the files, or below a folder, if it has a folder.
+
 https://docs.cvat.ai/docs/dataset_management/formats/format-cvat/
 """
 
@@ -20,7 +22,8 @@ ANNOTATIONS = "annotations.xml"
 class Cvat:
     """Writes ``annotations.xml``, with a mask for each class of an image.
 
-    CVAT knows images by their file names.
+    Images go by their file names; if two have the same, by their paths below the folder that all
+    of them are in.
 
     Args:
         output: the absolute URI of the output folder.
@@ -39,7 +42,7 @@ class Cvat:
             ElementTree.SubElement(label, "color").text = colour
             ElementTree.SubElement(label, "type").text = "mask"
             ElementTree.SubElement(label, "attributes")
-        self._count = 0
+        self._images: list[tuple[str, ElementTree.Element]] = []
 
     def add(self, chosen: Chosen) -> None:
         """Add an image."""
@@ -47,12 +50,11 @@ class Cvat:
         image = ElementTree.SubElement(
             self._root,
             "image",
-            id=str(self._count),
-            name=posixpath.basename(chosen.uri),
+            id=str(len(self._images)),
             width=str(width),
             height=str(height),
         )
-        self._count += 1
+        self._images.append((chosen.uri, image))
         for class_id in np.unique(chosen.mask).tolist():
             there = chosen.mask == class_id
             rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
@@ -74,6 +76,12 @@ class Cvat:
 
     def finish(self) -> list[str]:
         """Write the file, and return its name."""
+        uris = [uri for uri, _ in self._images]
+        root = ""
+        if len({posixpath.basename(uri) for uri in uris}) < len(uris):
+            root = posixpath.commonprefix(uris).rpartition("/")[0] + "/"
+        for uri, image in self._images:
+            image.set("name", uri.removeprefix(root) if root else posixpath.basename(uri))
         ElementTree.indent(self._root)
         content = ElementTree.tostring(self._root, encoding="utf-8", xml_declaration=True)
         write_bytes(join_uri(self._output, ANNOTATIONS), content)

@@ -4,7 +4,6 @@ https://labelstud.io/guide/predictions
 """
 
 import json
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -33,7 +32,7 @@ class LabelStudio:
 
     def __init__(self, output: str, labels: Labels) -> None:
         self._output, self._labels = output, labels
-        self._tasks: list[dict[str, Any]] = []
+        self._tasks: list[str] = []  # as JSON, which is smaller than lists of numbers
 
     def add(self, chosen: Chosen) -> None:
         """Add an image."""
@@ -56,11 +55,12 @@ class LabelStudio:
             for class_id in np.unique(chosen.mask).tolist()
         ]
         prediction = {"score": chosen.expected_iou, "result": result}
-        self._tasks.append({"data": {"image": chosen.uri}, "predictions": [prediction]})
+        task = {"data": {"image": chosen.uri}, "predictions": [prediction]}
+        self._tasks.append(json.dumps(task, separators=(",", ":")))
 
     def finish(self) -> list[str]:
         """Write the files, and return their names."""
-        write_bytes(join_uri(self._output, TASKS), json.dumps(self._tasks).encode())
+        write_bytes(join_uri(self._output, TASKS), f"[{','.join(self._tasks)}]".encode())
         view = ElementTree.Element("View")
         ElementTree.SubElement(view, "Image", name="image", value="$image", zoom="true")
         brush = ElementTree.SubElement(view, "BrushLabels", name="mask", toName="image")

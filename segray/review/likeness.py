@@ -17,7 +17,7 @@ def describe_image(
 ) -> npt.NDArray[np.float32]:
     """Return what an image is compared by: its small pixels, of mean 0 and length 1.
 
-    An image of a single colour is described by zeros, and is like no other one.
+    Images of a single colour are like each other, and like no other image.
 
     Args:
         content: the content of the image file.
@@ -31,22 +31,30 @@ def describe_image(
     picture = read_segmented(content, width, height, _SIDE, value_range)
     values = picture.pixels.astype(np.float32).ravel()
     values -= values.mean()
-    length = np.linalg.norm(values)
-    return values / length if length else values
+    if not values.any():
+        values += 1
+    return values / np.linalg.norm(values)
 
 
 class Gathering:
-    """Images of which no two are alike."""
+    """Images of which no two are alike.
 
-    def __init__(self) -> None:
-        self._described: list[npt.NDArray[np.float32]] = []
+    Args:
+        most: the number of images that it may hold.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._described = np.empty((most, 3 * _SIDE * _SIDE), dtype=np.float32)
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._described)
+        return self._count
 
     def admit(self, described: npt.NDArray[np.float32]) -> bool:
         """Take an image, unless it is like one that is there, and return whether it was taken."""
-        if self._described and float((np.stack(self._described) @ described).max()) > _ALIKE:
+        there = self._described[: self._count]
+        if len(there) and float((there @ described).max()) > _ALIKE:
             return False
-        self._described.append(described)
+        self._described[self._count] = described
+        self._count += 1
         return True

@@ -49,9 +49,9 @@ def rate_images(segmentation: Segmentation) -> Rated:
 def rank_images(rated: Rated, count: int) -> npt.NDArray[np.intp]:
     """Return the images in the order in which they are worth labelling, each once: intp [N].
 
-    The images that are worst by the mean over their classes come in turn with those that are worst
-    in a class, until each class has had its share of half of the count; then come the others. Of
-    images that are equally bad, the order is that of their ids, which is random.
+    Images that are worst by the mean over their classes alternate with images that are worst in a
+    class, each class in turn, the worst class first. When all classes have had half of the count,
+    the others follow. Images that are equally bad are in the order of their ids, which is random.
 
     Args:
         rated: the images.
@@ -60,16 +60,18 @@ def rank_images(rated: Rated, count: int) -> npt.NDArray[np.intp]:
     classes = rated.of_classes.shape[1]
     quota = int(np.ceil(_BY_CLASS * count / classes))
     overall = np.argsort(rated.expected, kind="stable")
-    columns = [overall[: quota * classes]]
+    columns = []
     for expected in rated.of_classes.T:
         there = np.flatnonzero(~np.isnan(expected))
         worst = there[np.argsort(expected[there], kind="stable")][:quota]
-        columns.append(np.resize(worst, quota) if len(worst) else overall[:0])
-    longest = max(map(len, columns))
-    turns = np.full((longest, len(columns)), -1, dtype=np.intp)
-    for column, images in enumerate(columns):
-        turns[: len(images), column] = images
-    order = np.concatenate([turns.ravel(), overall])
-    order = order[order >= 0]
+        if len(worst):
+            columns.append((float(expected[worst[0]]), worst))
+    columns.sort(key=lambda column: column[0])
+    turns = np.full((quota, len(columns)), -1, dtype=np.intp)
+    for number, (_, worst) in enumerate(columns):
+        turns[: len(worst), number] = worst
+    of_classes = turns[turns >= 0]
+    alternating = np.column_stack([np.resize(overall, len(of_classes)), of_classes])
+    order = np.concatenate([alternating.ravel(), overall])
     _, first = np.unique(order, return_index=True)
     return order[np.sort(first)]

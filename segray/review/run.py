@@ -13,13 +13,18 @@ from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_class_ids
 from segray.pixels.thumbnails import scale_mask
 from segray.progress import ProgressLine
-from segray.results.segmentation import Segmentation, open_segmentation, read_rows
+from segray.results.segmentation import (
+    Segmentation,
+    open_segmentation,
+    read_listed,
+    read_rows,
+)
 from segray.review.chosen import Chosen
 from segray.review.config import Format, ReviewConfig
 from segray.review.cvat import Cvat
 from segray.review.label_studio import LabelStudio
 from segray.review.likeness import Gathering, describe_image
-from segray.review.pairs import Pairs
+from segray.review.pairs import MASKS, Pairs
 from segray.review.ranking import Rated, rank_images, rate_images
 from segray.storage.failures import FetchError
 from segray.storage.files import child_names
@@ -32,6 +37,8 @@ from segray.storage.uri import absolute_uri
 _REQUESTS, _LOOKED_AT = 16, 64
 # Images that are looked at for each one that is wanted, at most: a bucket may hold one video.
 _LOOKS = 20
+# Images in a row that cannot be fetched, after which the store is given up.
+_FAILURES = 32
 
 _FORMATS: dict[Format, Callable[[str, Labels], Pairs | Cvat | LabelStudio]] = {
     "pairs": Pairs,
@@ -49,8 +56,10 @@ class Review:
         files: the names of what was written there.
         expected: the expected IoU of each chosen image.
         classes: the number of images with each class, by its name.
-        alike: that of images that were left out because they are like another one.
-        failed: that of images that cannot be read any more, or whose masks are damaged.
+        alike: the number of images that were left out because they are like a chosen one.
+        failed: the number of images that were left out because they, or their masks, are damaged,
+            gone, or have changed.
+        reason: the reason of the first of these.
     """
 
     output: str
@@ -59,6 +68,7 @@ class Review:
     expected: list[float] = field(default_factory=list)
     alike: int = 0
     failed: int = 0
+    reason: str = ""
 
     def note(self, chosen: Chosen) -> None:
         """Count a chosen image."""
@@ -76,12 +86,9 @@ def review(config: ReviewConfig) -> Review:
     """
     segmentation = open_segmentation(config.results)
     output = absolute_uri(config.output)
+    _check_empty(output)  # so that not even a lock is left in a folder of something else
     with hold_lock(output, config.lock):
-        if set(child_names(output)) - {LOCK}:
-            raise InputError(
-                f"{output} is not empty, and may hold masks that were corrected: give another "
-                "--output"
-            )
+        _check_empty(output)
         rated = rate_images(segmentation)
         made = Review(output, dict.fromkeys(segmentation.classes, 0))
         writer = _FORMATS[config.format](output, segmentation.labels)
@@ -89,9 +96,20 @@ def review(config: ReviewConfig) -> Review:
             writer.add(chosen)
             made.note(chosen)
         if not made.expected:
-            raise InputError(f"no image of {segmentation.uri} can be read any more")
+            raise InputError(
+                f"no image of {segmentation.uri} can be reviewed: {made.reason or 'it has none'}"
+            )
         made.files = writer.finish()
     return made
+
+
+def _check_empty(output: str) -> None:
+    """Refuse an output with files that are not of a review that was interrupted."""
+    names = set(child_names(output)) - {LOCK}
+    if names - {MASKS}:
+        raise InputError(
+            f"{output} is not empty, and may hold masks that were corrected: give another --output"
+        )
 
 
 def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) -> Iterator[Chosen]:
@@ -99,28 +117,37 @@ def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) 
     order = rank_images(rated, count)[: _LOOKS * count]
     wanted = min(count, len(order))
     progress = ProgressLine("choosing", "images", wanted)
-    gathering = Gathering()
+    gathering = Gathering(wanted)
+    listed = read_listed(segmentation)
 
-    def look(row: dict[str, Any]) -> tuple[Chosen, npt.NDArray[np.float32]] | None:
+    def look(row: dict[str, Any]) -> tuple[Chosen, npt.NDArray[np.float32]] | Exception:
         width, height = row["width"], row["height"]
         try:
             mask = decode_class_ids(row["mask"], len(segmentation.labels))
-            content = fetch(row["uri"])
+            [size], [etag] = listed.find(np.array([row["id"]]))
+            content = fetch(row["uri"], size, etag)
             described = describe_image(content, width, height, segmentation.value_range)
-        except (ValueError, FetchError, DecodeError):
-            return None
+        except (ValueError, FetchError, DecodeError) as error:
+            return error
         if mask.shape != (height, width):
             mask = scale_mask(mask, width, height)
         return Chosen(row["id"], row["uri"], mask, row["expected_iou"]), described
 
+    unfetched = 0
     for start in range(0, len(order), _LOOKED_AT):
         rows = _read(segmentation, rated, order[start : start + _LOOKED_AT])
-        for seen in map_ahead(look, rows, _REQUESTS):
+        for row, seen in map_ahead(lambda row: (row, look(row)), rows, _REQUESTS):
             if len(gathering) == wanted:
                 return
-            if seen is None:
+            if isinstance(seen, Exception):
                 made.failed += 1
+                made.reason = made.reason or f"{row['uri']}: {seen}"
+                progress.add(0, failed=1)
+                unfetched = unfetched + 1 if isinstance(seen, FetchError) else 0
+                if unfetched == _FAILURES:
+                    raise InputError(f"the images cannot be fetched, the first {made.reason}")
                 continue
+            unfetched = 0
             chosen, described = seen
             if gathering.admit(described):
                 progress.add(1)

@@ -34,3 +34,11 @@ def test_a_class_that_is_nowhere_changes_nothing() -> None:
     expected = [0.3, 0.2, 0.1]
     order = rank_images(rated(expected, [[value, np.nan] for value in expected]), 2)
     assert order.tolist() == [2, 1, 0]
+
+
+def test_with_many_classes_every_second_image_is_among_the_worst_of_all() -> None:
+    random = np.random.default_rng(0)
+    expected = random.random(3000)
+    order = rank_images(rated(expected.tolist(), random.random((3000, 255)).tolist()), 200)
+    worst = set(np.argsort(expected)[:120].tolist())
+    assert len(worst & set(order[:200].tolist())) >= 90

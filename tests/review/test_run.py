@@ -15,6 +15,7 @@ from segray.pixels.labels import Labels
 from segray.review.config import ReviewConfig
 from segray.review.run import Review, review
 from segray.storage.files import read_bytes, write_bytes
+from segray.storage.listing import Shard, list_pages
 from tests.segmentations import LABELS, Made, make_segmentation
 from tests.support import draw_picture, encode
 
@@ -28,13 +29,17 @@ def made(tmp_path: Path) -> Made:
     for number, (uri, mask) in enumerate(made.masks.items()):
         write_bytes(uri, encode(draw_picture(*mask.shape, number), "PNG"))
         made.expected[uri] = 0.9 - number / 20
-    rewrite(made)
+    segment(made)
     return made
 
 
-def rewrite(made: Made) -> None:
-    for file in Path(made.uri, "results").iterdir():
-        file.unlink()
+def segment(made: Made) -> None:
+    """Make the manifest and the rows those of the images as they are now."""
+    for folder in ("manifest", "results"):
+        for file in Path(made.uri, folder).iterdir():
+            file.unlink()
+    pages = list_pages(Shard(made.images))
+    made.list([entry for page in pages for entry in page.entries])
     made.write_rows(made.entries)
 
 
@@ -82,11 +87,54 @@ def test_no_two_images_are_alike(made: Made, tmp_path: Path) -> None:
         height, width = made.masks[uri].shape
         pixels = np.asarray(picture.resize((width, height)))
         write_bytes(uri, encode(pixels // 2 + light if light else pixels, "PNG"))
+    segment(made)
 
     result = run(made, tmp_path, count=4)
 
     assert set(names(tmp_path)) == {"11.png", "8.png", "7.png", "6.png"}
     assert result.alike == 2
+
+
+def test_images_of_one_colour_are_alike(made: Made, tmp_path: Path) -> None:
+    for number, key in enumerate(("11.png", "10.png", "9.png")):
+        uri = f"{made.images}/{key}"
+        write_bytes(uri, encode(np.full((*made.masks[uri].shape, 3), 90 * number, np.uint8), "PNG"))
+    segment(made)
+    result = run(made, tmp_path, count=4)
+    assert set(names(tmp_path)) == {"11.png", "8.png", "7.png", "6.png"}
+    assert result.alike == 2
+
+
+def test_an_image_that_has_changed_does_not_get_its_old_mask(made: Made, tmp_path: Path) -> None:
+    uri = f"{made.images}/11.png"
+    write_bytes(uri, encode(draw_picture(*made.masks[uri].shape, 99), "PNG"))
+    result = run(made, tmp_path, count=2)
+    assert set(names(tmp_path)) == {"10.png", "9.png"}
+    assert result.failed == 1
+    assert "11.png" in result.reason
+
+
+def test_a_store_that_does_not_answer_is_given_up(made: Made, tmp_path: Path) -> None:
+    gone = [f"{number}-gone.png" for number in range(40)]
+    made.add(gone)
+    for key in gone:
+        made.expected[f"{made.images}/{key}"] = 0.1
+    made.write_rows(made.entries)
+    with pytest.raises(InputError, match=r"-gone\.png.*no such file"):
+        run(made, tmp_path, count=5)
+
+
+def test_an_interrupted_review_is_made_again(made: Made, tmp_path: Path) -> None:
+    write_bytes(f"{tmp_path}/review/masks/0123.png", b"left")
+    run(made, tmp_path, count=2)
+    assert len(names(tmp_path)) == 2
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(made: Made, tmp_path: Path) -> None:
+    write_bytes(f"{tmp_path}/review/notes.txt", b"mine")
+    with pytest.raises(InputError, match="not empty"):
+        run(made, tmp_path, count=2)
+    assert [path.name for path in Path(tmp_path, "review").iterdir()] == ["notes.txt"]
 
 
 def test_images_that_are_gone_are_passed_over(made: Made, tmp_path: Path) -> None:
@@ -100,11 +148,11 @@ def test_images_that_are_gone_are_passed_over(made: Made, tmp_path: Path) -> Non
 
 
 def test_images_with_a_damaged_mask_are_passed_over(made: Made, tmp_path: Path) -> None:
-    last = made.entries[-1:]
+    damaged = [entry for entry in made.entries if entry.uri.endswith("/11.png")]
     for file in Path(made.uri, "results").iterdir():
         file.unlink()
-    made.write_rows(made.entries[:-1])
-    made.write_rows(last, "bad", mask={"bytes": b"\x89PNG\r\n\x1a\nno", "path": "x"})
+    made.write_rows([entry for entry in made.entries if entry not in damaged])
+    made.write_rows(damaged, "bad", mask={"bytes": b"\x89PNG\r\n\x1a\nno", "path": "x"})
 
     result = run(made, tmp_path, count=2)
 
