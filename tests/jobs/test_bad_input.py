@@ -188,6 +188,19 @@ def test_weights_from_somebody_else(
     check_refused(call_job(job, *flags, cwd=data), "foreign/model.weights.h5", part)
 
 
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ([], ["output/segment", "config.json is missing", "jobs/segment.py"]),
+        (["--results", "data"], ["data", "config.json is missing"]),
+        (["--count", "0"], ["--count must be at least 1"]),
+        (["--output", ""], ["--output is empty"]),
+    ],
+)
+def test_review(data: Path, call_job: CallJob, flags: list[str], parts: list[str]) -> None:
+    check_refused(call_job("review", *flags, cwd=data), *parts)
+
+
 def test_a_gpu_that_is_not_there_is_refused(data: Path, bundle_uri: str) -> None:
     """In the job's own process TensorFlow has notes of its own before the line."""
     flags = ("--model", bundle_uri, "--images", "data/images", "--use-gpu", "--workers=0")
