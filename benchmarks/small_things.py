@@ -7,7 +7,8 @@ Scenes of noise hold discs of 16 pixels and lines of 8. For each way, jobs/train
 on them and scores it on other scenes. Beside that stands what a network would score that knows, in
 each of its pixels, the exact share of each class; a trained one can do better by drawing things
 wider than they are. At last each model segments a scene and the same scene moved, and the pixels
-whose class differs are counted.
+whose class differs are counted. A last line has the mean IoU of discs and lines within 8 pixels of a
+border of a window, and elsewhere.
 """
 
 import json
@@ -25,12 +26,15 @@ import tyro
 from PIL import Image, ImageDraw
 
 import segray
+from segray.pixels.canvas import OVERLAP
 from segray.pixels.masks import segment_logits
+from segray.pixels.windows import Axis
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("ground", "disc", "line")
 _SHIFTS = ((1, 0), (0, 7), (13, 29), (64, 64))
 _MARGIN = 64
+_SEAM = 8  # pixels on either side of a border of a window
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def main() -> None:
             _print_row(f"squash {size}", exact, train(folder, config, "squash", size), scene)
         found = train(folder, config, "tile", config.window)
         _print_row(f"windows {config.window}", [1.0, 1.0], found, scene)
+        near, elsewhere = compare_seam(found[1], scene, truth, config.window)
+        print(f"at the windows' borders {near:.3f}, elsewhere {elsewhere:.3f}")
 
 
 def draw_scene(
@@ -164,6 +170,20 @@ def move(model: str, scene: npt.NDArray[np.uint8], down: int, right: int) -> flo
     moved = segmenter.segment(scene[down : down + side, right : right + side])
     differ = still[down:, right:] != moved[: side - down, : side - right]
     return float(differ.mean())
+
+
+def compare_seam(
+    model: str, scene: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], window: int
+) -> tuple[float, float]:
+    """Return the mean IoU of discs and lines near the borders of windows, and elsewhere."""
+    mask = segray.load(model).segment(scene)
+    places = np.arange(len(scene))
+    starts = Axis.cover(len(scene), window, OVERLAP).starts
+    borders = np.array([*starts[1:], *(start + window for start in starts[:-1])])
+    near = np.abs(places[:, None] + 0.5 - borders).min(axis=1) < _SEAM
+    at_border = near[:, None] | near
+    means = [float(np.mean(score(mask[part], truth[part]))) for part in (at_border, ~at_border)]
+    return means[0], means[1]
 
 
 if __name__ == "__main__":
