@@ -7,8 +7,8 @@ Scenes of noise hold discs of 16 pixels and lines of 8. For each way, jobs/train
 on them and scores it on other scenes. Beside that stands what a network would score that knows, in
 each of its pixels, the exact share of each class; a trained one can do better by drawing things
 wider than they are. At last each model segments a scene and the same scene moved, and the pixels
-whose class differs are counted. A last line has the mean IoU of discs and lines within 8 pixels of a
-border of a window, and elsewhere.
+whose class differs are counted. A last line has the mean IoU of discs and lines within 8 pixels of
+the borders of windows, and elsewhere.
 """
 
 import json
