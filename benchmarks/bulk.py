@@ -19,7 +19,6 @@ of results, and the images in the later files over the time until the last. Memo
 process and all below it, shared pages counted once (PSS), looked at ten times a second.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -28,14 +27,13 @@ import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import tyro
+from figures import describe_machine, write_figures
 from PIL import Image
 
 Side = Literal[
@@ -63,7 +61,6 @@ NAMES: dict[Side, str] = {
     "onnx": "bare ONNX Runtime",
     "tf": "bare TensorFlow",
 }
-_PACKAGES = ("tensorflow", "keras", "onnxruntime", "ray", "numpy", "pillow", "segray")
 
 
 @dataclass(frozen=True)
@@ -129,21 +126,15 @@ def main() -> None:
                     f"round {number}/{config.rounds}  {NAMES[side]:<27} {figures}", file=sys.stderr
                 )
     print("\n".join(_make_table(rounds)), flush=True)
-    if config.json:
-        document = {
-            "command": sys.argv,
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "settings": asdict(config),
-            "sides": {side: [asdict(figures) for figures in runs] for side, runs in rounds.items()},
-        }
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(
+        config.json,
+        config,
+        sides={side: [asdict(figures) for figures in runs] for side, runs in rounds.items()},
+    )
 
 
 def _describe(config: BulkBenchmark) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return f"{os.cpu_count()} cores; {packages}; {config.rounds} round(s)"
+    return f"{describe_machine()}; {config.rounds} round(s)"
 
 
 def _make_table(rounds: dict[Side, list[Figures]]) -> list[str]:

@@ -9,21 +9,17 @@ which the bucket is said to have drifted, and the three features that are moved 
 the median of their distances. In the first line, of clean images, every drift is a false alarm.
 """
 
-import json
-import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import date
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import tyro
 from expected_iou import CORRUPTIONS, corrupt
+from figures import describe_machine, write_figures
 from PIL import Image
 
 from segray.bulk.config import SegmentConfig
@@ -38,7 +34,6 @@ from segray.pixels.labels import Labels
 from segray.storage.tables import read_tables
 from segray.storage.uri import join_uri
 
-_PACKAGES = ("onnxruntime", "numpy", "pillow", "segray")
 _FEATURES_SHOWN = 3
 
 
@@ -60,8 +55,7 @@ def main() -> None:
     config = tyro.cli(DriftBenchmark)
     labels = open_bundle(config.model, [ONNX]).labels
     files = sorted(path for path in Path(config.images).iterdir() if path.is_file())
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    print(f"{os.cpu_count()} cores; {versions}; {len(files)} images, {config.splits} splits")
+    print(f"{describe_machine()}; {len(files)} images, {config.splits} splits")
     print(f"{'':<16}{'noticed':>8}   moved the furthest, median distances", flush=True)
     lines, clean = [], None
     for name, strengths in CORRUPTIONS.items():
@@ -71,16 +65,7 @@ def main() -> None:
             drifts = list(_divide(clean, rows, labels, config.splits))
             lines.append(_summarise(name, strength, drifts))
             print(_format(lines[-1]), flush=True)
-    if config.json:
-        document = {
-            "command": sys.argv,
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "settings": asdict(config),
-            "lines": lines,
-        }
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(config.json, config, lines=lines)
 
 
 def _segment(model: str, files: list[Path], name: str, strength: float) -> pa.Table:

@@ -12,21 +12,16 @@ network's probabilities (negative, so that more is better). A second table has t
 clean images. The last line is what the estimate costs on one core, beside the mask.
 """
 
-import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import tyro
+from figures import describe_machine, write_figures
 from PIL import Image, ImageFilter
 
 from segray.data.labelled import fetch_pair, read_pair
@@ -42,7 +37,6 @@ from segray.pixels.framing import Frame
 from segray.pixels.masks import MaskBuilder
 from segray.pixels.metrics import Confusion, class_iou, confusion_matrix, mean_iou
 
-_PACKAGES = ("onnxruntime", "numpy", "pillow", "segray")
 #: Strengths of each corruption: the radius in five hundredths of the longer side, the factor of all
 #: values, the standard deviation in values of 0 to 255, and degrees.
 CORRUPTIONS = {
@@ -95,8 +89,7 @@ def main() -> None:
     config = tyro.cli(ExpectedIouBenchmark)
     bundle, pairs = open_bundle(config.model, [ONNX]), _find_pairs(config)
     predictor = load_predictor(bundle, "onnx")
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    print(f"{os.cpu_count()} cores; {versions}; {len(pairs)} pairs; ", end="")
+    print(f"{describe_machine()}; {len(pairs)} pairs; ", end="")
     print(f"model {bundle.digest}, exponent {bundle.iou_exponent:.3f}", flush=True)
     print(
         f"{'':<16}{'all images: true':>17}{'expected':>9}{'off':>8}{'each: true':>12}"
@@ -110,16 +103,7 @@ def main() -> None:
             lines.append(_summarise(name, strength, seen, bundle.iou_exponent))
             print(_format(lines[-1]), flush=True)
     print("\n".join(_describe_classes(clean, bundle)))
-    if config.json:
-        document = {
-            "command": sys.argv,
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "settings": asdict(config),
-            "lines": lines,
-        }
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(config.json, config, lines=lines)
 
 
 def corrupt(

@@ -27,10 +27,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import tyro
+from figures import describe_machine, write_figures
 from PIL import Image
 
 from segray.bulk.config import SegmentConfig
@@ -57,7 +56,6 @@ _BATCH = 32
 _CHUNK = 16
 _NAMES = {"host": "host", "ray": "at once", "rate": "--rate"}
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PACKAGES = ("ray", "numpy", "pillow", "pyarrow", "segray")
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,7 @@ def main() -> None:
         _PROCESSES[sys.argv[1]](json.loads(sys.argv[2]))
         return
     config = tyro.cli(PipelineBenchmark)
-    packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    print(f"{os.cpu_count()} cores; {packages}; {date.today()}", flush=True)
+    print(describe_machine(), flush=True)
     figures: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         images = config.images or _draw_images(Path(name, "images"), config.count)
@@ -132,10 +129,7 @@ def main() -> None:
                     figures.setdefault(f"{size} {side}", []).append(figure)
                     print(f"round {number + 1}  {size} px  {side:<8} {figure}", file=sys.stderr)
     _print_tables(config, figures)
-    if config.json:
-        document = {"date": date.today().isoformat(), "cores": os.cpu_count()}
-        document |= {"settings": asdict(config), "figures": figures}
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(config.json, config, figures=figures)
 
 
 def _print_tables(config: PipelineBenchmark, figures: dict[str, list[Any]]) -> None:

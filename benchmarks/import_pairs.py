@@ -23,13 +23,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import ray
 import tyro
+from figures import describe_machine
 from PIL import Image
 
 from segray.data.pairs import find_pairs
@@ -46,7 +46,6 @@ _SECONDS_BETWEEN_SAMPLES = 0.2
 _KINDS = ("RSS", "PSS", "PSS, store apart")
 # What Ray calls a process that runs one of segray's tasks, or waits for one.
 _POOL = ("_decode", "_check_batch", "IDLE")
-_PACKAGES = ("ray", "numpy", "pillow", "segray")
 
 # MB of each of `_KINDS`.
 Memory = tuple[float, float, float]
@@ -200,10 +199,9 @@ def main() -> None:
 
 def describe(config: ImportBenchmark) -> str:
     """The machine, the versions and the settings, in a line."""
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     decoded = config.pairs * config.image_size**2 * 4 / 1e6
     return (
-        f"{os.cpu_count()} cores; {versions}; {config.pairs} pairs of {config.width}x"
+        f"{describe_machine()}; {config.pairs} pairs of {config.width}x"
         f"{config.height}, JPEG and PNG, decoded to {config.image_size}x{config.image_size} "
         f"({decoded:.0f} MB in all), read in batches of {config.batch_size}"
     )

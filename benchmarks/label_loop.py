@@ -13,19 +13,18 @@ the last two.
 
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import tyro
+from figures import describe_machine, write_figures
 
 from segray.data.pairs import Pair, find_pairs
 
@@ -69,7 +68,7 @@ class LabelLoopBenchmark:
 def main() -> None:
     config = tyro.cli(LabelLoopBenchmark)
     pairs = find_pairs(config.images, config.masks, "", "").pairs
-    print(f"{os.cpu_count()} cores; {date.today()}; {len(pairs)} pairs", flush=True)
+    print(f"{describe_machine()}; {len(pairs)} pairs", flush=True)
     print(f"{'seed':<6}{'first':>8}{'chosen':>8}{'random':>8}{'difference':>12}", flush=True)
     lines = []
     for seed in range(config.seeds):
@@ -77,15 +76,7 @@ def main() -> None:
             lines.append(_go_round(config, pairs, seed, Path(folder)))
         print(_format(str(seed), lines[-1]), flush=True)
     print(_format("mean", [statistics.mean(values) for values in zip(*lines, strict=True)]))
-    if config.json:
-        document = {
-            "command": sys.argv,
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "settings": asdict(config),
-            "lines": lines,
-        }
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(config.json, config, lines=lines)
 
 
 def _format(name: str, scores: Sequence[float]) -> str:

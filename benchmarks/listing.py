@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import tyro
+from figures import describe_machine, write_figures
 
 from segray.bulk.done import read_done
 from segray.bulk.search import Filter, Search
@@ -79,16 +79,14 @@ def main() -> None:
             if name == "search":
                 finish_most(output)
         server.stdin.close()
-    print(f"{os.cpu_count()} cores; {config.keys} keys, {config.pattern}")
+    print(f"{describe_machine()}; {config.keys} keys, {config.pattern}")
     print(f"{'':<8} {'images':>9} {'missing':>9} {'first s':>8} {'all s':>8} {'peak MB':>8}")
     for name, row in figures.items():
         print(
             f"{name:<8} {row['images']:>9} {row['missing']:>9} {row['first']:>8.1f} "
             f"{row['seconds']:>8.1f} {row['memory']:>8.0f}"
         )
-    if config.json:
-        document = {"date": date.today().isoformat(), "settings": asdict(config), **figures}
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(config.json, config, **figures)
 
 
 def search(output: str, run: str) -> dict[str, Any]:

@@ -12,27 +12,21 @@ of the two masks differ (where float32 rounds a tie the other way), and by how m
 confidence of a class does at most.
 """
 
-import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tyro
+from figures import describe_machine, write_figures
 from PIL import Image
 
 from segray.pixels.masks import encode_mask, segment_logits
 from segray.pixels.statistics import ClassStatistics
 
-_PACKAGES = ("numpy", "pillow", "segray")
 # The plain way's float32 values at a time: what was the fastest.
 _BAND_VALUES = 1 << 19
 
@@ -81,23 +75,13 @@ def main() -> None:
     print(describe(config), flush=True)
     runs = [measure(image, n, config) for n in config.classes for image in config.images]
     print("\n".join(make_table(runs)), flush=True)
-    if config.json:
-        document = {
-            "command": sys.argv,
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "settings": asdict(config),
-            "runs": [asdict(run) for run in runs],
-        }
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(config.json, config, runs=[asdict(run) for run in runs])
 
 
 def describe(config: MasksBenchmark) -> str:
     """The machine, the versions and the settings, in a line."""
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return (
-        f"{os.cpu_count()} cores, one used; {versions}; smooth logits {config.logits}x"
+        f"{describe_machine()}; one core used; smooth logits {config.logits}x"
         f"{config.logits}, medians of {config.repeats}"
     )
 

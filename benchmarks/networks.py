@@ -13,11 +13,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import numpy as np
 import tyro
+from figures import describe_machine
 
 from segray.job import quiet_native_logs
 from segray.model.architecture import Architecture, Decoder
@@ -51,7 +51,7 @@ class NetworkBenchmark:
 
 def main() -> None:
     config = tyro.cli(NetworkBenchmark)
-    print(f"{os.cpu_count()} cores; batches of {config.batch_size}; {date.today()}", flush=True)
+    print(f"{describe_machine()}; batches of {config.batch_size}", flush=True)
     networks = [
         Architecture(
             _CLASSES,

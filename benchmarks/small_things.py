@@ -12,17 +12,16 @@ the borders of windows, and elsewhere.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tyro
+from figures import describe_machine
 from PIL import Image, ImageDraw
 
 import segray
@@ -57,7 +56,7 @@ class SmallThingsBenchmark:
 
 def main() -> None:
     config = tyro.cli(SmallThingsBenchmark)
-    print(f"{os.cpu_count()} cores; {date.today()}; scenes of {config.side} pixels", flush=True)
+    print(f"{describe_machine()}; scenes of {config.side} pixels", flush=True)
     rng = np.random.default_rng(0)
     print(f"{'':<14}{'exact: disc':>14}{'line':>8}{'found: disc':>14}{'line':>8}  moved by")
     with tempfile.TemporaryDirectory() as name:

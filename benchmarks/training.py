@@ -30,8 +30,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import date
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -39,6 +37,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import tyro
+from figures import describe_machine, write_figures
 from PIL import Image
 
 from segray.data.labelled import read_pair
@@ -61,7 +60,6 @@ NAMES: dict[Side, str] = {
     "bare": "bare model.fit",
     "halves": "2 bare fits at once",
 }
-_PACKAGES = ("tensorflow", "keras", "ray", "numpy", "segray")
 
 _T = TypeVar("_T")
 
@@ -125,24 +123,18 @@ def main() -> None:
                     flush=True,
                 )
     print("\n".join(make_table(rounds)), flush=True)
-    if config.json:
-        document = {
-            "command": sys.argv,
-            "date": date.today().isoformat(),
-            "cores": os.cpu_count(),
-            "versions": {name: version(name) for name in _PACKAGES},
-            "settings": asdict(config),
-            "sides": {side: [asdict(figures) for figures in runs] for side, runs in rounds.items()},
-        }
-        Path(config.json).write_text(json.dumps(document, indent=2) + "\n")
+    write_figures(
+        config.json,
+        config,
+        sides={side: [asdict(figures) for figures in runs] for side, runs in rounds.items()},
+    )
 
 
 def describe(config: TrainingBenchmark) -> str:
     """The machine, the versions and the settings, in a line."""
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     flags = " ".join(("", *config.segray_flags))
     return (
-        f"{os.cpu_count()} cores; {versions}; {config.image_size}x{config.image_size}, batch "
+        f"{describe_machine()}; {config.image_size}x{config.image_size}, batch "
         f"{config.batch_size}, {config.images} images, {config.epochs} epochs, {config.rounds} "
         f"round(s), fine-tuning; segray: its recipe{flags}; bare fit: AdamW, cross-entropy, flips"
     )
