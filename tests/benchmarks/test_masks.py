@@ -11,7 +11,7 @@ def test_the_table_has_a_line_for_each_size_and_number_of_classes(tmp_path: Path
     flags += ["--logits", "32", "--json", "figures.json"]
     output = run_benchmark("masks.py", *flags, folder=tmp_path)
     first, _, *table = output.splitlines()
-    for part in (" cores, one used; ", "numpy ", "32x32", "medians of 2"):
+    for part in (" cores; ", "one core used", "numpy ", "32x32", "medians of 2"):
         assert part in first
     runs = json.loads((tmp_path / "figures.json").read_text())["runs"]
     names = [("30x20", 2), ("300x200", 2), ("30x20", 5), ("300x200", 5)]
