@@ -20,8 +20,8 @@ def main() -> int:
     config = read_flags(ReviewConfig)
     made = review(config)
     log.info(
-        f"\nchose {len(made.expected)} of {config.count} images, with an expected IoU of "
-        f"{min(made.expected):.3f} to {max(made.expected):.3f}"
+        f"\nchose {len(made.expected)} images of the {config.count} that were wanted, with an "
+        f"expected IoU of {min(made.expected):.3f} to {max(made.expected):.3f}"
     )
     for name, count in made.classes.items():
         log.info(f"{name:<20} in {count} images")

@@ -45,8 +45,7 @@ def main() -> int:
     log.info(f"masks: {summary.output}/results/*.parquet")
     if census.regions:
         log.info(f"{census.regions.regions.sum()} regions: {summary.output}/regions/*.parquet")
-    if census.drift:
-        log.info(describe_drift(census.drift))
+    log.info(describe_drift(census.drift))
     log.info(f"report: {summary.output}/report.html")
     if census.failed:
         log.info(

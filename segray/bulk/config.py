@@ -76,9 +76,10 @@ class RunFlags:
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
     max_drift: float | None = None
-    """Distance from the training images, 0 to 1, above which the job exits with status 3. It is the
-    largest distance of a feature in the report, such as brightness; features whose distance chance
-    explains, or is below 0.15, do not count. Default: no limit."""
+    """Distance from the training images, 0 to 1, above which the job exits with status 3, and keeps
+    the results. It is the largest distance of a feature, such as brightness, that has moved. A
+    feature has not moved if its distance is below 0.15, or no larger than chance would give: few
+    images cannot drift. 0.3 is a start. Default: no limit."""
     dry_run: bool = False
     """Write nothing to the output, and forecast the run from a trial on a sample: its hours, its
     requests, the size of its results, and what will fail."""

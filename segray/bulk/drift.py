@@ -28,8 +28,8 @@ from segray.pixels.labels import Labels
 
 # The greatest probability that images of the same distribution seem to have moved, by any feature.
 _FALSE_ALARMS = 0.02
-# The distance up to which a feature has not moved: about a third of a standard deviation.
-_LEAST = 0.15
+#: The distance up to which a feature has not moved: about a third of a standard deviation.
+LEAST = 0.15
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class FeatureDrift:
     @property
     def moved(self) -> bool:
         """True if the distance is larger than chance explains, and worth knowing."""
-        return self.distance > max(self.chance, _LEAST)
+        return self.distance > max(self.chance, LEAST)
 
     @property
     def means(self) -> tuple[float, float]:
@@ -89,7 +89,7 @@ class Drift:
     @property
     def can_tell(self) -> bool:
         """True if there are enough images to tell whether a feature has moved."""
-        return any(feature.chance < 1 for feature in self.features)
+        return self.chance < 1
 
     @property
     def moved(self) -> list[FeatureDrift]:
@@ -97,14 +97,21 @@ class Drift:
         return [feature for feature in self.features if feature.moved]
 
     @property
-    def distance(self) -> float:
-        """The largest distance of a feature that has moved; 0 if none has."""
+    def chance(self) -> float:
+        """The largest distance that chance explains, of the feature with the most images."""
+        return min(feature.chance for feature in self.features)
+
+    @property
+    def distance(self) -> float | None:
+        """The largest distance of a feature that has moved, 0 if none has; None if none can tell."""
+        if not self.can_tell:
+            return None
         return max((feature.distance for feature in self.moved), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return all figures, JSON-ready."""
         return {
-            "distance": round(self.distance, 4),
+            "distance": None if self.distance is None else round(self.distance, 4),
             "features": {drift.feature.name: drift.to_json() for drift in self.features},
         }
 

@@ -150,8 +150,8 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     reference = read_reference(bundle.uri, bundle.digest, bundle.labels)
     if reference is None and config.max_drift is not None:
         raise InputError(
-            f"the model in {bundle.uri} has no {REFERENCE}, because it was trained with an earlier "
-            "version of segray: leave out --max-drift, or train anew"
+            f"the model in {bundle.uri} has no {REFERENCE}, which training writes since there is "
+            "--max-drift: leave that out, copy the whole bundle again, or train anew"
         )
     read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"

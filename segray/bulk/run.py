@@ -130,9 +130,10 @@ def judge(summary: SegmentSummary, config: SegmentConfig) -> tuple[int, str]:
         problems.append(
             f"{rate:.2%} of the images failed, over --max-error-rate {config.max_error_rate:.2%}"
         )
-    if drift and most is not None and drift.distance > most:
+    distance = drift.distance if drift else None
+    if distance is not None and most is not None and distance > most:
         problems.append(
-            f"the images have a distance of {drift.distance:.3f} from the training images, over "
+            f"the images have a distance of {distance:.3f} from the training images, over "
             f"--max-drift {most:.3f}"
         )
     return (_FAILED if failed else _DRIFTED if problems else 0), "; ".join(problems)

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from segray.pixels.cells import Band, Runs, cut_bands, find_winner, softmax_of_winner
-from segray.pixels.labels import MAX_CLASSES
+from segray.pixels.labels import MAX_CLASSES, Labels
 from segray.pixels.regions import RegionFinder
 from segray.pixels.statistics import ClassStatistics, Tally
 
@@ -186,18 +186,26 @@ def encode_grey(mask: npt.NDArray[np.uint8]) -> bytes:
     return _encode(_as_image(mask, "L"))
 
 
-def encode_values(values: npt.NDArray[np.integer[Any]], coloured: bool) -> bytes:
-    """Encode a mask as a PNG of its values, as `segray.pixels.decoding.read_mask` reads it.
+def encode_values(mask: npt.NDArray[np.uint8], labels: Labels) -> bytes:
+    """Encode a mask as a PNG of its mask values, as `segray.pixels.decoding.read_mask` reads it.
+
+    Values up to 255 get the colours of their classes, so that viewers and editors show them.
 
     Args:
-        values: [H, W], 0 to 65535, or colours as 0xRRGGBB.
-        coloured: True for colours.
+        mask: uint8 [H, W] of class ids.
+        labels: the classes.
     """
-    if coloured:
+    values = np.array(labels.values)[mask]
+    if labels.coloured:
         channels = [values >> shift & 255 for shift in (16, 8, 0)]
         return _encode(Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)))
-    kind = np.uint8 if values.max(initial=0) < 256 else np.uint16
-    return _encode(Image.fromarray(values.astype(kind)))
+    if max(labels.values) > 255:
+        return _encode(Image.fromarray(values.astype(np.uint16)))
+    image = _as_image(values.astype(np.uint8), "P")
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    palette[list(labels.values)] = labels.palette
+    image.putpalette(palette.tobytes())
+    return _encode(image)
 
 
 def _as_image(mask: npt.NDArray[np.uint8], mode: str) -> Image.Image:

@@ -1,9 +1,13 @@
 """An image that was chosen for a review, with the mask that the model gave it."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+# Characters that are not the same in every name of a file, and the length of a name's beginning.
+_UNSAFE, _STEM = re.compile(r"[^A-Za-z0-9._-]"), 80
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,14 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """A name for files that no other image has."""
+        """A name that no other image has."""
         return f"{self.id & (1 << 64) - 1:016x}"
+
+    @property
+    def file_stem(self) -> str:
+        """A name for its files that no other image has, and that begins like its own."""
+        stem = self.uri.rpartition("/")[2].rpartition(".")[0]
+        return f"{_UNSAFE.sub('_', stem)[:_STEM]}-{self.name}"
 
 
 def run_lengths(values: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -3,8 +3,6 @@
 import csv
 import io
 
-import numpy as np
-
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_values
 from segray.review.chosen import Chosen
@@ -31,9 +29,8 @@ class Pairs:
 
     def add(self, chosen: Chosen) -> None:
         """Write the mask of an image."""
-        mask = f"{MASKS}/{chosen.name}.png"
-        values = np.array(self._labels.values)[chosen.mask]
-        write_bytes(join_uri(self._output, mask), encode_values(values, self._labels.coloured))
+        mask = f"{MASKS}/{chosen.file_stem}.png"
+        write_bytes(join_uri(self._output, mask), encode_values(chosen.mask, self._labels))
         self._rows.append((chosen.uri, mask, "train", f"{chosen.expected_iou:.4f}"))
 
     def finish(self) -> list[str]:

@@ -24,6 +24,12 @@ from segray.storage.ranges import CHANGED, open_ranges
 from segray.storage.s3 import split_uri
 from segray.storage.uri import explain_errors, is_local, join_uri
 
+# pyarrow imports these, if pandas is there, when it first makes an array of a column. Within its
+# import an interrupt is lost, or leaves Python's import lock taken; here it is neither.
+with contextlib.suppress(ImportError):
+    import pandas  # type: ignore[import-untyped]  # noqa: F401
+    import pyarrow.pandas_compat
+
 _Content = TypeVar("_Content")
 
 MANIFEST_SCHEMA = pa.schema(

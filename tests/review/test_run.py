@@ -59,6 +59,10 @@ def test_the_worst_images_become_pairs_of_mask_values(made: Made, tmp_path: Path
     pairs = read_manifest(f"{tmp_path}/review/pairs.csv")["train"]
     assert len(pairs) == 5
     for pair in pairs:
+        assert Path(pair.mask).name.startswith(f"{Path(pair.image).stem}-")
+        with Image.open(pair.mask) as picture:
+            colours = np.asarray(picture.convert("RGB"))
+        np.testing.assert_array_equal(colours, np.array(LABELS.palette)[made.masks[pair.image]])
         values = read_mask(read_bytes(pair.mask)).values
         np.testing.assert_array_equal(LABELS.to_class_ids(values), made.masks[pair.image])
     for name, count in result.classes.items():

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,12 @@ def test_results_have_the_columns_that_the_documentation_names() -> None:
         "expected_pixels_background": "float",
         "expected_iou_background": "float",
         "expected_iou": "float",
+        "brightness": "float",
+        "contrast": "float",
+        "saturation": "float",
+        "warmth": "float",
+        "sharpness": "float",
+        "upper_detail": "float",
         "model": "string",
     }
 
@@ -240,6 +248,12 @@ def test_the_hugging_face_key_gives_every_column_its_type(tmp_path: Path) -> Non
         "expected_pixels_background": "float32",
         "expected_iou_background": "float32",
         "expected_iou": "float32",
+        "brightness": "float32",
+        "contrast": "float32",
+        "saturation": "float32",
+        "warmth": "float32",
+        "sharpness": "float32",
+        "upper_detail": "float32",
         "model": "string",
     }
 
@@ -261,3 +275,13 @@ def test_an_attempt_that_was_taken_for_dead_replaces_nothing(
     assert found == {0, 1, 2, 3}
     assert PartWriter(folder, "chunk", ERRORS_SCHEMA).found_ids() == set()
     assert PartWriter(folder, "chunk[1", ERRORS_SCHEMA).found_ids() == set()
+
+
+def test_an_array_of_a_column_imports_nothing() -> None:
+    """An interrupt within an import that pyarrow begins would be lost, or hang the process."""
+    program = (
+        "import sys, segray.storage.tables, pyarrow as pa; before = set(sys.modules); "
+        "pa.chunked_array([[1, 2]]).to_numpy(); print(sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr

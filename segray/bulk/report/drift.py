@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from segray.bulk.drift import Drift, FeatureDrift
+from segray.bulk.drift import LEAST, Drift, FeatureDrift
 from segray.bulk.report.gallery import draw_picture
 from segray.model.reference import BINS
 from segray.page.charts import compared_histograms
@@ -35,11 +35,7 @@ def draw_drift(drift: Drift | None, unlike: Mapping[str, bytes]) -> list[Element
             JPEG files.
     """
     if drift is None:
-        text = (
-            "Not known: no image has been segmented, or the model has no reference.json, because "
-            "it was trained with an earlier version of segray."
-        )
-        return [tag("p", text)]
+        return [tag("p", describe_drift(drift))]
     moved, still = drift.moved, [feature for feature in drift.features if not feature.moved]
     shown = moved[:_OPEN_FEATURES]
     return [
@@ -59,18 +55,24 @@ def _fold(what: str, features: Sequence[FeatureDrift]) -> list[Element]:
     return [tag("details", tag("summary", f"{what}: {len(features)}"), charts)]
 
 
-def describe_drift(drift: Drift) -> str:
-    """The features that have moved, in a sentence."""
+def describe_drift(drift: Drift | None) -> str:
+    """The features that have moved, in a sentence; None stands for a drift that is not known."""
+    if drift is None:
+        return (
+            "Whether the images have drifted is not known: there is none, or the model has no "
+            "reference.json."
+        )
     if not drift.can_tell:
         return "There are too few images to tell whether they differ from the training images."
     if not drift.moved:
-        return "The images have not drifted from the training images."
+        few = f"; of so few, only distances above {drift.chance:.2f} show" * (drift.chance > LEAST)
+        return f"No drift of the images from the training images was found{few}."
     parts = [
         f"{title_of(feature)} (distance {feature.distance:.2f}, mean {_describe_means(feature)})"
         for feature in drift.moved[:_NAMED_FEATURES]
     ]
     if others := len(drift.moved) - len(parts):
-        parts.append(f"and {others} more features")
+        parts.append(f"and {others} more")
     return f"The images have drifted from the training images: {', '.join(parts)}."
 
 

@@ -113,7 +113,12 @@ def _draw_figures(
         figures.append(("expected mean IoU", format_confidence(expected), "without a label"))
     if census.drift:
         moved = f"{len(census.drift.moved)} of {len(census.drift.features)} features moved"
-        figures.append(("drift", f"{census.drift.distance:.2f}", moved))
+        distance = census.drift.distance
+        figures.append(
+            ("drift", NONE, "too few images to tell")
+            if distance is None
+            else ("drift", f"{distance:.2f}", moved)
+        )
     if open_ > 0:
         figures.append(("left", format_count(open_), "not worked on yet"))
     if processed and seconds:
