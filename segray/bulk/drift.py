@@ -103,7 +103,7 @@ class Drift:
 
     @property
     def distance(self) -> float | None:
-        """The largest distance of a feature that has moved, 0 if none has; None if none can tell."""
+        """The largest distance of a feature that has moved, 0 if none has; None if it cannot tell."""
         if not self.can_tell:
             return None
         return max((feature.distance for feature in self.moved), default=0.0)
