@@ -87,7 +87,7 @@ HEAVY = {
         "comparison",
         "review",
     },
-    "pandas": {"storage"},
+    "pandas": set(),
     "matplotlib": {"evaluation", "training"},
     "PIL": {"data", "pixels", "model", "evaluation", "training", "export", "comparison"},
     "pycocotools": {"export"},

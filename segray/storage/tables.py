@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import importlib
 import io
 import json
 import secrets
@@ -27,8 +28,8 @@ from segray.storage.uri import explain_errors, is_local, join_uri
 # pyarrow imports these, if pandas is there, when it first makes an array of a column. Within its
 # import an interrupt is lost, or leaves Python's import lock taken; here it is neither.
 with contextlib.suppress(ImportError):
-    import pandas  # type: ignore[import-untyped]  # noqa: F401
-    import pyarrow.pandas_compat
+    for _name in ("pandas", "pyarrow.pandas_compat", "pyarrow.vendored.version"):
+        importlib.import_module(_name)
 
 _Content = TypeVar("_Content")
 
