@@ -103,7 +103,7 @@ class Drift:
 
     @property
     def distance(self) -> float | None:
-        """The largest distance of a feature that has moved, or 0; None if there are too few images."""
+        """The largest distance of a feature that has moved, or 0; None of too few images."""
         if not self.can_tell:
             return None
         return max((feature.distance for feature in self.moved), default=0.0)
