@@ -151,7 +151,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     if reference is None and config.max_drift is not None:
         raise InputError(
             f"the model in {bundle.uri} has no {REFERENCE}, which training writes since there is "
-            "--max-drift: leave that out, copy the whole bundle again, or train anew"
+            "drift: leave out --max-drift, copy the whole bundle again, or train anew"
         )
     read_settings(output)  # so that not even a lock is left in a folder of something else
     run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"

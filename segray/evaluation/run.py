@@ -139,7 +139,7 @@ def evaluate_pairs(
         shared: local files that must be visible on the nodes.
         configuration: the settings to record in metrics.json, JSON-ready; default: these arguments.
         scored: called with the model and the rows of ``per_image.parquet`` before anything is
-            written.
+            written, if all pairs could be read.
 
     Raises:
         InputError: the model cannot be used, there are no pairs, the output cannot be written, the
@@ -216,7 +216,7 @@ def evaluate_pairs(
         "mask_orientation": mask_orientation,
         "value_range": value_range,
     }
-    if scored:
+    if scored and not unread:
         scored(model, figures)
     write_evaluation(evaluation, figures, gathered.worst(pairs), configuration or arguments)
     return evaluation
