@@ -58,11 +58,8 @@ class FeatureDrift:
     @property
     def means(self) -> tuple[float, float]:
         """The mean value of the images of the model, and of the segmentation, to a bin."""
-        values = [self.feature.scale.value_at((bin + 0.5) / BINS) for bin in range(BINS)]
-        reference, counts = (
-            float(np.average(values, weights=counts)) for counts in (self.reference, self.counts)
-        )
-        return reference, counts
+        scale = self.feature.scale
+        return scale.average(self.reference), scale.average(self.counts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, JSON-ready."""

@@ -58,8 +58,15 @@ class Scale:
 
     def value_at(self, place: float) -> float:
         """Return the value at a place between the ends, which are at 0 and 1."""
+        return float(self._values_at(np.array(place)))
+
+    def average(self, counts: Counts) -> float:
+        """Return the mean value of a histogram, int64 [BINS], by the middles of its bins."""
+        return float(np.average(self._values_at((np.arange(BINS) + 0.5) / BINS), weights=counts))
+
+    def _values_at(self, places: Values) -> Values:
         low, high = self.bend(np.array([self.low, self.high]))
-        return float(self.unbend(np.array(low + place * (high - low))))
+        return self.unbend(low + places * (high - low))
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,6 @@ def _learn(
             weights, start = read_initial_weights(config, read_marker(output))
     # The scores of a model that is lost would mark the next one as finished.
     remove(join_uri(output, EVALUATION, METRICS))
-    # The scores of a model that is lost would mark the next one as finished.
-    remove(join_uri(output, EVALUATION, METRICS))
     if config.use_gpu:
         _report_holders(data)
     assignment = Assignment(

@@ -1,4 +1,4 @@
-"""The drift in a report: what has moved, and and the images most unlike the training images."""
+"""The drift in a report: what has moved, and the images most unlike the training images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,7 +27,7 @@ _TITLES = {
 
 
 def draw_drift(drift: Drift | None, unlike: Mapping[str, bytes]) -> list[Element]:
-    """What the section says.
+    """Draw the section of the drift.
 
     Args:
         drift: the drift; None without a reference or images.
