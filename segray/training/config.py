@@ -31,6 +31,7 @@ _IMAGES_OF_A_PART = 4
 #: The greatest number of parts that a worker's share of a batch is divided into
 #: (`segray.training.step.parts`); each part delays the first step by a second.
 MOST_PARTS = 8
+_MAX_BLUR = 8  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +175,12 @@ class AugmentationFlags:
     """Maximum random rotation, in degrees; 0 switches it off."""
     colour: float = 0.2
     """Maximum relative change of brightness, contrast and saturation; 0 switches it off."""
+    blur: float = 0.0
+    """Maximum standard deviation of the Gaussian blur of every second training image, in pixels of
+    the network's input; 0 switches it off."""
+    noise: float = 0.0
+    """Maximum standard deviation of the noise in every second training image, in grey levels (0 to
+    255); 0 switches it off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,6 +283,8 @@ class TrainConfig(
             require(0 <= value < math.inf, f"{_flag(name)} must be a number, 0 or above")
         for name in ("warmup", "label_smoothing", "stretch", "colour", "batch_norm_momentum"):
             require(0 <= getattr(self, name) < 1, f"{_flag(name)} must be in 0 to 1, 1 excluded")
+        require(0 <= self.blur <= _MAX_BLUR, f"--blur must be in 0 to {_MAX_BLUR}, in pixels")
+        require(0 <= self.noise < 256, "--noise must be in 0 to 256, 256 excluded")
         require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
         require(0 < self.scale <= MAX_SCALE, f"--scale must be above 0, and at most {MAX_SCALE:g}")
         require(
@@ -436,7 +445,10 @@ class TrainConfig(
     @property
     def augmentation(self) -> Augmentation:
         """The settings of random augmentation."""
-        return Augmentation(self.flip, self.zoom, self.stretch, self.rotation, self.colour)
+        return Augmentation(
+            *(self.flip, self.zoom, self.stretch, self.rotation, self.colour),
+            *(self.blur, self.noise),
+        )
 
     def weigh_classes(self, pixels: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Compute the loss weight of each class, float32 [C], from --class-weights.

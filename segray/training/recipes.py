@@ -39,6 +39,8 @@ def tutorial_recipe() -> TrainConfig:
         stretch=0.0,
         rotation=0.0,
         colour=0.0,
+        blur=0.0,
+        noise=0.0,
         calibrate=False,
     )
 

@@ -51,6 +51,9 @@ PIXELS = np.array([600, 300, 100])
         ({"batch_norm_momentum": 1.0}, "--batch-norm-momentum must be in 0 to 1"),
         ({"stretch": -0.1}, "--stretch must be in 0 to 1"),
         ({"colour": 1.5}, "--colour must be in 0 to 1"),
+        ({"blur": 9.0}, "--blur must be in 0 to 8"),
+        ({"blur": float("nan")}, "--blur must be in 0 to 8"),
+        ({"noise": -1.0}, "--noise must be in 0 to 256"),
         ({"rotation": float("nan")}, "--rotation must be a number, 0 or above"),
         ({"zoom": (1.1, 0.7)}, "--zoom takes two shares, as in 0.7 1.1"),
         ({"zoom": (0.0, 1.0)}, "--zoom takes two shares"),
@@ -127,6 +130,7 @@ def test_the_tutorials_recipe_is_the_tutorials() -> None:
     assert set(warps[:, 0]) == {-1, 1}
     colours = config.augmentation.draw_colours(np.random.default_rng(0), 3)
     np.testing.assert_array_equal(colours, [np.eye(3, 4)] * 3)
+    assert not config.augmentation.draw_degradations(np.random.default_rng(0), 100).any()
 
 
 def test_the_default_recipe_changes_nothing() -> None:
@@ -134,11 +138,13 @@ def test_the_default_recipe_changes_nothing() -> None:
 
 
 def test_flags_of_augmentation_say_how_far_examples_are_changed() -> None:
-    config = TrainConfig(flip=False, zoom=(0.5, 2.0), stretch=0.3, rotation=45.0, colour=0.4)
+    moves = {"flip": False, "zoom": (0.5, 2.0), "stretch": 0.3, "rotation": 45.0}
+    config = TrainConfig(**moves, colour=0.4, blur=3.0, noise=20.0)
     augmentation = config.augmentation
     assert not augmentation.flip
     assert augmentation.zoom == (0.5, 2.0)
     assert (augmentation.stretch, augmentation.rotation, augmentation.colour) == (0.3, 45.0, 0.4)
+    assert (augmentation.blur, augmentation.noise) == (3.0, 20.0)
 
 
 def weights(*words: str) -> list[float]:

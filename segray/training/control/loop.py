@@ -275,7 +275,8 @@ class TrainingLoop:
         draws, again = itertools.tee(draws)
         arrays = self._train.read(self._request(draw) for draw in draws)
         for draw, (images, masks) in zip(again, arrays, strict=True):
-            yield self.network.place(Batch(images, masks, draw.warps, draw.colours))
+            changes = (draw.warps, draw.colours, draw.degradations, draw.seeds)
+            yield self.network.place(Batch(images, masks, *changes))
 
     def _request(self, draw: Draw) -> Request:
         """Return what has to be read for a step."""

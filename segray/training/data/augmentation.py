@@ -1,4 +1,4 @@
-"""Random augmentation: the geometry and the colours of an example change each time it is used.
+"""Random augmentation: an example is moved, recoloured and degraded anew each time it is used.
 
 The parameters are drawn with numpy from the run's seed, for a whole global batch at a time. The
 data of a step therefore depend neither on the number of workers nor on where a run was interrupted.
@@ -27,6 +27,8 @@ class Augmentation:
         rotation: the maximum angle, in degrees.
         colour: the maximum relative change of brightness, contrast and saturation. The colour
             channels change relative to each other by up to a third of it.
+        blur: the greatest standard deviation of a Gaussian blur, in pixels of the augmented image.
+        noise: the greatest standard deviation of Gaussian noise, in grey levels of 0 to 255.
     """
 
     flip: bool = True
@@ -34,6 +36,8 @@ class Augmentation:
     stretch: float = 0.0
     rotation: float = 0.0
     colour: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
 
     @property
     def warps(self) -> bool:
@@ -99,3 +103,17 @@ class Augmentation:
         matrix = (gains * contrast)[:, :, None] * mix
         offset = gains * (1 - contrast) * _MID_GREY
         return np.concatenate([matrix, offset[:, :, None]], axis=2).astype(np.float32)
+
+    def draw_degradations(self, rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
+        """Draw the strengths of blur and noise: 0 for half of the examples of each.
+
+        Args:
+            rng: source of randomness.
+            count: N, the number of examples.
+
+        Returns:
+            float32 [N, 2], the standard deviations of the blur in pixels and of the noise in grey
+            levels.
+        """
+        strengths = np.maximum(rng.uniform(-1, 1, (count, 2)), 0)
+        return (strengths * (self.blur, self.noise)).astype(np.float32)

@@ -17,6 +17,8 @@ class Draw:
         indices: int64 [b], the indices of the examples.
         warps: float32 [b, 8], see `segray.training.data.augmentation.Augmentation.draw_warps`.
         colours: float32 [b, 3, 4], see `Augmentation.draw_colours`.
+        degradations: float32 [b, 2], see `Augmentation.draw_degradations`.
+        seeds: int32 [b, 2], the seed of each example's noise.
         places: float64 [b, 7], random numbers from 0 to 1 for the place of a crop, see
             `segray.training.data.crops.place_crops`.
     """
@@ -24,6 +26,8 @@ class Draw:
     indices: npt.NDArray[np.int64]
     warps: npt.NDArray[np.float32]
     colours: npt.NDArray[np.float32]
+    degradations: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.int32]
     places: npt.NDArray[np.float64]
 
 
@@ -36,12 +40,16 @@ class Batch:
         masks: uint8 [b, h, w] of class ids or `segray.pixels.labels.IGNORED`.
         warps: float32 [b, 8].
         colours: float32 [b, 3, 4].
+        degradations: float32 [b, 2].
+        seeds: int32 [b, 2].
     """
 
     images: npt.NDArray[np.uint8]
     masks: npt.NDArray[np.uint8]
     warps: npt.NDArray[np.float32]
     colours: npt.NDArray[np.float32]
+    degradations: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.int32]
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
@@ -84,6 +92,7 @@ def draw_epoch(
     """
     rng = np.random.default_rng([seed, epoch])
     rng_of_places = np.random.default_rng([seed, epoch, 1])
+    rng_of_degradations = np.random.default_rng([seed, epoch, 2])
     steps = steps_per_epoch(count, batch_size)
     order = np.resize(rng.permutation(count), steps * batch_size)
     mine = slice(rank * batch_size // workers, (rank + 1) * batch_size // workers)
@@ -92,5 +101,8 @@ def draw_epoch(
         warps[:, (5, 2)] += margins
         colours = augmentation.draw_colours(rng, batch_size)
         places = rng_of_places.random((batch_size, 7))
+        degradations = augmentation.draw_degradations(rng_of_degradations, batch_size)
+        seeds = rng_of_degradations.integers(2**31, size=(batch_size, 2), dtype=np.int32)
         indices = order[start : start + batch_size]
-        yield Draw(indices[mine], warps[mine], colours[mine], places[mine])
+        changes = warps[mine], colours[mine], degradations[mine], seeds[mine]
+        yield Draw(indices[mine], *changes, places[mine])

@@ -13,7 +13,7 @@ from segray.pixels.labels import IGNORED
 from segray.pixels.metrics import Confusion
 from segray.training.config import TrainConfig
 from segray.training.data.batches import Batch
-from segray.training.data.transforms import recolour, warp
+from segray.training.data.transforms import degrade, recolour, warp
 from segray.training.step.blocks import block_length, fill_block
 from segray.training.step.losses import replica_loss, sum_replicas, summed_cross_entropy
 from segray.training.step.optimizers import make_optimizers
@@ -116,7 +116,10 @@ class TrainableNetwork:
         self.compile(fine)
         for optimizer, rate in zip(self.optimizers, (rates[0], *rates), strict=True):
             optimizer.learning_rate.assign(rate)
-        return self._steps[fine](batch.images, batch.masks, batch.warps, batch.colours)
+        return self._steps[fine](
+            *(batch.images, batch.masks, batch.warps, batch.colours),
+            *(batch.degradations, batch.seeds),
+        )
 
     def score(
         self, images: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]
@@ -189,18 +192,13 @@ class TrainableNetwork:
             tf.TensorSpec((None, *shape), tf.uint8),
             tf.TensorSpec((None, 8), tf.float32),
             tf.TensorSpec((None, 3, 4), tf.float32),
+            tf.TensorSpec((None, 2), tf.float32),
+            tf.TensorSpec((None, 2), tf.int32),
         )
 
-    def _train_replica(
-        self,
-        fine: bool,
-        images: tf.Tensor,
-        masks: tf.Tensor,
-        warps: tf.Tensor,
-        colours: tf.Tensor,
-    ) -> tf.Tensor:
+    def _train_replica(self, fine: bool, *batch: tf.Tensor) -> tf.Tensor:
         config = self._config
-        columns = [split_batch(column, self._parts) for column in (images, masks, warps, colours)]
+        columns = [split_batch(column, self._parts) for column in batch]
         pairs = [self._augment(*part) for part in zip(*columns, strict=True)]
         masks = [mask for _, mask in pairs]
         sets = self._variables if fine else self._variables[:-1]
@@ -223,13 +221,21 @@ class TrainableNetwork:
         return sum_replicas(tf.stack([summed, tf.add_n(labelled)]))
 
     def _augment(
-        self, images: tf.Tensor, masks: tf.Tensor, warps: tf.Tensor, colours: tf.Tensor
+        self,
+        images: tf.Tensor,
+        masks: tf.Tensor,
+        warps: tf.Tensor,
+        colours: tf.Tensor,
+        degradations: tf.Tensor,
+        seeds: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        config = self._config
-        if config.augmentation.warps:
+        config, augmentation = self._config, self._config.augmentation
+        if augmentation.warps:
             images, masks = warp(images, masks, warps, config.frame.shape, config.samples)
-        if config.augmentation.colour:
+        if augmentation.colour:
             images = recolour(tf.cast(images, tf.float32), colours)
+        if augmentation.blur or augmentation.noise:
+            images = degrade(tf.cast(images, tf.float32), degradations, seeds, augmentation.blur)
         return images, masks
 
     def _score_replica(

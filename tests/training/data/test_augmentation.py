@@ -83,6 +83,16 @@ def test_zoom_stretch_and_rotation_fill_their_ranges_and_stay_in_them() -> None:
     np.testing.assert_allclose(warps[:, 0] * warps[:, 1] + warps[:, 3] * warps[:, 4], 0, atol=1e-6)
 
 
+def test_half_of_the_examples_are_blurred_and_half_get_noise() -> None:
+    augmentation = Augmentation(blur=2, noise=20)
+    blurs, noises = augmentation.draw_degradations(np.random.default_rng(0), COUNT).T
+    for strengths, most in ((blurs, 2), (noises, 20)):
+        assert 0.45 < (strengths > 0).mean() < 0.55
+        assert strengths.min() == 0
+        assert 0.95 * most < strengths.max() <= most
+    assert 0.2 < ((blurs > 0) & (noises > 0)).mean() < 0.3  # independently of each other
+
+
 def test_colours_change_by_no_more_than_they_may() -> None:
     colours = EVERYTHING.draw_colours(np.random.default_rng(0), COUNT)
     gains = lit(colours, 127.5, 127.5, 127.5) / 127.5  # contrast turns about the middle

@@ -4,7 +4,7 @@ import pytest
 from segray.training.data.augmentation import Augmentation
 from segray.training.data.batches import Draw, draw_epoch, steps_per_epoch
 
-AUGMENTATION = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2)
+AUGMENTATION = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2, blur=2, noise=10)
 SHAPE = (64, 64)
 
 
@@ -17,7 +17,7 @@ def draw(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 6])
-@pytest.mark.parametrize("field", ["indices", "warps", "colours"])
+@pytest.mark.parametrize("field", ["indices", "warps", "colours", "degradations", "seeds"])
 def test_workers_share_the_same_global_batches(workers: int, field: str) -> None:
     """What a step learns from does not depend on how many workers there are."""
     alone = draw(40, 6, seed=1, epoch=2)
@@ -40,6 +40,7 @@ def test_each_example_is_changed_in_its_own_way() -> None:
     for drawn in (
         np.concatenate([batch.warps for batch in batches]),
         np.concatenate([batch.colours for batch in batches]).reshape(40, 12),
+        np.concatenate([batch.seeds for batch in batches]),
     ):
         assert len(np.unique(drawn, axis=0)) == 40
 

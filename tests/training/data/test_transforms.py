@@ -1,6 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+import scipy.ndimage
 
 from segray.pixels.labels import IGNORED
 from segray.training.data import transforms
@@ -208,6 +209,48 @@ def test_colours_stay_in_their_range(images: Pictures) -> None:
     np.testing.assert_allclose(changed, expected, atol=0.01)
     assert changed.min() == 0
     assert changed.max() == 255
+
+
+def degrade(
+    images: npt.ArrayLike, degradations: npt.ArrayLike, seeds: npt.ArrayLike
+) -> npt.NDArray[np.float32]:
+    most = float(np.max(degradations, axis=0)[0])
+    degraded = transforms.degrade(
+        np.float32(images), np.float32(degradations), np.int32(seeds), most
+    )
+    return degraded.numpy()
+
+
+def test_images_are_blurred_as_by_scipy_each_by_its_own_strength(images: Pictures) -> None:
+    blurs = [0.0, 0.5, 1.5, 3.0]
+    blurred = degrade(images, [(blur, 0) for blur in blurs], np.zeros((4, 2)))
+    np.testing.assert_allclose(blurred[0], images[0], atol=1e-3)
+    for got, image, blur in zip(blurred[1:], images[1:], blurs[1:], strict=True):
+        sigma = (blur, blur, 0)
+        expected = scipy.ndimage.gaussian_filter(np.float64(image), sigma, mode="mirror", radius=6)
+        np.testing.assert_allclose(got, expected, atol=0.01)
+
+
+def test_noise_has_its_deviation_in_each_channel_and_is_of_its_seed_alone() -> None:
+    grey = np.full((4, 64, 96, 3), 128)
+    strengths, seeds = [(0, 0), (0, 5), (0, 20), (0, 20)], [(1, 1), (1, 2), (1, 3), (1, 4)]
+    noise = degrade(grey, strengths, seeds) - 128
+    assert not noise[0].any()
+    for picture, (_, deviation) in zip(noise[1:], strengths[1:], strict=True):
+        channels = picture.reshape(-1, 3)
+        np.testing.assert_allclose(channels.std(axis=0), deviation, rtol=0.05)
+        np.testing.assert_allclose(channels.mean(axis=0), 0, atol=deviation / 10)
+        np.testing.assert_allclose(np.corrcoef(channels.T), np.eye(3), atol=0.05)
+    assert abs(np.corrcoef(noise[2].ravel(), noise[3].ravel())[0, 1]) < 0.05
+    alone = degrade(grey[:1], strengths[3:], seeds[3:]) - 128
+    np.testing.assert_array_equal(alone[0], noise[3])
+
+
+def test_noise_keeps_black_and_white_in_their_range() -> None:
+    ends = np.stack([np.zeros((8, 8, 3)), np.full((8, 8, 3), 255)])
+    degraded = degrade(ends, [(1, 50)] * 2, [(0, 0), (0, 1)])
+    assert degraded.min() == 0
+    assert degraded.max() == 255
 
 
 def test_a_larger_source_is_scaled_down_with_its_centres_in_place() -> None:

@@ -27,7 +27,6 @@ PROGRAM = """
 import json, sys
 import keras, numpy as np, tensorflow as tf
 from segray.model.normalisation import BatchNormalization
-from segray.training.data.augmentation import Augmentation
 from segray.training.data.batches import Batch
 from segray.training.config import TrainConfig
 from segray.training.step.losses import replica_loss, sum_replicas
@@ -53,7 +52,9 @@ strategy = tf.distribute.get_strategy()
 if workers > 1:
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
 keras.utils.set_random_seed(0)
-config = TrainConfig(image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1)
+config = TrainConfig(
+    image_size=32, detail=1.5, loss="ce+lovasz", label_smoothing=0.1, blur=1.0, noise=10.0
+)
 content = open(weights, "rb").read()
 class_weights = np.array([1, 2, 3], np.float32)
 sgd = lambda config: [keras.optimizers.SGD() for _ in range(3)]
@@ -67,7 +68,7 @@ for name in ("few", "many"):
     mine = int(share[0].sum())
     scores[name] = {"confusion": counted.tolist(), "loss": summed, "mine": mine}
 start = network.model.get_weights()
-augmentation = Augmentation(zoom=(0.7, 1.1), stretch=0.1, rotation=10, colour=0.2)
+augmentation = config.augmentation
 
 def draw_share(rng):
     # Smooth pictures: the gradients of noise would magnify the rounding step by step.
@@ -78,7 +79,10 @@ def draw_share(rng):
     warps = augmentation.draw_warps(rng, 23, (32, 32), (48, 48))
     colours = augmentation.draw_colours(rng, 23)
     share = slice(rank * 23 // workers, (rank + 1) * 23 // workers)
-    return Batch(images[share], masks[share], warps[share], colours[share])
+    degradations = augmentation.draw_degradations(rng, 23)
+    seeds = rng.integers(2**31, size=(23, 2), dtype=np.int32)
+    columns = (images, masks, warps, colours, degradations, seeds)
+    return Batch(*(column[share] for column in columns))
 
 rng = np.random.default_rng(0)
 losses = [
