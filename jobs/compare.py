@@ -27,6 +27,8 @@ def main() -> int:
     for alone, side in zip(result.alone, (result.before, result.after), strict=True):
         if alone:
             log.info(f"{alone} images are only in {side.uri}")
+    if result.settings:
+        log.info(f"settings that differ: {', '.join(result.settings)}")
     log.info(f"page:    {result.output}/{PAGE}")
     log.info(f"numbers: {result.output}/comparison.json, {result.output}/{CHANGES}")
     if result.skipped:

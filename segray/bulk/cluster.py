@@ -28,7 +28,7 @@ from segray.storage.uri import is_local, join_uri
 #: any machine, one core included, neither keeps the other waiting for ever. A search waits for the
 #: store nearly all the time.
 WORKER_CPUS = 0.9
-_SEARCH_CPUS = 0.01
+SEARCH_CPUS = 0.01
 _SEARCHES = 8
 
 # A row is a chunk, and Ray Data passes a task's rows on when they come to so many bytes: at once.
@@ -149,7 +149,7 @@ def _pipeline(
             search,
             batch_size=1,
             compute=ray.data.TaskPoolStrategy(size=min(len(parts), _SEARCHES)),
-            num_cpus=_SEARCH_CPUS,
+            num_cpus=SEARCH_CPUS,
         )
         .map_batches(
             ChunkWorker,

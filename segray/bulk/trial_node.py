@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segray.bulk.cluster import (
+    SEARCH_CPUS,
     WORKER_CPUS,
     find_shared,
     most_workers,
@@ -87,6 +89,7 @@ def take_trial_on_node(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Flee
     count = min(max(1, int(node.total["CPU"])), most)
     shared = find_shared(plan)
     one = replace(plan, config=replace(plan.config, workers=1, overwrite=False))
+    _start_ray_data(len(plan.search.parts))
     with providing_network(one, plan.predictor_loader(threads=1)) as (connect, _):
         make = ray.remote(
             num_cpus=WORKER_CPUS,
@@ -119,6 +122,12 @@ def take_trial_on_node(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Flee
         cpus_of_job=node.total["CPU"] if works_alone() else 0.0,
     )
     return trial, fleet, began
+
+
+def _start_ray_data(parts: int) -> None:
+    """Run Ray Data on nothing: its own processes have to be started for a run, which takes time."""
+    rows = ray.data.from_items([{"part": part} for part in range(parts)])
+    rows.map_batches(lambda batch: batch, num_cpus=SEARCH_CPUS).materialize()
 
 
 def _kind(node: Node) -> str:

@@ -52,6 +52,19 @@ class Comparison:
             for name, value in zip(self.before.classes, values, strict=True)
         }
 
+    @property
+    def settings(self) -> dict[str, tuple[Any, Any]]:
+        """The settings that differ, with their values before and after.
+
+        A setting that a segmentation does not have, as one of an earlier version may not, is None.
+        """
+        before, after = self.before.settings, self.after.settings
+        return {
+            name: (before.get(name), after.get(name))
+            for name in before | after
+            if before.get(name) != after.get(name)
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return the figures, JSON-ready."""
         sides = zip(("before", "after"), (self.before, self.after), self.alone, strict=True)
@@ -59,6 +72,10 @@ class Comparison:
             **{
                 name: {"results": side.uri, "model": side.model, "images_alone": alone}
                 for name, side, alone in sides
+            },
+            "settings": {
+                name: dict(zip(("before", "after"), values, strict=True))
+                for name, values in self.settings.items()
             },
             "compared": self.compared,
             "skipped": len(self.skipped),

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import posixpath
 from collections.abc import Iterator
 
@@ -52,6 +53,7 @@ def write_page(uri: str, comparison: Comparison) -> None:
         "title": [tag("title", "Comparison of two segmentations")],
         "figures": list(_draw_figures(comparison)),
         "origin": list(_draw_origin(comparison)),
+        "settings": list(_draw_settings(comparison)),
         "classes": list(_draw_classes(comparison)),
         "moves": list(_draw_moves(comparison)),
         "tiles": list(map_ahead(draw, comparison.most, _REQUESTS)),
@@ -77,6 +79,15 @@ def _draw_figures(comparison: Comparison) -> Iterator[Element]:
 def _draw_origin(comparison: Comparison) -> Iterator[Element]:
     for term, side in (("Before", comparison.before), ("After", comparison.after)):
         yield tag("div", tag("dt", term), tag("dd", uri_tag(side.uri), f" (model {side.model})"))
+
+
+def _draw_settings(comparison: Comparison) -> Iterator[Element]:
+    """The settings that differ, as rows of a table."""
+    for name, values in comparison.settings.items():
+        cells = (tag("td", tag("code", json.dumps(value))) for value in values)
+        yield tag("tr", tag("th", name.replace("_", " "), scope="row"), *cells)
+    if not comparison.settings:
+        yield tag("tr", tag("td", "All settings are the same.", colspan="3"))
 
 
 def _draw_classes(comparison: Comparison) -> Iterator[Element]:

@@ -29,6 +29,8 @@ from segray.storage.uri import absolute_uri, join_uri
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
 # The files of a segmentation with its settings, and with its record, which it writes last.
 _SETTINGS, _RECORD = "config.json", "run.json"
+# What its configuration has besides settings that a user chooses.
+_NOT_CHOSEN = ("labels", "columns")
 # Results files that are read at once.
 _READERS = 16
 # Masks that are in memory at a time while a file is read.
@@ -47,6 +49,8 @@ class Segmentation:
         images: the URI of the folder that was segmented; None if a table listed the images.
         mask_size: ``original`` or ``model``.
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
+        settings: all settings of its configuration that a user may choose, by their names,
+            JSON-ready; not the labels.
     """
 
     uri: str
@@ -56,6 +60,7 @@ class Segmentation:
     images: str | None
     mask_size: str
     value_range: ValueRange | None
+    settings: dict[str, Any]
 
     @property
     def classes(self) -> list[str]:
@@ -115,6 +120,9 @@ def _read_settings(uri: str) -> dict[str, Any]:
             "mask_size": mask_size,
             "images": document["images"] or None,
             "value_range": low_high and (int(low_high[0]), int(low_high[1])),
+            "settings": {
+                name: value for name, value in document.items() if name not in _NOT_CHOSEN
+            },
         }
     except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(

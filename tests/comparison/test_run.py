@@ -1,6 +1,7 @@
 """A comparison of two segmentations, made without a model."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,22 @@ def test_a_segmentation_agrees_with_itself(tmp_path: Path) -> None:
     assert (result.compared, result.alone, result.changed) == (11, (0, 0), 0)
     assert result.agreement == dict.fromkeys(LABELS.names, 1.0)
     assert {row["changed"] for row in rows(result).values()} == {0.0}
+
+
+def test_settings_that_differ_are_named(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    assert run(before, after).settings == {}
+    configuration = json.loads(read_bytes(f"{after.uri}/config.json"))
+    configuration |= {"test_time_flip": True, "columns": 9}
+    write_bytes(f"{after.uri}/config.json", json.dumps(configuration).encode())
+
+    result = run(before, after)
+
+    assert result.settings == {"test_time_flip": (None, True)}
+    record = json.loads(read_bytes(f"{result.output}/comparison.json"))
+    assert record["settings"] == {"test_time_flip": {"before": None, "after": True}}
+    page = read_bytes(f"{result.output}/compare.html").decode()
+    assert re.search("test time flip.*null.*true", page)
 
 
 def test_changes_are_those_of_the_masks(tmp_path: Path) -> None:
