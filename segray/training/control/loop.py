@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -151,6 +152,10 @@ class TrainingLoop:
         """
         progress = self._resume()
         config = self._config
+        if self._assignment.start is not None and not progress.epoch:
+            record = self._score(0)
+            if self._rank == 0:
+                log.info(f"before the first epoch: {_describe_scores(record)}")
         if self._rank == 0 and not progress.is_over(config.epochs, config.patience):
             log.info("compiling the network; the first step takes a while")
         while not progress.is_over(config.epochs, config.patience):
@@ -337,8 +342,7 @@ class TrainingLoop:
     def _log_epoch(self, record: dict[str, Any]) -> None:
         left = (self._config.epochs - record["epoch"]) * self._epoch_seconds
         log.info(
-            f"epoch {record['epoch']:>3}/{self._config.epochs}  loss {record['loss']:.3f}  "
-            f"mIoU {record['mean_iou']:.3f}  accuracy {record['accuracy']:.3f}  "
+            f"epoch {record['epoch']:>3}/{self._config.epochs}  {_describe_scores(record)}  "
             f"{record['images_per_second']:.1f} images/s  {format_time(left)} left"
         )
 
@@ -396,6 +400,14 @@ def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:
             f"{config.learning_rate:g}, and give another --output"
         )
     return ""
+
+
+def _describe_scores(record: dict[str, Any]) -> str:
+    loss, iou, accuracy = (
+        math.nan if record[name] is None else record[name]
+        for name in ("loss", "mean_iou", "accuracy")
+    )
+    return f"loss {loss:.3f}  mIoU {iou:.3f}  accuracy {accuracy:.3f}"
 
 
 def _mean(results: list[tf.Tensor]) -> float:

@@ -130,9 +130,9 @@ def test_crops_of_images_of_any_size_are_learned_from(
 
 
 def test_a_run_goes_on_from_an_earlier_model(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]
 ) -> None:
-    """It begins where that ended, and the encoder is trained from the first step."""
+    """It begins where that ended, says so, and the encoder is trained from the first step."""
     shrink_network(monkeypatch.setattr)
     settings = {"workers": 0, "calibrate": False}
     fit(assign(data, tmp_path / "one", **settings), lambda history: None)
@@ -143,6 +143,9 @@ def test_a_run_goes_on_from_an_earlier_model(
     assignment = assign(data, tmp_path / "two", from_model=uri, **NEARLY_NOTHING, **settings)
     assignment = dataclasses.replace(assignment, encoder_weights=ray.put(b""), start=ray.put(start))
     fit(assignment, lambda history: None)
+    ended = json.loads((tmp_path / "one" / "metrics.jsonl").read_text())
+    [line] = [line for line in lines if line.startswith("before the first epoch")]
+    assert f"mIoU {ended['mean_iou']:.3f}" in line
     before, after = (weights_of(tmp_path / name) for name in ("one", "two"))
     assert before.keys() == after.keys()
     moved = {name for name, values in before.items() if not np.array_equal(values, after[name])}
