@@ -124,6 +124,13 @@ class Labels:
         coloured = _are_colours([*values, *others])
         return cls(tuple(names), _numbers(values), _numbers(others), coloured, others_ignored)
 
+    @property
+    def words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The words of ``--classes`` and ``--ignore-values`` that `parse` makes the same of."""
+        form = "#{:06x}" if self.coloured else "{}"
+        classes = zip(self.names, map(form.format, self.values), strict=True)
+        return tuple(map("=".join, classes)), tuple(map(form.format, self.ignored))
+
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Labels":
         """Read labels that `to_json` wrote. Older bundles lack the switches."""

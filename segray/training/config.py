@@ -107,9 +107,10 @@ class NetworkFlags:
     """Initial weights of the encoder: imagenet (downloaded once), none (random), or the URI of a
     Keras weights file for the encoder without its top."""
     from_model: str | None = None
-    """URI of a model bundle that training goes on from, instead of --encoder-weights. Classes that
-    it has keep what it has learned of them; other classes are new. It must have the same --encoder
-    and --decoder; --image-size and --fit may differ."""
+    """URI of a model bundle that training continues from, instead of --encoder-weights. Its classes
+    and its network are the defaults of the other flags. Classes that it has keep what it has
+    learned of them; other classes are new. --image-size and --fit may differ from the model's, the
+    encoder and the decoder may not."""
     frozen_epochs: int = 2
     """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
     statistics stay frozen. An encoder with random weights, and that of --from-model, is trained
@@ -127,8 +128,8 @@ class OptimisationFlags:
     """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
     comparison. Other flags take precedence over a recipe."""
     epochs: int = 20
-    """Passes over the training set; with --fit tile, one takes as many crops as all images are
-    worth. A finished run cannot be extended, because the learning-rate
+    """Passes over the training set; with --fit tile, one takes as many crops as windows of
+    --image-size fit into all images. A finished run cannot be extended, because the learning-rate
     schedule depends on their number."""
     batch_size: int = 8
     """Global batch size: images, or crops of them, per step over all workers. An incomplete last
@@ -297,7 +298,7 @@ class TrainConfig(
             "--foreground-share is of crops: give --fit tile, or leave it out",
         )
         require(
-            self.detail == ExpertFlags.detail or self.fit != "tile",
+            self.detail in (ExpertFlags.detail, 1) or self.fit != "tile",
             "--detail is of images that are scaled to --image-size: leave it out with --fit tile",
         )
         require(

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from segray.model.architecture import join_size
+from segray.model.bundle import open_bundle
 from segray.training.config import Recipe, TrainConfig
 
 
@@ -50,6 +52,35 @@ RECIPES: dict[Recipe, Callable[[], TrainConfig]] = {
     "segray": segray_recipe,
     "tutorial": tutorial_recipe,
 }
+
+
+def start_from(uri: str, recipe: TrainConfig, with_classes: bool) -> TrainConfig:
+    """Change a recipe's network, and perhaps its classes, to those of a model to continue from.
+
+    Args:
+        uri: the folder of the model's bundle.
+        recipe: the recipe.
+        with_classes: True to take the model's classes and ignore values, too.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    bundle = open_bundle(uri, [])
+    architecture = bundle.architecture
+    if with_classes:
+        classes, ignored = bundle.labels.words
+        others = bundle.labels.others_ignored
+        recipe = replace(recipe, classes=classes, ignore_values=ignored, ignore_others=others)
+    return replace(
+        recipe,
+        image_size=join_size(architecture.height, architecture.width),
+        fit=bundle.fit,
+        scale=bundle.scale,
+        encoder=architecture.encoder,
+        decoder=architecture.decoder,
+        input_range=architecture.input_range,
+        even_upsampling=architecture.even_upsampling,
+    )
 
 
 def shorten_for_sample(recipe: TrainConfig) -> TrainConfig:

@@ -83,11 +83,12 @@ def test_what_cannot_be_classes_is_refused_by_name(
     assert "\n" not in str(refusal.value)
 
 
-def test_json_brings_the_same_labels_back() -> None:
+def test_json_and_words_bring_the_same_labels_back() -> None:
     for labels in (
         Labels.parse(["pet=1", "été=65535"], [255]),
         Labels.parse(["pet=#000001", "été=#ffffff"], ["#0000ff"]),
     ):
+        assert Labels.parse(*labels.words) == labels
         assert Labels.from_json(json.loads(json.dumps(labels.to_json()))) == labels
 
 
