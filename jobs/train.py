@@ -21,7 +21,7 @@ def main() -> int:
     config = read_flags(TrainConfig)
     # Flags take precedence over the settings of a recipe, of the sample, and of an earlier model.
     recipe = RECIPES[config.recipe]()
-    if config.images is None and config.pairs is None:
+    if config.images is None and not config.pairs:
         recipe = shorten_for_sample(recipe)
     if config.from_model is not None:
         # Ignore values belong to the classes: both are the model's, or neither.

@@ -39,7 +39,7 @@ class DataFlags:
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Leave out images whose key matches one of these."""
     limit: int | None = None
-    """Segment at most so many images, the first in the order of their URIs. Default: all."""
+    """Segment at most this many images, the first in the order of their URIs. Default: all."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
@@ -78,8 +78,8 @@ class RunFlags:
     max_drift: float | None = None
     """Distance from the training images, 0 to 1, above which the job exits with status 3, and keeps
     the results. It is the largest distance of a feature, such as brightness, that has moved. A
-    feature has not moved if its distance is below 0.15, or no larger than chance would give: few
-    images cannot drift. 0.3 is a start. Default: no limit."""
+    feature has not moved if its distance is below 0.15, or no larger than chance would give, so
+    that no drift is found in few images. Try 0.3 first. Default: no limit."""
     dry_run: bool = False
     """Write nothing to the output, and forecast the run from a trial on a sample: its hours, its
     requests, the size of its results, and what will fail."""

@@ -1,4 +1,4 @@
-"""A user's table of pairs of images and masks, with an optional split, as --pairs takes it."""
+"""A user's tables of pairs of images and masks, with an optional split, as --pairs takes them."""
 
 import csv
 import io
@@ -36,60 +36,71 @@ _COLUMNS = ("image", "mask", "split")
 _Row = tuple[str, list[str | None]]
 
 
-def read_manifest(uri: str) -> dict[str, list[Pair]]:
-    """Read the pairs that a table lists.
+def read_manifest(*uris: str) -> dict[str, list[Pair]]:
+    """Read the pairs that tables list.
 
-    The table is a CSV file, a Parquet file or a folder of Parquet files, with the columns
-    ``image``, ``mask`` and, optionally, ``split`` (see `SPLITS`; default: train). A path is
-    relative to the folder of the table, unless it is absolute or an s3:// URI.
+    A table is a CSV file, a Parquet file or a folder of Parquet files, with the columns ``image``,
+    ``mask`` and, optionally, ``split`` (see `SPLITS`; default: train). A path is relative to the
+    folder of the table, unless it is absolute or an s3:// URI. If several tables list an image, the
+    last of them counts.
 
     Args:
-        uri: the URI of the table, as given by --pairs.
+        uris: the URIs of the tables, as given by --pairs; at least one.
 
     Returns:
         The pairs of ``train``, ``validation`` and ``test``, each in the order of their keys. A key
         is the path of the image in the table's folder, or else its URI; without suffix, if all keys
-        remain distinct.
+        remain distinct. With several tables, it is the URI.
 
     Raises:
         InputError: there is no such table, it has another format, lacks a column or has no rows; or
             a row cannot be used, and the message has its location.
     """
-    uri = absolute_uri(uri)
-    with explain_errors(uri):
-        is_folder = file_system(uri).isdir(uri)
-    folder = uri if is_folder else uri.rpartition("/")[0]
-    place_of: dict[str, str] = {}
-    place_of_mask: dict[str, str] = {}
-    rows = []
-    for file in table_uris(uri) if is_folder else [uri]:
-        for place, cells in _read_rows(file):
-            image, mask, split = _parse_row(place, cells, folder)
-            if image in place_of:
-                raise InputError(
-                    f"{place}: the image {image} is listed before, in {place_of[image]}: remove "
-                    "one of these rows"
-                )
-            place_of[image] = place
-            place_of_mask[mask] = place
-            rows.append((image, mask, split))
+    uris = tuple(map(absolute_uri, uris))
+    folders = list(map(_folder_of, uris))
+    # The location, the mask and the split of each image.
+    rows: dict[str, tuple[str, str, str]] = {}
+    for uri, folder in zip(uris, folders, strict=True):
+        rows |= _read_table(uri, folder)
     _follow_folder.cache_clear()  # links may have changed since an earlier call
-    images = {_follow(image): place for image, place in place_of.items()}
-    for mask, place in sorted(place_of_mask.items()):
+    images = {_follow(image): place for image, (place, _, _) in rows.items()}
+    for mask, place in sorted((mask, place) for place, mask, _ in rows.values()):
         if _follow(mask) in images:
             raise InputError(
                 f"{mask} is an image in {images[_follow(mask)]} and a mask in {place}: name "
                 "another file in one of these columns"
             )
+    keys = _keys(list(rows), folders[0] if len(folders) == 1 else None)
+    parts: dict[str, list[Pair]] = {split: [] for split in SPLITS.values()}
+    for key, (image, (_, mask, split)) in sorted(zip(keys, rows.items(), strict=True)):
+        parts[split].append(Pair(key, image, mask))
+    return parts
+
+
+def _folder_of(uri: str) -> str:
+    """Return the folder that paths in a table are relative to."""
+    with explain_errors(uri):
+        return uri if file_system(uri).isdir(uri) else uri.rpartition("/")[0]
+
+
+def _read_table(uri: str, folder: str) -> dict[str, tuple[str, str, str]]:
+    """Return the location, the mask and the split of each image in a table."""
+    rows: dict[str, tuple[str, str, str]] = {}
+    for file in table_uris(uri) if folder == uri else [uri]:
+        for place, cells in _read_rows(file):
+            image, mask, split = _parse_row(place, cells, folder)
+            if image in rows:
+                raise InputError(
+                    f"{place}: the image {image} is listed before, in {rows[image][0]}: remove one "
+                    "of these rows"
+                )
+            rows[image] = place, mask, split
     if not rows:
         raise InputError(
             f"{uri} lists no pairs: give --pairs a CSV or Parquet file, or a folder of *.parquet, "
             "with a row for each pair"
         )
-    parts: dict[str, list[Pair]] = {split: [] for split in SPLITS.values()}
-    for key, (image, mask, split) in sorted(zip(_keys(list(place_of), folder), rows, strict=True)):
-        parts[split].append(Pair(key, image, mask))
-    return parts
+    return rows
 
 
 def _read_rows(uri: str) -> Iterator[_Row]:
@@ -207,7 +218,7 @@ def _resolve(folder: str, path: str) -> str:
     return f"s3://{bucket}{posixpath.normpath('/' + key)}"
 
 
-def _keys(images: list[str], folder: str) -> list[str]:
-    paths = [relative_key(folder, image) for image in images]
+def _keys(images: list[str], folder: str | None) -> list[str]:
+    paths = [relative_key(folder, image) for image in images] if folder else images
     stems = [posixpath.splitext(path)[0] for path in paths]
     return stems if len(set(stems)) == len(stems) else paths

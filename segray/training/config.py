@@ -48,9 +48,10 @@ class DataFlags:
     mask_suffix: str = ""
     """Ending of mask names that the names of their images lack, such as _mask. With it, --images
     and --masks may be the same folder."""
-    pairs: str | None = None
-    """Instead of --images and --masks: URI of a CSV or Parquet file with the columns image, mask
-    and, optionally, split (train, validation or test)."""
+    pairs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI ...")] = ()
+    """Instead of --images and --masks: URIs of CSV or Parquet files with the columns image, mask
+    and, optionally, split (train, validation or test). If several list an image, the last one
+    counts."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (
         "pet=1",
         "background=2",
@@ -348,15 +349,16 @@ class TrainConfig(
         )
 
     def _check_data(self) -> None:
-        names = ("images", "masks", "pairs", "output", "validation_images", "validation_masks")
-        for name in (*names, "from_model"):
+        names = ("images", "masks", "output", "validation_images", "validation_masks", "from_model")
+        for name in names:
             require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
+        require("" not in self.pairs, "--pairs has an empty word: give a URI")
         require(
             (self.images is None) == (self.masks is None),
             "--images and --masks go together: give both",
         )
         require(
-            self.images is None or self.pairs is None,
+            self.images is None or not self.pairs,
             "--pairs names images and masks itself: leave out --images and --masks",
         )
         require(

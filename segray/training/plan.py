@@ -243,7 +243,7 @@ def _has_learned(output: str) -> bool:
 
 def _with_data(config: TrainConfig) -> TrainConfig:
     """Fill in the sample data set if no data were given."""
-    if config.images is not None or config.pairs is not None:
+    if config.images is not None or config.pairs:
         return config
     folder = absolute_uri(SAMPLE_FOLDER)
     write_sample(folder)
@@ -255,10 +255,12 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
     skipped: list[Skipped] = []
     suffixes = config.image_suffix, config.mask_suffix
     if config.pairs:
-        parts = read_manifest(config.pairs)
+        parts = read_manifest(*config.pairs)
         pairs, validation = parts.get("train", []), parts.get("validation", [])
         if not pairs:
-            raise InputError(f"{config.pairs} has no row to train on: give some the split train")
+            raise InputError(
+                f"{' '.join(config.pairs)} has no row to train on: give some the split train"
+            )
     else:
         assert config.images
         assert config.masks

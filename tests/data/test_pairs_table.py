@@ -53,6 +53,26 @@ def write(tmp_path: Path) -> Callable[[bytes], str]:
     return write_manifest
 
 
+def test_of_several_tables_the_last_one_counts(tmp_path: Path) -> None:
+    """As a corrected mask does, beside the pairs of an earlier training."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old = {"image": ["a.jpg", "b.jpg"], "mask": ["a.png", "b.png"], "split": ["train", "val"]}
+    new = {"image": ["../old/a.jpg", "a.jpg"], "mask": ["masks/a.png", "masks/b.png"]}
+    tables = [str(tmp_path / "old" / "pairs.csv"), str(tmp_path / "new" / "pairs.csv")]
+    for uri, table in zip(tables, (old, new), strict=True):
+        Path(uri).write_bytes(as_csv(table))
+
+    parts = read_manifest(*tables)
+
+    assert {pair.image: pair.mask for pair in parts["train"]} == {
+        f"{tmp_path}/old/a.jpg": f"{tmp_path}/new/masks/a.png",
+        f"{tmp_path}/new/a.jpg": f"{tmp_path}/new/masks/b.png",
+    }
+    assert [pair.image for pair in parts["validation"]] == [f"{tmp_path}/old/b.jpg"]
+    assert len({pair.key for part in parts.values() for pair in part}) == 3
+
+
 @pytest.mark.parametrize("encode", [as_csv, as_parquet])
 @pytest.mark.parametrize("store", ["local", "s3"])
 def test_paths_are_relative_to_the_manifests_folder(
