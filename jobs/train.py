@@ -8,24 +8,17 @@
 
 import logging
 
-from segray.flags import read_flags
+from segray.flags import given_flags, read_flags, read_values
 from segray.job import quiet_native_logs, run_job, start_ray
 from segray.training.config import TrainConfig
 from segray.training.plan import prepare_training
-from segray.training.recipes import RECIPES, shorten_for_sample, start_from
+from segray.training.recipes import choose_recipe
 
 log = logging.getLogger("segray.jobs.train")
 
 
 def main() -> int:
-    config = read_flags(TrainConfig)
-    # Flags take precedence over the settings of a recipe, of the sample, and of an earlier model.
-    recipe = RECIPES[config.recipe]()
-    if config.images is None and not config.pairs:
-        recipe = shorten_for_sample(recipe)
-    if config.from_model is not None:
-        # Ignore values belong to the classes: both are the model's, or neither.
-        recipe = start_from(config.from_model, recipe, config.classes == TrainConfig.classes)
+    recipe = choose_recipe(read_values(TrainConfig), given_flags())
     config = read_flags(TrainConfig, recipe)
     preparation = prepare_training(config)
     if not preparation.finished:

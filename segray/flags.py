@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, field, fields, is_dataclass, make_dataclass
@@ -26,6 +27,27 @@ def read_flags(
     command: str | None = None,
     arguments: Sequence[str] | None = None,
 ) -> Config:
+    """Read the flags of a job as its configuration; see `read_values`.
+
+    Raises:
+        InputError: `kind` refuses the values of the flags.
+    """
+    return kind(**read_values(kind, default, command, arguments))
+
+
+def given_flags(arguments: Sequence[str] | None = None) -> set[str]:
+    """Return the names of the flags that are on the command line, such as ``image_size``."""
+    words = sys.argv[1:] if arguments is None else arguments
+    names = (word[2:].partition("=")[0] for word in words if word.startswith("--"))
+    return {name.replace("-", "_").removeprefix("no_") for name in names}
+
+
+def read_values(
+    kind: type[Config],
+    default: Config | None = None,
+    command: str | None = None,
+    arguments: Sequence[str] | None = None,
+) -> dict[str, Any]:
     """Read the flags of a job from the command line, and apply those that all jobs have.
 
     --help and misspelt flags end the process.
@@ -38,8 +60,8 @@ def read_flags(
         command: a word that has to come before the flags.
         arguments: the words of the command line, by default those of this process.
 
-    Raises:
-        InputError: `kind` refuses the values of the flags.
+    Returns:
+        The values by the names of the fields, each of its type, and not checked any further.
     """
     groups = [base for base in reversed(kind.__bases__) if is_dataclass(base)]
     shapes: list[Any] = [(_title(group), _shape(group, default)) for group in groups]
@@ -70,7 +92,7 @@ def read_flags(
     S3Access(**vars(read.s3)).set_environment()
     show_log(read.verbose)
     parts = [vars(getattr(read, _title(group))) for group in groups] or [vars(read.config)]
-    return kind(**{name: value for part in parts for name, value in part.items()})
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _title(group: type) -> str:

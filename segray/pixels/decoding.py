@@ -25,6 +25,7 @@ from segray.pixels.wide import (
     is_coloured,
     is_grey,
     join_bytes,
+    raw_modes,
     tabulate,
     take_lower_bytes,
 )
@@ -138,11 +139,11 @@ def read_picture(
         ):
             return _read_rows(source, frame)
         image = open_image(source, max_pixels)
+        check_scaled(image.size, frame, max_pixels)
         if value_range and is_coloured(image):
             return _read_coloured(image, source, frame, value_range, max_pixels)
         original_size = image.size
         extent = None
-        check_scaled(image.size, frame, max_pixels)
         if frame.fit != "tile":
             least = REDUCED_MARGIN * max(frame.shape)
             # Use the exact box, because a size that the scale does not divide is rounded up.
@@ -228,15 +229,18 @@ def read_mask(data: bytes, coloured: bool = False) -> Mask:
 
 def _read_numbers(image: Image.Image) -> Mask:
     refuse_floats(image)
-    # Pillow scales grey of two and four bits to eight; a mask's values are the stored ones.
-    tiles = getattr(image, "tile", None)
-    stretch = {"L;2": 85, "L;4": 17}.get(str(tiles[0][3]) if tiles else "", 1)
+    # A mask's values are the stored ones; Pillow scales grey of two and four bits to eight, and
+    # inverts a TIFF in which 0 is white.
+    kind, _, coding = "".join(raw_modes(image)[:1]).partition(";")
+    stretch = {"2": 85, "4": 17}.get(coding[:1], 1) if kind == "L" else 1
+    inverted = kind in ("1", "L") and "I" in coding
     told, left = load_oriented(image)
     upright = turn_upright(image, left)
     if upright.mode == "1":
-        return Mask(np.asarray(upright, dtype=np.uint8), told)
+        return Mask(np.asarray(upright, dtype=np.uint8) ^ inverted, told)
     if upright.mode in ("L", "P") or is_grey(upright):
-        return Mask(_unsigned(np.asarray(upright)) // stretch, told)
+        values = _unsigned(np.asarray(upright))
+        return Mask((255 - values if inverted else values) // stretch, told)
     raise DecodeError(
         f"the mask has the channels {'+'.join(upright.getbands())}, and one of numbers has a "
         "single channel: if colours stand for the classes, give --classes name=#rrggbb, or else "

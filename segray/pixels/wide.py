@@ -38,7 +38,17 @@ def is_coloured(image: Image.Image) -> bool:
     Args:
         image: an image file, not yet loaded. An image in memory does not show it any more.
     """
-    return not is_grey(image) and any(_WIDE.search(_raw_mode(tile)) for tile in _tiles(image))
+    return not is_grey(image) and any(map(_WIDE.search, raw_modes(image)))
+
+
+def raw_modes(image: Image.Image) -> list[str]:
+    """Return Pillow's names of how the pixels of an image file are stored, such as ``L;4``.
+
+    Args:
+        image: an image file, not yet loaded.
+    """
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return [_raw_mode(tile) for tile in tiles]
 
 
 def take_lower_bytes(image: ImageFile.ImageFile) -> None:
@@ -170,10 +180,6 @@ def choose_range(highest: Iterable[int]) -> ValueRange | None:
 
 def _join(upper: Image.Image, lower: Image.Image) -> npt.NDArray[np.uint16]:
     return np.asarray(upper).astype(np.uint16) << 8 | np.asarray(lower)
-
-
-def _tiles(image: Image.Image) -> list[Any]:
-    return image.tile if isinstance(image, ImageFile.ImageFile) else []
 
 
 def _raw_mode(tile: Any) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tyro
 
 from segray.errors import InputError, require
-from segray.model.architecture import Architecture, Decoder, ImageSize, split_size
+from segray.model.architecture import Architecture, Decoder, ImageSize, join_size, split_size
 from segray.model.encoders import ENCODERS, EncoderName, Range
 from segray.pixels.framing import MAX_SCALE, Fit, Frame
 from segray.pixels.labels import Labels
@@ -136,8 +136,8 @@ class OptimisationFlags:
     """Global batch size: images, or crops of them, per step over all workers. An incomplete last
     batch is dropped (other images each epoch); a training set smaller than a batch is repeated."""
     patience: int = 0
-    """Early stopping: epochs without a better validation mean IoU after which training ends; 0:
-    never."""
+    """Early stopping: epochs without a better validation mean IoU after which training ends, those
+    with a frozen encoder included; 0: never."""
     learning_rate: float = 1e-3
     """Peak learning rate of the decoder."""
     encoder_learning_rate: float = 3e-4
@@ -310,7 +310,7 @@ class TrainConfig(
         require(0 < self.zoom[0] <= self.zoom[1] <= 4, "--zoom takes two shares, as in 0.7 1.1")
         require(
             self.recipe != "tutorial" or self.encoder == "MobileNetV2",
-            "--recipe tutorial has a MobileNetV2: leave out --encoder",
+            f"--recipe tutorial has a MobileNetV2 and not a {self.encoder}: choose one of them",
         )
         low, high = self.input_range or (0, 1)
         require(-math.inf < low < high < math.inf, "--input-range takes two numbers, as in -1 1")
@@ -496,7 +496,8 @@ class TrainConfig(
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings, JSON-ready, as the bundle records them."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        settings = {item.name: getattr(self, item.name) for item in fields(self)}
+        return settings | {"image_size": join_size(*split_size(self.image_size))}
 
 
 def _turned(side: int, other: int, most: float) -> float:

@@ -1,11 +1,13 @@
 """Recipes: complete sets of defaults for a training run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
-from segray.model.architecture import join_size
 from segray.model.bundle import open_bundle
+from segray.storage.uri import absolute_uri
 from segray.training.config import Recipe, TrainConfig
+from segray.training.plan import read_marker
 
 
 def segray_recipe() -> TrainConfig:
@@ -47,40 +49,23 @@ def tutorial_recipe() -> TrainConfig:
     )
 
 
+# The settings of a model that training continues from: of its classes, and of its network.
+_LABELS = ("classes", "ignore_values", "ignore_others")
+_NETWORK = (
+    "image_size",
+    "fit",
+    "scale",
+    "encoder",
+    "decoder",
+    "input_range",
+    "even_upsampling",
+)
+
 #: The recipes by the values of --recipe.
 RECIPES: dict[Recipe, Callable[[], TrainConfig]] = {
     "segray": segray_recipe,
     "tutorial": tutorial_recipe,
 }
-
-
-def start_from(uri: str, recipe: TrainConfig, with_classes: bool) -> TrainConfig:
-    """Change a recipe's network, and perhaps its classes, to those of a model to continue from.
-
-    Args:
-        uri: the folder of the model's bundle.
-        recipe: the recipe.
-        with_classes: True to take the model's classes and ignore values, too.
-
-    Raises:
-        InputError: there is no such model.
-    """
-    bundle = open_bundle(uri, [])
-    architecture = bundle.architecture
-    if with_classes:
-        classes, ignored = bundle.labels.words
-        others = bundle.labels.others_ignored
-        recipe = replace(recipe, classes=classes, ignore_values=ignored, ignore_others=others)
-    return replace(
-        recipe,
-        image_size=join_size(architecture.height, architecture.width),
-        fit=bundle.fit,
-        scale=bundle.scale,
-        encoder=architecture.encoder,
-        decoder=architecture.decoder,
-        input_range=architecture.input_range,
-        even_upsampling=architecture.even_upsampling,
-    )
 
 
 def shorten_for_sample(recipe: TrainConfig) -> TrainConfig:
@@ -89,3 +74,51 @@ def shorten_for_sample(recipe: TrainConfig) -> TrainConfig:
     The resolution is lower, the epochs are fewer, and the encoder's weights are random.
     """
     return replace(recipe, image_size=96, epochs=7, learning_rate=2e-3, encoder_weights="none")
+
+
+def choose_recipe(values: Mapping[str, Any], given: Collection[str]) -> TrainConfig:
+    """Return the defaults of the flags of a command line, which take precedence over them.
+
+    With --from-model, the classes and the network are those of the model; of a run that has been
+    started, those that it was started with, because the model may be gone.
+
+    Args:
+        values: the values of all flags, by name; of those that were not given, any.
+        given: the names of the flags that were given.
+
+    Raises:
+        InputError: the model cannot be read, or does not go with the recipe.
+    """
+    recipe = RECIPES[values["recipe"]]()
+    if values["images"] is None and not values["pairs"]:
+        recipe = shorten_for_sample(recipe)
+    if values["from_model"] is None:
+        return recipe
+    marker = read_marker(absolute_uri(values["output"]))
+    if marker and marker["configuration"].get("from_model") is not None:
+        before = marker["configuration"]
+    else:
+        before = _read_settings(values["from_model"])
+    names = set(_NETWORK)
+    if "classes" not in given:
+        names |= set(_LABELS)
+    if "fit" in given and values["fit"] != before["fit"]:
+        names.remove("scale")  # which only one of the two has
+    taken: dict[str, Any] = {
+        name: tuple(value) if isinstance(value := before[name], list) else value for name in names
+    }
+    return replace(recipe, **taken)
+
+
+def _read_settings(uri: str) -> dict[str, Any]:
+    """Return the settings of a model that training may continue from."""
+    bundle = open_bundle(uri, [])
+    classes, ignored = bundle.labels.words
+    return {
+        "classes": classes,
+        "ignore_values": ignored,
+        "ignore_others": bundle.labels.others_ignored,
+        "fit": bundle.fit,
+        "scale": bundle.scale,
+        **{n: v for n, v in bundle.architecture.to_json().items() if n != "classes"},
+    }

@@ -23,7 +23,7 @@ from segray.pixels.framing import Frame
 from segray.pixels.limits import MAX_MEMORY, MEMORY
 from segray.pixels.sample import draw_sample
 from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
-from tests.crafted import png
+from tests.crafted import png, tiff
 from tests.support import draw_picture, encode
 
 SIZE = 32
@@ -684,13 +684,36 @@ def test_random_bytes_after_a_good_beginning_raise_nothing_but_a_decode_error() 
         refusal(lambda data=data: read_colours(data))
 
 
-@pytest.mark.parametrize("bits", [2, 4])
-def test_masks_of_few_grey_bits_keep_their_values(bits: int) -> None:
-    """Pillow stretches them to 0..255; what the annotator stored is what counts."""
-    row = bytes([0b00_01_10_11]) if bits == 2 else bytes([0x12, 0x3F])
-    values = [0, 1, 2, 3] if bits == 2 else [1, 2, 3, 15]
-    data = png(4, 1, b"\0" + row, bits=bits, colour=0)
+GREY = {
+    1: (bytes([0b0110_0000]), [0, 1, 1, 0]),
+    2: (bytes([0b00_01_10_11]), [0, 1, 2, 3]),
+    4: (bytes([0x12, 0x3F]), [1, 2, 3, 15]),
+    8: (bytes([1, 2, 26, 255]), [1, 2, 26, 255]),
+}
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "TIFF, 0 is white"])
+@pytest.mark.parametrize("bits", list(GREY))
+def test_grey_masks_keep_the_values_that_are_stored(form: str, bits: int) -> None:
+    """Pillow stretches few bits to 0..255, and inverts what is inverted when it is shown."""
+    row, values = GREY[bits]
+    if form == "PNG":
+        data = png(4, 1, b"\0" + row, bits=bits, colour=0)
+    else:
+        shape = {256: 4, 257: 1, 258: bits, 259: 1, 262: int(form == "TIFF")}
+        data = tiff(shape | {273: 8, 277: 1, 278: 1, 279: len(row)}, row)
     assert read_mask_values(data).tolist() == [values]
+
+
+def test_a_range_of_values_does_not_change_what_a_scale_may_do() -> None:
+    wide = png(40, 40, (b"\0" + bytes(6 * 40)) * 40, bits=16, colour=2)
+    read_picture(wide, Frame(32, 32, "tile"), (0, 4095))
+    for frame in (Frame(32, 32, "tile", 0.01), Frame(32, 32, "tile", 8000.0)):
+        refusals = {
+            refusal(lambda limits=limits, frame=frame: read_picture(wide, frame, limits))
+            for limits in (None, (0, 4095))
+        }
+        assert len(refusals) == 1
 
 
 @pytest.mark.parametrize("read", [lambda source: read_picture(source, 8), read_mask])

@@ -3,25 +3,29 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from segray.data.labelled import Reading
 from segray.errors import InputError
-from segray.flags import read_flags
+from segray.flags import given_flags, read_flags, read_values
+from segray.model.start import StartingModel
 from segray.pixels.labels import Labels
 from segray.training.config import TrainConfig
-from segray.training.recipes import RECIPES, start_from
+from segray.training.plan import write_marker
+from segray.training.recipes import choose_recipe
 
 
-def read(model: Path, *words: str, recipe: str = "segray") -> TrainConfig:
-    """The configuration of a command line that goes on from a model."""
-    flags = ["--from-model", str(model), *words]
-    default = start_from(str(model), RECIPES[recipe](), "--classes" not in words)
-    return read_flags(TrainConfig, default, arguments=flags)
+def read(*words: str) -> TrainConfig:
+    """The configuration of a command line."""
+    flags = ["--pairs", "pairs.csv", *words]
+    recipe = choose_recipe(read_values(TrainConfig, arguments=flags), given_flags(flags))
+    return read_flags(TrainConfig, recipe, arguments=flags)
 
 
 @pytest.fixture
-def model(bundle_uri: str, tmp_path: Path) -> Path:
+def model(bundle_uri: str, tmp_path: Path) -> str:
     """A model whose settings are no defaults."""
     folder = Path(shutil.copytree(bundle_uri, tmp_path / "model"))
     document = json.loads((folder / "model.json").read_text())
@@ -38,11 +42,11 @@ def model(bundle_uri: str, tmp_path: Path) -> Path:
         "scale": 0.5,
     }
     (folder / "model.json").write_text(json.dumps(document))
-    return folder
+    return str(folder)
 
 
-def test_a_model_gives_its_classes_and_its_network(model: Path) -> None:
-    config = read(model)
+def test_a_model_gives_its_classes_and_its_network(model: str) -> None:
+    config = read("--from-model", model)
     expected = Labels.parse(["road=#804080", "sky=#0000ff"], ["#000000"], others_ignored=True)
     assert config.labels == expected
     assert (config.image_size, config.fit, config.scale) == ((64, 96), "tile", 0.5)
@@ -51,17 +55,50 @@ def test_a_model_gives_its_classes_and_its_network(model: Path) -> None:
     assert config.learning_rate == TrainConfig().learning_rate
 
 
-def test_flags_take_precedence_over_the_model(model: Path) -> None:
-    config = read(model, "--classes", "sky=3", "road=4", "--image-size", "128")
-    assert config.labels == Labels.parse(["sky=3", "road=4"])
-    assert (config.image_size, config.fit) == (128, "tile")
+@pytest.mark.parametrize(
+    ("words", "settings"),
+    [
+        (["--image-size=128"], {"image_size": 128, "fit": "tile", "scale": 0.5}),
+        (["--fit", "letterbox"], {"fit": "letterbox", "scale": 1.0, "image_size": (64, 96)}),
+        (["--fit", "tile"], {"fit": "tile", "scale": 0.5}),
+        (["--scale", "0.25"], {"fit": "tile", "scale": 0.25}),
+        (["--foreground-share", "0.1"], {"foreground_share": 0.1}),
+        (["--class-weights", "road=5"], {"class_weights": ("road=5",)}),
+        (["--ignore-values", "#ffffff"], {"ignore_values": ("#ffffff",)}),
+        (["--no-ignore-others"], {"ignore_others": False}),
+        # Ignore values belong to the classes: with other ones, those of the model are no default.
+        (
+            ["--classes", "pet=1", "background=2", "border=3"],
+            {"ignore_values": (), "ignore_others": False},
+        ),
+    ],
+)
+def test_flags_take_precedence_over_the_model(
+    model: str, words: list[str], settings: dict[str, Any]
+) -> None:
+    config = read("--from-model", model, *words)
+    assert {name: getattr(config, name) for name in settings} == settings
 
 
-def test_a_recipe_keeps_its_other_settings(model: Path) -> None:
-    assert read(model, "--encoder", "MobileNetV2", recipe="tutorial").batch_size == 64
+def test_a_recipe_that_does_not_go_with_the_model_is_refused(model: str) -> None:
+    with pytest.raises(InputError, match="--recipe tutorial"):
+        read("--from-model", model, "--recipe", "tutorial")
 
 
 def test_without_the_model_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        start_from(str(tmp_path / "none"), TrainConfig(), True)
+        read("--from-model", str(tmp_path / "none"))
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_was_started_does_not_need_the_model_any_more(
+    model: str, tmp_path: Path
+) -> None:
+    words = ["--from-model", model, "--output", str(tmp_path / "run"), "--epochs", "3"]
+    config = read(*words)
+    reading = Reading("stored", None)
+    start = StartingModel(model, "digest", config.architecture, config.labels.names, b"")
+    write_marker(str(tmp_path / "run"), config, "fingerprint", reading, start)
+    shutil.rmtree(model)
+
+    assert read(*words) == config

@@ -20,7 +20,7 @@ from segray.model.bundle import write_bundle
 from segray.model.start import StartingModel
 from segray.model.unet import build_unet
 from segray.nodes import SharedFiles
-from segray.pixels.metrics import class_iou, mean_iou, pixel_accuracy
+from segray.pixels.metrics import class_iou, pixel_accuracy
 from segray.progress import format_time
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
@@ -161,8 +161,12 @@ class TrainingLoop:
         while not progress.is_over(config.epochs, config.patience):
             record = self._run_epoch(progress.epoch + 1)
             problem = _find_problem(record, config)
-            if problem:
+            if problem and not progress.epoch:
                 return problem
+            if problem:
+                if self._rank == 0:
+                    self._write_model(progress)
+                return f"{problem}; model/ has the best epoch before, {progress.best_epoch}"
             progress.add(record)
             if self._rank == 0:
                 self._checkpoints.save(self.network, progress)
@@ -318,10 +322,13 @@ class TrainingLoop:
         with self._barrier(f"the scores of epoch {epoch}"):
             confusion, loss = self.network.sum_scores(confusion, loss)
         iou = class_iou(confusion)
+        # Of the classes in the ground truth, which are the same in all epochs: a single pixel that
+        # is taken for another class would make its IoU 0 instead of undefined.
+        mean = float(iou[confusion.any(axis=1)].mean()) if confusion.any() else math.nan
         return {
             "loss": _number(loss / max(1, int(confusion.sum()))),
             "accuracy": _number(pixel_accuracy(confusion)),
-            "mean_iou": _number(mean_iou(confusion)),
+            "mean_iou": _number(mean),
             **{f"iou_{name}": _number(value) for name, value in zip(names, iou, strict=True)},
         }
 

@@ -167,11 +167,13 @@ class WindowedExamples:
         batches, again = itertools.tee(batches)
         arrays = self._examples.read(self._find(indices) for indices in batches)
         for indices, (images, masks) in zip(again, arrays, strict=True):
-            masks = masks.copy()  # those of a task are not to be written to
-            for mask, (above, left) in zip(masks, self._places[indices, 3:].tolist(), strict=True):
-                mask[:above] = IGNORED
-                mask[:, :left] = IGNORED
-            yield images, masks
+            yield images, np.where(self.counts(indices), masks, IGNORED).astype(np.uint8)
+
+    def counts(self, indices: _Indices) -> npt.NDArray[np.bool_]:
+        """Return which pixels of some windows count, bool [b, H, W]: those no earlier one has."""
+        above, left = self._places[indices, 3:].T
+        rows, columns = map(np.arange, self._window)
+        return (rows >= above[:, None])[:, :, None] & (columns >= left[:, None])[:, None]
 
     def _find(self, indices: _Indices) -> Crops:
         places = self._places[indices]

@@ -127,7 +127,7 @@ def _find_shared(preparation: Preparation) -> SharedFiles:
     first = next(iter(preparation.train + preparation.validation), None)
     return SharedFiles.of(
         {
-            "--images" if config.pairs is None else "--pairs": first.image if first else None,
+            "--pairs" if config.pairs else "--images": first.image if first else None,
             "--masks": first.mask if first else None,
             "--output": join_uri(output, LOCK),
         }
@@ -149,7 +149,8 @@ def _fits(preparation: Preparation) -> bool:
     sizes = [node.total.get("object_store_memory", 0.0) for node in nodes]
     room = _STORE_SHARE * min(sizes, default=0.0)
     keep = needed <= room if config.cache == "auto" else config.cache == "memory"
-    where = "are kept in memory" if keep else "are decoded in each epoch"
+    again = "for each crop" if config.fit == "tile" else "in each epoch"
+    where = "are kept in memory" if keep else f"are decoded {again}"
     log.info(
         f"the decoded images take {needed / 1e9:.2f} GB, with room for {room / 1e9:.2f} GB: "
         f"they {where}"

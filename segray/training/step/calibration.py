@@ -8,6 +8,7 @@ They are so on average only: of narrow classes they may remain too high, and wit
 IoU (`segray.pixels.expected`). A power of it is fitted on the same pixels.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -151,6 +152,8 @@ def _draw_pixels(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """Sample equally many labelled pixels per image, and others in proportion, but no more of them.
 
+    Windows of images have as many as they have pixels that no other window has.
+
     Returns:
         Logits float32 [N, C], and class ids uint8 [N], `IGNORED` for pixels without a label.
     """
@@ -158,16 +161,22 @@ def _draw_pixels(
     images = np.sort(rng.permutation(len(examples))[:_IMAGES])
     quota = -(-_PIXELS // len(images))
     block = block_length(config.frame.pixels)
-    chunks = (images[i : i + block] for i in range(0, len(images), block))
+    chunks = [images[i : i + block] for i in range(0, len(images), block)]
     logits, truth = [], []
-    for pictures, masks in Prefetched(examples.read(chunks)):
-        for picture, pixels, mask in zip(pictures, predict(pictures), masks, strict=True):
+    for chunk, (pictures, masks) in zip(chunks, Prefetched(examples.read(chunks)), strict=True):
+        counting = np.ones(masks.shape, dtype=bool)
+        if isinstance(examples, WindowedExamples):
+            counting = examples.counts(chunk)
+        columns = pictures, predict(pictures), masks, counting
+        for picture, pixels, mask, counts in zip(*columns, strict=True):
+            most = math.ceil(quota * counts.mean())
             labelled = np.flatnonzero(mask != IGNORED)
-            chosen = rng.permutation(labelled)[:quota]
+            chosen = rng.permutation(labelled)[:most]
             # What is exactly of that grey and has no label is not of the image, but around it.
-            others = np.flatnonzero((mask == IGNORED) & (picture != PADDING).any(axis=-1))
+            there = counts & (picture != PADDING).any(axis=-1)
+            others = np.flatnonzero((mask == IGNORED) & there)
             count = len(chosen) * len(others) // max(1, len(labelled))
-            chosen = np.append(chosen, rng.permutation(others)[: min(count, quota)])
+            chosen = np.append(chosen, rng.permutation(others)[: min(count, most)])
             logits.append(pixels.reshape(-1, pixels.shape[-1])[chosen])
             truth.append(mask.ravel()[chosen])
     return np.concatenate(logits), np.concatenate(truth)

@@ -99,6 +99,35 @@ def test_the_best_epoch_is_calibrated_and_not_the_last(
     assert open_bundle(f"{tmp_path}/out/model", []).iou_exponent == 1.25
 
 
+def test_a_few_pixels_of_a_class_that_is_not_there_do_not_choose_the_epoch(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean IoU is that of the classes in the ground truth, the same in all epochs."""
+    shrink_network(monkeypatch.setattr)
+    monkeypatch.setattr(loop_module, "class_iou", lambda confusion: np.array([0.9, 0.8, 0.0]))
+    settings = {"classes": ("box=10", "ground=20", "tree=30"), "workers": 0, "calibrate": False}
+    fit(assign(data, tmp_path / "out", **settings), lambda history: None)
+    record = json.loads((tmp_path / "out" / "metrics.jsonl").read_text())
+    assert record["mean_iou"] == pytest.approx(0.85)
+
+
+def test_what_was_learned_before_the_loss_is_lost_is_kept(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_network(monkeypatch.setattr)
+    score = loop_module.TrainingLoop._score
+
+    def lose_it(loop: loop_module.TrainingLoop, epoch: int) -> dict:
+        return {**score(loop, epoch), **({"loss": None} if epoch == 2 else {})}
+
+    monkeypatch.setattr(loop_module.TrainingLoop, "_score", lose_it)
+    settings = {"workers": 0, "calibrate": False, "epochs": 3}
+    with pytest.raises(InputError, match="in epoch 2: lower --learning-rate"):
+        fit(assign(data, tmp_path / "out", **settings), lambda history: None)
+    model = json.loads((tmp_path / "out" / "model" / "model.json").read_text())
+    assert model["metrics"]["epoch"] == 1
+
+
 def test_crops_of_images_of_any_size_are_learned_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

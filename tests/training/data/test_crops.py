@@ -124,6 +124,13 @@ def test_windows_cover_each_pixel_once(size: tuple[int, int]) -> None:
     assert (seen == 1).all()
 
 
+def test_pixels_without_a_label_count_in_one_window_too() -> None:
+    windows = WindowedExamples(OneImage(13, 17), np.array([(13, 17)]), (8, 8))
+    counts = windows.counts(np.arange(len(windows)))
+    assert counts.shape == (6, 8, 8)
+    assert counts.sum() == 13 * 17
+
+
 def test_windows_lie_inside_of_an_image_that_is_larger() -> None:
     """As segmenting lays them: no window has a bar of grey."""
     windows = WindowedExamples(OneImage(13, 17), np.array([(13, 17)]), (8, 8))
