@@ -56,14 +56,11 @@ class Comparison:
     def settings(self) -> dict[str, tuple[Any, Any]]:
         """The settings that differ, with their values before and after.
 
-        A setting that a segmentation does not have, as one of an earlier version may not, is None.
+        One that only one of the two has, because the other is of an earlier version, is left out.
         """
         before, after = self.before.settings, self.after.settings
-        return {
-            name: (before.get(name), after.get(name))
-            for name in before | after
-            if before.get(name) != after.get(name)
-        }
+        both = [name for name in before if name in after]
+        return {n: (before[n], after[n]) for n in both if before[n] != after[n]}
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, JSON-ready."""

@@ -3,7 +3,8 @@
 import csv
 import io
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pyarrow as pa
@@ -31,6 +32,17 @@ SPLITS = {
 
 _COLUMNS = ("image", "mask", "split")
 
+
+@dataclass(frozen=True)
+class _PairRow:
+    """An image's row: its location, for messages, its mask and split, and its table's folder."""
+
+    place: str
+    mask: str
+    split: str
+    folder: str
+
+
 # A row as it was written: its location, for messages, and its cells in the order of `_COLUMNS`, the
 # last of which may be missing.
 _Row = tuple[str, list[str | None]]
@@ -42,7 +54,7 @@ def read_manifest(*uris: str) -> dict[str, list[Pair]]:
     A table is a CSV file, a Parquet file or a folder of Parquet files, with the columns ``image``,
     ``mask`` and, optionally, ``split`` (see `SPLITS`; default: train). A path is relative to the
     folder of the table, unless it is absolute or an s3:// URI. If several tables list an image, the
-    last of them counts.
+    mask in the last of them counts; but an image that is not in ``train`` never comes there.
 
     Args:
         uris: the URIs of the tables, as given by --pairs; at least one.
@@ -50,30 +62,36 @@ def read_manifest(*uris: str) -> dict[str, list[Pair]]:
     Returns:
         The pairs of ``train``, ``validation`` and ``test``, each in the order of their keys. A key
         is the path of the image in the table's folder, or else its URI; without suffix, if all keys
-        remain distinct. With several tables, it is the URI.
+        remain distinct. With several tables, it is the URI if two paths are the same.
 
     Raises:
         InputError: there is no such table, it has another format, lacks a column or has no rows; or
             a row cannot be used, and the message has its location.
     """
-    uris = tuple(map(absolute_uri, uris))
-    folders = list(map(_folder_of, uris))
-    # The location, the mask and the split of each image.
-    rows: dict[str, tuple[str, str, str]] = {}
-    for uri, folder in zip(uris, folders, strict=True):
-        rows |= _read_table(uri, folder)
     _follow_folder.cache_clear()  # links may have changed since an earlier call
-    images = {_follow(image): place for image, (place, _, _) in rows.items()}
-    for mask, place in sorted((mask, place) for place, mask, _ in rows.values()):
-        if _follow(mask) in images:
+    rows: dict[str, _PairRow] = {}
+    files: dict[str, str] = {}  # that images lead to
+    for uri in map(absolute_uri, uris):
+        added = _read_table(uri)
+        before = {files[image]: image for image in rows}
+        files |= {image: _follow(image) for image in added}
+        for image in added if before else ():
+            earlier = rows.pop(before.get(files[image], ""), None)
+            if earlier and earlier.split != "train":
+                added[image] = replace(added[image], split=earlier.split)
+        rows |= added
+    images = {files[image]: row.place for image, row in rows.items()}
+    for row in sorted(rows.values(), key=lambda row: row.mask):
+        if _follow(row.mask) in images:
             raise InputError(
-                f"{mask} is an image in {images[_follow(mask)]} and a mask in {place}: name "
-                "another file in one of these columns"
+                f"{row.mask} is an image in {images[_follow(row.mask)]} and a mask in {row.place}: "
+                "name another file in one of these columns"
             )
-    keys = _keys(list(rows), folders[0] if len(folders) == 1 else None)
     parts: dict[str, list[Pair]] = {split: [] for split in SPLITS.values()}
-    for key, (image, (_, mask, split)) in sorted(zip(keys, rows.items(), strict=True)):
-        parts[split].append(Pair(key, image, mask))
+    for key, (image, row) in sorted(
+        zip(_keys(rows), rows.items(), strict=True), key=lambda item: item[0]
+    ):
+        parts[row.split].append(Pair(key, image, row.mask))
     return parts
 
 
@@ -83,18 +101,19 @@ def _folder_of(uri: str) -> str:
         return uri if file_system(uri).isdir(uri) else uri.rpartition("/")[0]
 
 
-def _read_table(uri: str, folder: str) -> dict[str, tuple[str, str, str]]:
-    """Return the location, the mask and the split of each image in a table."""
-    rows: dict[str, tuple[str, str, str]] = {}
+def _read_table(uri: str) -> dict[str, _PairRow]:
+    """Return the row of each image in a table."""
+    folder = _folder_of(uri)
+    rows: dict[str, _PairRow] = {}
     for file in table_uris(uri) if folder == uri else [uri]:
         for place, cells in _read_rows(file):
             image, mask, split = _parse_row(place, cells, folder)
             if image in rows:
                 raise InputError(
-                    f"{place}: the image {image} is listed before, in {rows[image][0]}: remove one "
-                    "of these rows"
+                    f"{place}: the image {image} is listed before, in {rows[image].place}: remove "
+                    "one of these rows"
                 )
-            rows[image] = place, mask, split
+            rows[image] = _PairRow(place, mask, split, folder)
     if not rows:
         raise InputError(
             f"{uri} lists no pairs: give --pairs a CSV or Parquet file, or a folder of *.parquet, "
@@ -218,7 +237,11 @@ def _resolve(folder: str, path: str) -> str:
     return f"s3://{bucket}{posixpath.normpath('/' + key)}"
 
 
-def _keys(images: list[str], folder: str | None) -> list[str]:
-    paths = [relative_key(folder, image) for image in images] if folder else images
+def _keys(rows: Mapping[str, _PairRow]) -> list[str]:
+    """Return the shortest kind of keys that is different for all images."""
+    paths = [relative_key(row.folder, image) for image, row in rows.items()]
     stems = [posixpath.splitext(path)[0] for path in paths]
-    return stems if len(set(stems)) == len(stems) else paths
+    for keys in (stems, paths):
+        if len(set(keys)) == len(keys):
+            return keys
+    return list(rows)

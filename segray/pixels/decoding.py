@@ -229,18 +229,15 @@ def read_mask(data: bytes, coloured: bool = False) -> Mask:
 
 def _read_numbers(image: Image.Image) -> Mask:
     refuse_floats(image)
-    # A mask's values are the stored ones; Pillow scales grey of two and four bits to eight, and
-    # inverts a TIFF in which 0 is white.
-    kind, _, coding = "".join(raw_modes(image)[:1]).partition(";")
-    stretch = {"2": 85, "4": 17}.get(coding[:1], 1) if kind == "L" else 1
-    inverted = kind in ("1", "L") and "I" in coding
+    # Pillow scales grey of two and four bits to eight; a mask's values are the stored ones.
+    coding = "".join(raw_modes(image)[:1])[:3]
+    stretch = {"L;2": 85, "L;4": 17}.get(coding, 1)
     told, left = load_oriented(image)
     upright = turn_upright(image, left)
     if upright.mode == "1":
-        return Mask(np.asarray(upright, dtype=np.uint8) ^ inverted, told)
+        return Mask(np.asarray(upright, dtype=np.uint8), told)
     if upright.mode in ("L", "P") or is_grey(upright):
-        values = _unsigned(np.asarray(upright))
-        return Mask((255 - values if inverted else values) // stretch, told)
+        return Mask(_unsigned(np.asarray(upright)) // stretch, told)
     raise DecodeError(
         f"the mask has the channels {'+'.join(upright.getbands())}, and one of numbers has a "
         "single channel: if colours stand for the classes, give --classes name=#rrggbb, or else "

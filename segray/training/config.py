@@ -50,7 +50,7 @@ class DataFlags:
     and --masks may be the same folder."""
     pairs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI ...")] = ()
     """Instead of --images and --masks: URIs of CSV or Parquet files with the columns image, mask
-    and, optionally, split (train, validation or test). If several list an image, the last one
+    and, optionally, split (train, validation or test). If several list an image, the last mask
     counts."""
     classes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...")] = (
         "pet=1",
@@ -110,8 +110,9 @@ class NetworkFlags:
     from_model: str | None = None
     """URI of a model bundle that training continues from, instead of --encoder-weights. Its classes
     and its network are the defaults of the other flags. Classes that it has keep what it has
-    learned of them; other classes are new. --image-size and --fit may differ from the model's, the
-    encoder and the decoder may not."""
+    learned of them; other classes are new. With other --classes, give --ignore-values and
+    --ignore-others again. --image-size and --fit may differ from the model's, the encoder and the
+    decoder may not."""
     frozen_epochs: int = 2
     """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
     statistics stay frozen. An encoder with random weights, and that of --from-model, is trained
@@ -129,9 +130,9 @@ class OptimisationFlags:
     """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
     comparison. Other flags take precedence over a recipe."""
     epochs: int = 20
-    """Passes over the training set; with --fit tile, one takes as many crops as windows of
-    --image-size fit into all images. A finished run cannot be extended, because the learning-rate
-    schedule depends on their number."""
+    """Passes over the training set; with --fit tile, one takes as many crops of an image as its
+    pixels would fill windows of --image-size. A finished run cannot be extended, because the
+    learning-rate schedule depends on their number."""
     batch_size: int = 8
     """Global batch size: images, or crops of them, per step over all workers. An incomplete last
     batch is dropped (other images each epoch); a training set smaller than a batch is repeated."""
@@ -178,11 +179,11 @@ class AugmentationFlags:
     colour: float = 0.2
     """Maximum relative change of brightness, contrast and saturation; 0 switches it off."""
     blur: float = 0.0
-    """Maximum standard deviation of the Gaussian blur of every second training image, in pixels of
-    the network's input; 0 switches it off."""
+    """Maximum standard deviation of a Gaussian blur of a random half of the training images, in
+    pixels of the network's input; 0 switches it off."""
     noise: float = 0.0
-    """Maximum standard deviation of the noise in every second training image, in grey levels (0 to
-    255); 0 switches it off."""
+    """Maximum standard deviation of noise in a random half of the training images, in grey levels
+    (0 to 255); 0 switches it off."""
 
 
 @dataclass(frozen=True, kw_only=True)

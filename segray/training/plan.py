@@ -55,12 +55,10 @@ _DATA_SETTINGS = (
     "validation_masks",
 )
 
-# Settings that may differ when a run resumes: the location of the data and of the model that it
-# continues from (whose content is compared), and what affects the speed of the run but, up to
-# rounding, not its result.
+# Settings that may differ when a run resumes: the location of the data (whose content is compared)
+# and what affects the speed of the run but, up to rounding, not its result.
 _FREE_SETTINGS = (
     *_DATA_SETTINGS,
-    "from_model",
     "output",
     "workers",
     "use_gpu",

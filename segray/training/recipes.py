@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from segray.errors import require
 from segray.model.bundle import open_bundle
 from segray.storage.uri import absolute_uri
 from segray.training.config import Recipe, TrainConfig
@@ -87,12 +88,14 @@ def choose_recipe(values: Mapping[str, Any], given: Collection[str]) -> TrainCon
         given: the names of the flags that were given.
 
     Raises:
-        InputError: the model cannot be read, or does not go with the recipe.
+        InputError: the model cannot be read, or does not go with the recipe; or --pairs has no
+            value.
     """
+    require("pairs" not in given or bool(values["pairs"]), "--pairs is empty: give a URI")
     recipe = RECIPES[values["recipe"]]()
     if values["images"] is None and not values["pairs"]:
         recipe = shorten_for_sample(recipe)
-    if values["from_model"] is None:
+    if not values["from_model"] or not values["output"]:  # none, or one that is refused
         return recipe
     marker = read_marker(absolute_uri(values["output"]))
     if marker and marker["configuration"].get("from_model") is not None:

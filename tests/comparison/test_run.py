@@ -60,16 +60,16 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     before, after = make(tmp_path, "before"), make(tmp_path, "after")
     assert run(before, after).settings == {}
     configuration = json.loads(read_bytes(f"{after.uri}/config.json"))
-    configuration |= {"test_time_flip": True, "columns": 9}
+    configuration |= {"mask_size": "model", "columns": 9, "regions": False}
     write_bytes(f"{after.uri}/config.json", json.dumps(configuration).encode())
 
     result = run(before, after)
 
-    assert result.settings == {"test_time_flip": (None, True)}
+    assert result.settings == {"mask_size": ("original", "model")}
     record = json.loads(read_bytes(f"{result.output}/comparison.json"))
-    assert record["settings"] == {"test_time_flip": {"before": None, "after": True}}
+    assert record["settings"] == {"mask_size": {"before": "original", "after": "model"}}
     page = read_bytes(f"{result.output}/compare.html").decode()
-    assert re.search("test time flip.*null.*true", page)
+    assert re.search("mask size.*original.*model", page)
 
 
 def test_changes_are_those_of_the_masks(tmp_path: Path) -> None:

@@ -53,12 +53,20 @@ def write(tmp_path: Path) -> Callable[[bytes], str]:
     return write_manifest
 
 
-def test_of_several_tables_the_last_one_counts(tmp_path: Path) -> None:
-    """As a corrected mask does, beside the pairs of an earlier training."""
+def test_of_several_tables_the_last_mask_counts(tmp_path: Path) -> None:
+    """As a corrected one does, beside the pairs of an earlier training."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
-    old = {"image": ["a.jpg", "b.jpg"], "mask": ["a.png", "b.png"], "split": ["train", "val"]}
-    new = {"image": ["../old/a.jpg", "a.jpg"], "mask": ["masks/a.png", "masks/b.png"]}
+    (tmp_path / "link").symlink_to("old")
+    old = {
+        "image": ["a.jpg", "b.jpg", "c.jpg", "d.jpg"],
+        "mask": ["a.png", "b.png", "c.png", "d.png"],
+        "split": ["train", "val", "val", "train"],
+    }
+    new = {
+        "image": ["../old/a.jpg", "../link/b.jpg", "a.jpg"],
+        "mask": ["masks/a.png", "masks/b.png", "masks/c.png"],
+    }
     tables = [str(tmp_path / "old" / "pairs.csv"), str(tmp_path / "new" / "pairs.csv")]
     for uri, table in zip(tables, (old, new), strict=True):
         Path(uri).write_bytes(as_csv(table))
@@ -67,10 +75,28 @@ def test_of_several_tables_the_last_one_counts(tmp_path: Path) -> None:
 
     assert {pair.image: pair.mask for pair in parts["train"]} == {
         f"{tmp_path}/old/a.jpg": f"{tmp_path}/new/masks/a.png",
-        f"{tmp_path}/new/a.jpg": f"{tmp_path}/new/masks/b.png",
+        f"{tmp_path}/old/d.jpg": f"{tmp_path}/old/d.png",
+        f"{tmp_path}/new/a.jpg": f"{tmp_path}/new/masks/c.png",
     }
-    assert [pair.image for pair in parts["validation"]] == [f"{tmp_path}/old/b.jpg"]
-    assert len({pair.key for part in parts.values() for pair in part}) == 3
+    # What the scores are of is never learned from.
+    assert {pair.image: pair.mask for pair in parts["validation"]} == {
+        f"{tmp_path}/link/b.jpg": f"{tmp_path}/new/masks/b.png",
+        f"{tmp_path}/old/c.jpg": f"{tmp_path}/old/c.png",
+    }
+    assert len({pair.key for part in parts.values() for pair in part}) == 5
+
+
+def test_keys_of_several_tables_move_with_their_folders(tmp_path: Path) -> None:
+    keys = []
+    for root in (tmp_path / "here", tmp_path / "there"):
+        tables = []
+        for name in ("old", "new"):
+            (root / name).mkdir(parents=True)
+            tables.append(str(root / name / "pairs.csv"))
+            table = {"image": [f"{name}.jpg"], "mask": [f"{name}.png"]}
+            Path(tables[-1]).write_bytes(as_csv(table))
+        keys.append([pair.key for pair in read_manifest(*tables)["train"]])
+    assert keys[0] == keys[1] == ["new", "old"]
 
 
 @pytest.mark.parametrize("encode", [as_csv, as_parquet])

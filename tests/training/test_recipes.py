@@ -91,6 +91,13 @@ def test_without_the_model_there_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("flag", ["--pairs", "--from-model", "--output"])
+def test_an_empty_flag_is_refused_by_its_name(flag: str, model: str) -> None:
+    value = [] if flag == "--pairs" else [""]
+    with pytest.raises(InputError, match=f"^{flag} is empty"):
+        read("--from-model", model, flag, *value)
+
+
 def test_a_run_that_was_started_does_not_need_the_model_any_more(
     model: str, tmp_path: Path
 ) -> None:

@@ -161,12 +161,8 @@ class TrainingLoop:
         while not progress.is_over(config.epochs, config.patience):
             record = self._run_epoch(progress.epoch + 1)
             problem = _find_problem(record, config)
-            if problem and not progress.epoch:
-                return problem
             if problem:
-                if self._rank == 0:
-                    self._write_model(progress)
-                return f"{problem}; model/ has the best epoch before, {progress.best_epoch}"
+                return problem
             progress.add(record)
             if self._rank == 0:
                 self._checkpoints.save(self.network, progress)

@@ -111,23 +111,6 @@ def test_a_few_pixels_of_a_class_that_is_not_there_do_not_choose_the_epoch(
     assert record["mean_iou"] == pytest.approx(0.85)
 
 
-def test_what_was_learned_before_the_loss_is_lost_is_kept(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shrink_network(monkeypatch.setattr)
-    score = loop_module.TrainingLoop._score
-
-    def lose_it(loop: loop_module.TrainingLoop, epoch: int) -> dict:
-        return {**score(loop, epoch), **({"loss": None} if epoch == 2 else {})}
-
-    monkeypatch.setattr(loop_module.TrainingLoop, "_score", lose_it)
-    settings = {"workers": 0, "calibrate": False, "epochs": 3}
-    with pytest.raises(InputError, match="in epoch 2: lower --learning-rate"):
-        fit(assign(data, tmp_path / "out", **settings), lambda history: None)
-    model = json.loads((tmp_path / "out" / "model" / "model.json").read_text())
-    assert model["metrics"]["epoch"] == 1
-
-
 def test_crops_of_images_of_any_size_are_learned_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
