@@ -52,7 +52,8 @@ def test_a_model_gives_its_classes_and_its_network(model: str) -> None:
     assert (config.image_size, config.fit, config.scale) == ((64, 96), "tile", 0.5)
     assert (config.encoder, config.decoder) == ("MobileNetV2-0.5", "tutorial")
     assert (config.input_range, config.even_upsampling) == ((0.0, 1.0), False)
-    assert config.learning_rate == TrainConfig().learning_rate
+    assert config.learning_rate == pytest.approx(0.3 * TrainConfig().learning_rate)
+    assert config.batch_size == TrainConfig().batch_size
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,7 @@ def test_a_model_gives_its_classes_and_its_network(model: str) -> None:
         (["--image-size=128"], {"image_size": 128, "fit": "tile", "scale": 0.5}),
         (["--fit", "letterbox"], {"fit": "letterbox", "scale": 1.0, "image_size": (64, 96)}),
         (["--fit", "tile"], {"fit": "tile", "scale": 0.5}),
+        (["--learning-rate", "0.01"], {"learning_rate": 0.01}),
         (["--scale", "0.25"], {"fit": "tile", "scale": 0.25}),
         (["--foreground-share", "0.1"], {"foreground_share": 0.1}),
         (["--class-weights", "road=5"], {"class_weights": ("road=5",)}),
