@@ -109,8 +109,8 @@ class NetworkFlags:
     Keras weights file for the encoder without its top."""
     from_model: str | None = None
     """URI of a model bundle that training continues from, instead of --encoder-weights. Its classes
-    and its network are the defaults of the other flags, and the learning rates are 0.3 times as
-    high by default. Classes that it has keep what it has
+    and its network are the defaults of the other flags, and without --classes the learning rates
+    are 0.3 times as high by default. Classes that it has keep what it has
     learned of them; other classes are new. With other --classes, give --ignore-values and
     --ignore-others again. --image-size and --fit may differ from the model's, the encoder and the
     decoder may not."""

@@ -50,7 +50,8 @@ def tutorial_recipe() -> TrainConfig:
     )
 
 
-# By the learning rates of a new network, a trained one forgets what it knows (docs/log.md).
+# By the learning rates of a new network, one that has learned the same classes forgets some of what
+# it knows (docs/log.md).
 _CONTINUED = 0.3
 # The settings of a model that training continues from: of its classes, and of its network.
 _LABELS = ("classes", "ignore_values", "ignore_others")
@@ -83,8 +84,8 @@ def choose_recipe(values: Mapping[str, Any], given: Collection[str]) -> TrainCon
     """Return the defaults of the flags of a command line, which take precedence over them.
 
     With --from-model, the classes and the network are those of the model; of a run that has been
-    started, those that it was started with, because the model may be gone. The learning rates are
-    lower.
+    started, those that it was started with, because the model may be gone. For the same
+    classes, the learning rates are lower.
 
     Args:
         values: the values of all flags, by name; of those that were not given, any.
@@ -108,17 +109,17 @@ def choose_recipe(values: Mapping[str, Any], given: Collection[str]) -> TrainCon
     names = set(_NETWORK)
     if "classes" not in given:
         names |= set(_LABELS)
+        recipe = replace(
+            recipe,
+            learning_rate=_CONTINUED * recipe.learning_rate,
+            encoder_learning_rate=_CONTINUED * recipe.encoder_learning_rate,
+        )
     if "fit" in given and values["fit"] != before["fit"]:
         names.remove("scale")  # which only one of the two has
     taken: dict[str, Any] = {
         name: tuple(value) if isinstance(value := before[name], list) else value for name in names
     }
-    return replace(
-        recipe,
-        learning_rate=_CONTINUED * recipe.learning_rate,
-        encoder_learning_rate=_CONTINUED * recipe.encoder_learning_rate,
-        **taken,
-    )
+    return replace(recipe, **taken)
 
 
 def _read_settings(uri: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_a_model_gives_its_classes_and_its_network(model: str) -> None:
         # Ignore values belong to the classes: with other ones, those of the model are no default.
         (
             ["--classes", "pet=1", "background=2", "border=3"],
-            {"ignore_values": (), "ignore_others": False},
+            {"ignore_values": (), "ignore_others": False, "learning_rate": 0.001},
         ),
     ],
 )
