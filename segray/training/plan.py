@@ -210,7 +210,8 @@ def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) 
 
     A finished run does not need its data any more, so they are looked at in this case only.
     """
-    if all(getattr(config, name) == before.get(name) for name in _DATA_SETTINGS):
+    now = _as_recorded(config)
+    if all(now[name] == before.get(name) for name in _DATA_SETTINGS):
         return
     rows = read_dataset(output)
     digests = {row[-1] for row in rows}
@@ -323,6 +324,12 @@ def _folder(output: str) -> Output:
     return Output(output, "training run", (SKIPPED, DATASET))
 
 
+def _as_recorded(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings as they are read from a record, whose lists were tuples."""
+    settings: dict[str, Any] = json.loads(json.dumps(config.to_json()))
+    return settings
+
+
 def _compare_versions(before: dict[str, str]) -> None:
     """Report the packages whose versions changed since the run started."""
     now = package_versions(*_PACKAGES)
@@ -341,7 +348,7 @@ def _compare_versions(before: dict[str, str]) -> None:
 def _check_settings(output: str, marker: dict[str, Any], config: TrainConfig) -> None:
     """Refuse to continue a run with other settings."""
     before = marker["configuration"]
-    now = json.loads(json.dumps(config.to_json()))
+    now = _as_recorded(config)
     names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
     # A recipe changes many settings, so it is the difference to report.
     for name in sorted(names, key=lambda name: (name != "recipe", name)):
