@@ -4,8 +4,8 @@ import csv
 import io
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,8 +33,7 @@ SPLITS = {
 _COLUMNS = ("image", "mask", "split")
 
 
-@dataclass(frozen=True)
-class _PairRow:
+class _PairRow(NamedTuple):
     """An image's row: its location, for messages, its mask and split, and its table's folder."""
 
     place: str
@@ -78,10 +77,10 @@ def read_manifest(*uris: str) -> dict[str, list[Pair]]:
         for image in added if before else ():
             earlier = rows.pop(before.get(files[image], ""), None)
             if earlier and earlier.split != "train":
-                added[image] = replace(added[image], split=earlier.split)
+                added[image] = added[image]._replace(split=earlier.split)
         rows |= added
     images = {files[image]: row.place for image, row in rows.items()}
-    for row in sorted(rows.values(), key=lambda row: row.mask):
+    for row in rows.values():
         if _follow(row.mask) in images:
             raise InputError(
                 f"{row.mask} is an image in {images[_follow(row.mask)]} and a mask in {row.place}: "
