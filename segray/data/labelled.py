@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from segray.data.pairs import Pair
 from segray.errors import InputError
-from segray.pixels.decoding import DecodeError, Mask, Picture, read_mask, read_picture
+from segray.pixels.decoding import DecodeError, Picture, read_picture
 from segray.pixels.framing import Frame
 from segray.pixels.labels import Labels
+from segray.pixels.mask_files import Mask, read_mask
 from segray.pixels.orientation import MaskOrientation, Says, swaps_sides, turn_mask
 from segray.pixels.wide import ValueRange
 from segray.storage.files import read_bytes

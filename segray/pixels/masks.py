@@ -187,7 +187,7 @@ def encode_grey(mask: npt.NDArray[np.uint8]) -> bytes:
 
 
 def encode_values(mask: npt.NDArray[np.uint8], labels: Labels) -> bytes:
-    """Encode a mask as a PNG of its mask values, as `segray.pixels.decoding.read_mask` reads it.
+    """Encode a mask as a PNG of its mask values, as `segray.pixels.mask_files.read_mask` reads it.
 
     Values up to 255 get the colours of their classes, so that viewers and editors show them.
 

@@ -83,6 +83,15 @@ def mean_iou(confusion: Confusion) -> float:
     return mean_defined(class_iou(confusion))
 
 
+def mean_true_iou(confusion: Confusion) -> float:
+    """Return the mean of `class_iou` over the classes in the ground truth; NaN if there are none.
+
+    Unlike `mean_iou`, it has the same classes whatever is predicted: a single pixel that is taken
+    for a class without ground truth adds an IoU of 0 to that mean.
+    """
+    return mean_defined(class_iou(confusion)[_true(confusion) > 0])
+
+
 def mean_dice(confusion: Confusion) -> float:
     """Return the mean of `class_dice` over the classes that occur; NaN if no pixel was counted."""
     return mean_defined(class_dice(confusion))

@@ -48,7 +48,7 @@ class DataFlags:
     mask_suffix: str = ""
     """Ending of mask names that the names of their images lack, such as _mask. With it, --images
     and --masks may be the same folder."""
-    pairs: Annotated[tuple[str, ...], tyro.conf.arg(metavar="URI ...")] = ()
+    pairs: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="URI ...")] = None
     """Instead of --images and --masks: URIs of CSV or Parquet files with the columns image, mask
     and, optionally, split (train, validation or test). If several list an image, the last mask
     counts."""
@@ -354,13 +354,16 @@ class TrainConfig(
         names = ("images", "masks", "output", "validation_images", "validation_masks", "from_model")
         for name in names:
             require(getattr(self, name) != "", f"{_flag(name)} is empty: give a URI")
-        require("" not in self.pairs, "--pairs has an empty word: give a URI")
+        require(
+            self.pairs is None or (self.pairs != () and "" not in self.pairs),
+            "--pairs is empty: give a URI",
+        )
         require(
             (self.images is None) == (self.masks is None),
             "--images and --masks go together: give both",
         )
         require(
-            self.images is None or not self.pairs,
+            self.images is None or self.pairs is None,
             "--pairs names images and masks itself: leave out --images and --masks",
         )
         require(

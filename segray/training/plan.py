@@ -1,6 +1,5 @@
 """The preparation of a training run: everything that is checked and read before Ray starts."""
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,57 +17,28 @@ from segray.model.bundle import has_bundle
 from segray.model.encoder_weights import read_encoder_weights
 from segray.model.encoders import ENCODERS
 from segray.model.start import StartingModel, open_start
-from segray.packages import package_versions
 from segray.storage.files import child_names
-from segray.storage.output import Output
 from segray.storage.uri import absolute_uri, exists, join_uri
 from segray.training.config import TrainConfig
+from segray.training.marker import (
+    DATA_SETTINGS,
+    SKIPPED,
+    as_recorded,
+    check_settings,
+    compare_versions,
+    read_marker,
+)
 from segray.training.outputs.tracking import check_tracking
 
 log = logging.getLogger(__name__)
 
 #: The folder, in a run's folder, of the best model's scores on the validation set.
 EVALUATION = "evaluation"
-#: The list of the files that are not used, with the reasons.
-SKIPPED = "skipped.jsonl"
-
-# What the record of a run's start has at least.
-_MARKER_KEYS = {"configuration": dict, "data_fingerprint": str, "reading": dict}
-
-# Packages whose versions can affect the result of a run.
-_PACKAGES = ("keras", "numpy", "pillow", "tensorflow")
-
 # The number of pairs of a finished run whose content is compared if the data were moved.
 _COMPARED = 8
 
 # Fewer validation images than this are reported.
 _FEW = 10
-
-# Settings that locate the data.
-_DATA_SETTINGS = (
-    "images",
-    "masks",
-    "image_suffix",
-    "mask_suffix",
-    "pairs",
-    "validation_images",
-    "validation_masks",
-)
-
-# Settings that may differ when a run resumes: the location of the data (whose content is compared)
-# and what affects the speed of the run but, up to rounding, not its result.
-_FREE_SETTINGS = (
-    *_DATA_SETTINGS,
-    "output",
-    "workers",
-    "use_gpu",
-    "cache",
-    "max_error_rate",
-    "max_restarts",
-    "mlflow",
-    "lock",
-    "stall_timeout",
-)
 
 
 @dataclass(frozen=True)
@@ -122,14 +92,14 @@ def prepare_training(config: TrainConfig) -> Preparation:
     marker = read_marker(output)
     resumed = marker is not None
     if marker:
-        _check_settings(output, marker, config)
+        check_settings(output, marker, config)
     config = _with_data(config)
     if marker and is_finished(output):
         _check_moved_data(output, marker["configuration"], config)
         return Preparation(config, output, True, True, [], [], [], b"")
     train, validation, skipped = _find_pairs(config)
     if marker:
-        _compare_versions(marker.get("versions", {}))
+        compare_versions(marker.get("versions", {}))
     rows = read_dataset(output) if resumed else []
     if rows:
         found = len(train) + len(validation)
@@ -210,8 +180,8 @@ def _check_moved_data(output: str, before: dict[str, Any], config: TrainConfig) 
 
     A finished run does not need its data any more, so they are looked at in this case only.
     """
-    now = _as_recorded(config)
-    if all(now[name] == before.get(name) for name in _DATA_SETTINGS):
+    now = as_recorded(config)
+    if all(now[name] == before.get(name) for name in DATA_SETTINGS):
         return
     rows = read_dataset(output)
     digests = {row[-1] for row in rows}
@@ -244,7 +214,7 @@ def _has_learned(output: str) -> bool:
 
 def _with_data(config: TrainConfig) -> TrainConfig:
     """Fill in the sample data set if no data were given."""
-    if config.images is not None or config.pairs:
+    if config.images is not None or config.pairs is not None:
         return config
     folder = absolute_uri(SAMPLE_FOLDER)
     write_sample(folder)
@@ -278,87 +248,3 @@ def _find_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair], list[Skipp
                 f"{both[0]}: scores on the training set mean nothing; give separate folders"
             )
     return pairs, validation, skipped
-
-
-def write_marker(
-    output: str,
-    config: TrainConfig,
-    data_fingerprint: str,
-    reading: Reading,
-    start: StartingModel | None = None,
-) -> None:
-    """Record what a run is started with.
-
-    Args:
-        output: the URI of the folder.
-        config: the configuration of the run.
-        data_fingerprint: the fingerprint of its data.
-        reading: the settings with which the files of its pairs are read.
-        start: the model that it goes on from.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
-    _folder(output).write_settings(
-        {
-            "configuration": config.to_json(),
-            "data_fingerprint": data_fingerprint,
-            "reading": reading.to_json(),
-            "start": None if start is None else {"model": start.uri, "digest": start.digest},
-            "versions": package_versions(*_PACKAGES),
-        }
-    )
-
-
-def read_marker(output: str) -> dict[str, Any] | None:
-    """Read the record that `write_marker` wrote; None if the folder is new.
-
-    Raises:
-        InputError: the folder holds something else, or the record is damaged.
-    """
-    return _folder(output).read_settings(_MARKER_KEYS)
-
-
-def _folder(output: str) -> Output:
-    # A run that stopped because of too many unreadable files has left the list of them.
-    return Output(output, "training run", (SKIPPED, DATASET))
-
-
-def _as_recorded(config: TrainConfig) -> dict[str, Any]:
-    """Return the settings as they are read from a record, whose lists were tuples."""
-    settings: dict[str, Any] = json.loads(json.dumps(config.to_json()))
-    return settings
-
-
-def _compare_versions(before: dict[str, str]) -> None:
-    """Report the packages whose versions changed since the run started."""
-    now = package_versions(*_PACKAGES)
-    changes = [
-        f"{name} {before[name]}, now {now[name]}"
-        for name in now
-        if before.get(name, now[name]) != now[name]
-    ]
-    if changes:
-        log.info(
-            f"this run was started with {'; '.join(changes)}: its result may differ from that "
-            "of an uninterrupted run"
-        )
-
-
-def _check_settings(output: str, marker: dict[str, Any], config: TrainConfig) -> None:
-    """Refuse to continue a run with other settings."""
-    before = marker["configuration"]
-    now = _as_recorded(config)
-    names = (now.keys() | before.keys()) - set(_FREE_SETTINGS)
-    # A recipe changes many settings, so it is the difference to report.
-    for name in sorted(names, key=lambda name: (name != "recipe", name)):
-        flag = f"--{name.replace('_', '-')}"
-        if name in now and name in before:
-            if before[name] != now[name]:
-                _folder(output).refuse(flag, before[name], now[name])
-            continue
-        known = f"knew no {flag}" if name in now else f"had {flag}, which this one does not know"
-        raise InputError(
-            f"{output} holds a run of another version of segray, which {known}: give another "
-            "--output, or delete that folder"
-        )

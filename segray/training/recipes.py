@@ -4,11 +4,25 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from segray.errors import require
 from segray.model.bundle import open_bundle
 from segray.storage.uri import absolute_uri
 from segray.training.config import Recipe, TrainConfig
-from segray.training.plan import read_marker
+from segray.training.marker import read_marker
+
+# By the learning rates of a new network, one that has learned the same classes forgets some of what
+# it knows (docs/log.md).
+_CONTINUED = 0.3
+# The settings of a model that training continues from: of its classes, and of its network.
+_LABELS = ("classes", "ignore_values", "ignore_others")
+_NETWORK = (
+    "image_size",
+    "fit",
+    "scale",
+    "encoder",
+    "decoder",
+    "input_range",
+    "even_upsampling",
+)
 
 
 def segray_recipe() -> TrainConfig:
@@ -50,21 +64,6 @@ def tutorial_recipe() -> TrainConfig:
     )
 
 
-# By the learning rates of a new network, one that has learned the same classes forgets some of what
-# it knows (docs/log.md).
-_CONTINUED = 0.3
-# The settings of a model that training continues from: of its classes, and of its network.
-_LABELS = ("classes", "ignore_values", "ignore_others")
-_NETWORK = (
-    "image_size",
-    "fit",
-    "scale",
-    "encoder",
-    "decoder",
-    "input_range",
-    "even_upsampling",
-)
-
 #: The recipes by the values of --recipe.
 RECIPES: dict[Recipe, Callable[[], TrainConfig]] = {
     "segray": segray_recipe,
@@ -92,12 +91,10 @@ def choose_recipe(values: Mapping[str, Any], given: Collection[str]) -> TrainCon
         given: the names of the flags that were given.
 
     Raises:
-        InputError: the model cannot be read, or does not go with the recipe; or --pairs has no
-            value.
+        InputError: the model cannot be read.
     """
-    require("pairs" not in given or bool(values["pairs"]), "--pairs is empty: give a URI")
     recipe = RECIPES[values["recipe"]]()
-    if values["images"] is None and not values["pairs"]:
+    if values["images"] is None and values["pairs"] is None:
         recipe = shorten_for_sample(recipe)
     if not values["from_model"] or not values["output"]:  # none, or one that is refused
         return recipe

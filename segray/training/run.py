@@ -27,21 +27,14 @@ from segray.storage.lock import hold_lock
 from segray.storage.output import SETTINGS
 from segray.storage.uri import exists, join_uri
 from segray.ticker import ticking
+from segray.training.control.assignment import Assignment
 from segray.training.control.checkpoint import Checkpoints
 from segray.training.control.fit import fit
-from segray.training.control.loop import Assignment
 from segray.training.data.dataset import DataSet
 from segray.training.data.gathering import gather_data
+from segray.training.marker import SKIPPED, read_marker, write_marker
 from segray.training.outputs.tracking import History, tracking
-from segray.training.plan import (
-    EVALUATION,
-    SKIPPED,
-    Preparation,
-    is_finished,
-    read_initial_weights,
-    read_marker,
-    write_marker,
-)
+from segray.training.plan import EVALUATION, Preparation, is_finished, read_initial_weights
 from segray.training.reference import make_reference
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from segray.pixels import bands
-from segray.pixels.decoding import FORMATS, DecodeError, read_mask, read_picture
+from segray.pixels.decoding import FORMATS, DecodeError, read_picture
 from segray.pixels.framing import Frame
 from segray.pixels.limits import MAX_MEMORY, MEMORY
+from segray.pixels.mask_files import read_mask
 from segray.pixels.sample import draw_sample
 from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
 from tests.crafted import png, tiff

@@ -14,6 +14,7 @@ from segray.pixels.metrics import (
     confusion_matrix,
     mean_dice,
     mean_iou,
+    mean_true_iou,
     pixel_accuracy,
     summed_cross_entropy,
 )
@@ -54,12 +55,14 @@ def test_a_class_that_is_only_predicted_counts_as_zero() -> None:
     confusion = confusion_matrix(np.array([0, 0]), np.array([0, 1]), 2)
     assert class_iou(confusion).tolist() == [0.5, 0.0]
     assert mean_iou(confusion) == 0.25
+    assert mean_true_iou(confusion) == 0.5
 
 
 def test_nothing_counted_gives_no_figure() -> None:
     confusion = confusion_matrix(np.full((2, 2), IGNORED), np.zeros((2, 2), dtype=int), 3)
     assert confusion.tolist() == [[0] * 3] * 3
     assert math.isnan(mean_iou(confusion))
+    assert math.isnan(mean_true_iou(confusion))
     assert math.isnan(pixel_accuracy(confusion))
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from segray.pixels import bands
-from segray.pixels.decoding import DecodeError, read_mask, read_picture, read_reach
+from segray.pixels.decoding import DecodeError, read_picture, read_reach
+from segray.pixels.mask_files import read_mask
 from segray.pixels.wide import choose_range
 from tests.corpus import STORED, oriented, save
 from tests.crafted import adam7, lines, png, tiff

@@ -10,8 +10,8 @@ from PIL import Image
 
 from segray.data.pairs_table import read_manifest
 from segray.errors import InputError
-from segray.pixels.decoding import read_mask
 from segray.pixels.labels import Labels
+from segray.pixels.mask_files import read_mask
 from segray.review.config import ReviewConfig
 from segray.review.run import Review, review
 from segray.storage.files import read_bytes, write_bytes

@@ -15,7 +15,7 @@ from segray.storage.files import write_bytes
 from segray.storage.output import SETTINGS
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
-from segray.training.control.loop import Assignment
+from segray.training.control.assignment import Assignment
 from segray.training.data.examples import Examples, decode_pairs
 from segray.training.outputs.tracking import History
 from segray.training.plan import prepare_training

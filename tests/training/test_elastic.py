@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segray.training.control import fit as fit_module
+from segray.training.control.assignment import Assignment
 from segray.training.control.fit import fit
-from segray.training.control.loop import Assignment
 from tests.support import logged_lines, write_shapes
 from tests.training.runs import assign, hold
 from tests.training.tiny import train_tiny

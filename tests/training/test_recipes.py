@@ -13,7 +13,7 @@ from segray.flags import given_flags, read_flags, read_values
 from segray.model.start import StartingModel
 from segray.pixels.labels import Labels
 from segray.training.config import TrainConfig
-from segray.training.plan import write_marker
+from segray.training.marker import write_marker
 from segray.training.recipes import choose_recipe
 
 

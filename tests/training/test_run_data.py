@@ -21,7 +21,7 @@ from segray.model.bundle import ONNX, open_bundle
 from segray.storage import lock
 from segray.storage.files import PARTIAL, child_names, write_bytes
 from segray.storage.lock import LOCK, hold_lock
-from segray.training.control.loop import Assignment
+from segray.training.control.assignment import Assignment
 from segray.training.plan import prepare_training
 from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import fit_as, run, settings, tutorial_settings, weights

@@ -18,7 +18,7 @@ from segray.evaluation.plan import prepare_evaluation
 from segray.model.bundle import open_bundle
 from segray.storage.files import write_bytes
 from segray.training.config import TrainConfig
-from segray.training.control.loop import Assignment
+from segray.training.control.assignment import Assignment
 from segray.training.data.dataset import DataSet
 from segray.training.plan import prepare_training
 from tests.corpus import STORED, oriented

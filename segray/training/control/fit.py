@@ -25,8 +25,9 @@ from segray.nodes import name_resources, reporting_waits
 from segray.storage.uri import file_system, is_local, join_uri
 from segray.ticker import ticking
 from segray.training.config import TrainConfig
+from segray.training.control.assignment import Assignment
 from segray.training.control.checkpoint import Checkpoints
-from segray.training.control.loop import Assignment, TrainingLoop
+from segray.training.control.loop import TrainingLoop
 from segray.training.control.mailbox import Mailbox, relay_mailbox
 from segray.training.control.room import PLACE, asking_for, count_workers, worker_resources
 from segray.training.control.worker import set_up_tensorflow, train_worker

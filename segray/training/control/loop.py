@@ -6,30 +6,26 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import ray
 import tensorflow as tf
 
 from segray.errors import InputError
 from segray.model.bundle import write_bundle
-from segray.model.start import StartingModel
 from segray.model.unet import build_unet
-from segray.nodes import SharedFiles
-from segray.pixels.metrics import class_iou, pixel_accuracy
+from segray.pixels.metrics import class_iou, mean_true_iou, pixel_accuracy
 from segray.progress import format_time
 from segray.storage.uri import join_uri
 from segray.training.config import TrainConfig
+from segray.training.control.assignment import Assignment
 from segray.training.control.checkpoint import Checkpoints, Progress
 from segray.training.data.batches import Batch, Draw, draw_epoch, steps_per_epoch
 from segray.training.data.crops import WindowedExamples, count_crops, place_crops
 from segray.training.data.examples import (
     DecodedExamples,
-    Examples,
     Request,
     StreamedExamples,
 )
@@ -49,33 +45,6 @@ _SECONDS_BETWEEN_STEP_REPORTS = 10.0
 #: A context manager around a synchronisation point, at which workers wait for each other. It takes
 #: the name of the point, for messages.
 Barrier = Callable[[str], contextlib.AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """The work that the driver hands to each worker.
-
-    Attributes:
-        config: the configuration of the run.
-        output: the absolute URI of the run's folder.
-        shared: local files that must be visible to each worker.
-        train: the training set, brought to `TrainConfig.training_frame`.
-        validation: the validation set, brought to `TrainConfig.frame`.
-        class_weights: float32 [C], the weights of the classes in the loss.
-        encoder_weights: a reference to the content of the weights file, or None.
-        start: a reference to the model that the run goes on from, or None.
-        record: JSON-ready facts for the bundle.
-    """
-
-    config: TrainConfig
-    output: str
-    shared: SharedFiles
-    train: Examples
-    validation: Examples
-    class_weights: npt.NDArray[np.float32]
-    encoder_weights: "ray.ObjectRef[bytes] | None"
-    record: dict[str, Any]
-    start: "ray.ObjectRef[StartingModel] | None" = None
 
 
 class TrainingLoop:
@@ -317,15 +286,13 @@ class TrainingLoop:
         confusion, loss = score_share(self.network, self._validation, self._rank, self._workers)
         with self._barrier(f"the scores of epoch {epoch}"):
             confusion, loss = self.network.sum_scores(confusion, loss)
-        iou = class_iou(confusion)
-        # Of the classes in the ground truth, which are the same in all epochs: a single pixel that
-        # is taken for another class would make its IoU 0 instead of undefined.
-        mean = float(iou[confusion.any(axis=1)].mean()) if confusion.any() else math.nan
+        ious = class_iou(confusion)
         return {
             "loss": _number(loss / max(1, int(confusion.sum()))),
             "accuracy": _number(pixel_accuracy(confusion)),
-            "mean_iou": _number(mean),
-            **{f"iou_{name}": _number(value) for name, value in zip(names, iou, strict=True)},
+            # Of the same classes in all epochs, because they are compared by it.
+            "mean_iou": _number(mean_true_iou(confusion)),
+            **{f"iou_{name}": _number(value) for name, value in zip(names, ious, strict=True)},
         }
 
     def _write_preview(self, epoch: int) -> None:

@@ -10,7 +10,8 @@ import tensorflow as tf
 from segray.errors import InputError
 from segray.model.predictor import find_tensorflow_gpus
 from segray.training.config import TrainConfig
-from segray.training.control.loop import Assignment, TrainingLoop
+from segray.training.control.assignment import Assignment
+from segray.training.control.loop import TrainingLoop
 from segray.training.control.mailbox import Mailbox, forward_log
 from segray.training.control.watchdog import Watchdog
 

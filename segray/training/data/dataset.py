@@ -10,7 +10,7 @@ from segray.data.skipped import Skipped
 from segray.errors import InputError
 from segray.pixels.orientation import Says
 from segray.training.data.examples import Decoded
-from segray.training.plan import read_marker
+from segray.training.marker import read_marker
 
 
 @dataclass(frozen=True)
