@@ -24,8 +24,8 @@ class DataFlags:
     model: str = "output/train/model"
     """URI of the model bundle, the folder model/ in the output of jobs/train.py."""
     images: str | None = None
-    """URI of the folder of images, searched at any depth. Default, without --model: sample
-    images."""
+    """URI of the folder of images, searched recursively. Required with --model; default without it:
+    sample images."""
     manifest: str | None = None
     """Instead of --images: URI of a CSV or Parquet file with a column uri (and size and etag, so
     that changes are noticed), of a folder of such Parquet files, or of the manifest.json of an S3
@@ -44,11 +44,11 @@ class DataFlags:
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
     max_pixels: int = MAX_PIXELS
-    """Images with more pixels are not segmented, because decoding takes up to 18 bytes of memory
-    for each. Large TIFFs are read in rows with --fit tile, and may have more."""
+    """Images with more pixels fail, because decoding takes up to 16 bytes of memory for each pixel,
+    and 7 more with --fit tile. Large TIFFs are read in rows with --fit tile, and may have more."""
     overlap: float = OVERLAP
-    """Share by which neighbouring windows overlap, at least, 0 to 0.9; for a model that was trained
-    with --fit tile."""
+    """Minimum overlap of neighbouring windows, as a share of a window's side, 0 to 0.9; for models
+    trained with --fit tile."""
     test_time_flip: bool = False
     """Average the prediction for each image with that for its mirror image: better masks, for twice
     the time."""
@@ -66,7 +66,8 @@ class RunFlags:
     """Write a row for each connected region of a mask, too, and the number of regions of each
     class."""
     min_area: int = MIN_AREA
-    """Pixels of the mask that a region needs at least, to be written and counted."""
+    """Minimum size of a region, in pixels of the mask; smaller ones are neither written nor
+    counted."""
     retry_errors: bool = False
     """Try the images again that failed in an earlier run."""
     prune: bool = False
@@ -77,9 +78,9 @@ class RunFlags:
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
     max_drift: float | None = None
     """Distance from the training images, 0 to 1, above which the job exits with status 3, and keeps
-    the results. It is the largest distance of a feature, such as brightness, that has moved. A
-    feature has not moved if its distance is below 0.15, or no larger than chance would give, so
-    that no drift is found in few images. Try 0.3 first. Default: no limit."""
+    the results. It is the largest distance of a feature, such as brightness. A feature counts only
+    if its distance is above 0.15 and larger than chance explains, so that few images rarely show
+    drift. Try 0.3 first. Default: no limit."""
     dry_run: bool = False
     """Write nothing to the output, and forecast the run from a trial on a sample: its hours, its
     requests, the size of its results, and what will fail."""

@@ -43,8 +43,8 @@ class DataFlags:
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""
     overlap: float = OVERLAP
-    """Share by which neighbouring windows overlap, at least, 0 to 0.9; for a model that was trained
-    with --fit tile."""
+    """Minimum overlap of neighbouring windows, as a share of a window's side, 0 to 0.9; for models
+    trained with --fit tile."""
     test_time_flip: bool = False
     """Average the prediction for each image with that for its mirror image: better masks, for twice
     the time."""

@@ -69,11 +69,11 @@ class DataFlags:
     the file; such masks are rotated with their images. upright: on the rotated picture. auto:
     inferred from pairs whose width and height differ."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
-    """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
-    Default: 0 and the greatest value of the least bit depth that holds the values of a sample of
-    the images. The model bundle keeps the range."""
+    """Pixel values, 0 to 65535, that are black and white in images of more than 8 bits per channel.
+    Default: 0 and the maximum of the smallest bit depth that holds the values of a sample of the
+    images, such as 4095 for 12 bits. The model bundle keeps the range."""
     validation_fraction: float = 0.1
-    """Share of the pairs that form the validation set, above 0 and below 1."""
+    """Share of the pairs that is held out for validation, above 0 and below 1."""
     validation_images: str | None = None
     """URI of the images of a separate validation set, instead of --validation-fraction."""
     validation_masks: str | None = None
@@ -94,7 +94,7 @@ class NetworkFlags:
     network, whatever the proportions. letterbox: both sides are scaled alike, so that the image
     just fits, and bars of grey fill the rest; they count neither in the loss nor in the metrics,
     and masks do not have them. tile: images keep their resolution, for large images with small
-    things; the network is trained on random crops of --image-size, and segments in overlapping
+    objects; the network is trained on random crops of --image-size, and segments in overlapping
     windows of that size, whose logits are blended."""
     scale: float = 1.0
     """With --fit tile: the factor by which images are scaled first, such as 0.5."""
@@ -110,10 +110,10 @@ class NetworkFlags:
     from_model: str | None = None
     """URI of a model bundle that training continues from, instead of --encoder-weights. Its classes
     and its network are the defaults of the other flags, and without --classes the learning rates
-    are 0.3 times as high by default. Classes that it has keep what it has
-    learned of them; other classes are new. With other --classes, give --ignore-values and
-    --ignore-others again. --image-size and --fit may differ from the model's, the encoder and the
-    decoder may not."""
+    are 0.3 times as high by default. Classes of the same name keep their learned output weights;
+    other classes start from scratch. With other --classes, give --ignore-values and --ignore-others
+    again. --image-size, --fit and --scale may differ from the model's, the encoder and the decoder
+    may not."""
     frozen_epochs: int = 2
     """Epochs for which a pretrained encoder is frozen before it is fine-tuned; its batch-norm
     statistics stay frozen. An encoder with random weights, and that of --from-model, is trained
@@ -131,9 +131,9 @@ class OptimisationFlags:
     """Set of defaults. tutorial: the settings of TensorFlow's "Image segmentation" tutorial, for
     comparison. Other flags take precedence over a recipe."""
     epochs: int = 20
-    """Passes over the training set; with --fit tile, one takes as many crops of an image as its
+    """Passes over the training set. With --fit tile, a pass takes as many crops of an image as its
     pixels would fill windows of --image-size. A finished run cannot be extended, because the
-    learning-rate schedule depends on their number."""
+    learning-rate schedule depends on the number of epochs."""
     batch_size: int = 8
     """Global batch size: images, or crops of them, per step over all workers. An incomplete last
     batch is dropped (other images each epoch); a training set smaller than a batch is repeated."""
@@ -171,7 +171,7 @@ class AugmentationFlags:
     """Random changes of the training images, new ones in each epoch."""
 
     flip: bool = True
-    """Mirror half of the training images left to right, at random in each epoch."""
+    """Flip each training image horizontally with probability 0.5."""
     zoom: Annotated[tuple[float, float], tyro.conf.arg(metavar="LEAST MOST")] = (0.7, 1.1)
     """Range of the random crop's side, as a share of the image's side; above 1 zooms out. 1 1
     switches it off."""
@@ -235,8 +235,9 @@ class ExpertFlags:
     label_smoothing: float = 0.0
     """Label smoothing: share of the target that is spread evenly over all classes, 0 to 1."""
     foreground_share: float = 0.33
-    """With --fit tile: share of the crops, 0 to 1, that are laid over a pixel of a class, each
-    class of the image being equally likely, so that rare ones are seen more often."""
+    """With --fit tile: share of the crops, 0 to 1, that are placed to contain a pixel of a random
+    class of the image. All its classes are equally likely, so that rare ones are seen more
+    often."""
     detail: float = 2.0
     """Resolution at which training images are cached, as a multiple of --image-size, so that crops
     stay sharp."""
