@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,42 +174,47 @@ class SharedFiles:
     """Local files that each working node must see exactly as the job does.
 
     Attributes:
-        sizes: for each file its flag, its path, and its size in bytes.
+        sizes: for each flag its files, one of which has to be seen: their paths, and their sizes in
+            bytes.
     """
 
-    sizes: tuple[tuple[str, str, int], ...] = ()
+    sizes: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
 
     @classmethod
-    def of(cls, files: Mapping[str, str | None]) -> "SharedFiles":
+    def of(cls, files: Mapping[str, str | Sequence[str] | None]) -> "SharedFiles":
         """Record those files that are local.
 
         Args:
-            files: the files by their flags; S3 URIs, None, and missing files are left out.
+            files: by flag, a file that has to be seen; or several, if some of them may vanish while
+                the job runs. S3 URIs, None, and missing files are left out.
         """
-        return cls(
-            tuple(
-                (flag, uri, Path(uri).stat().st_size)
-                for flag, uri in files.items()
-                if uri is not None and Path(uri).is_file()
-            )
-        )
+        sizes = []
+        for flag, given in files.items():
+            uris = [given] if isinstance(given, str) else given or []
+            if found := tuple(
+                (uri, Path(uri).stat().st_size) for uri in uris if Path(uri).is_file()
+            ):
+                sizes.append((flag, found))
+        return cls(tuple(sizes))
 
     def check(self) -> None:
-        """Verify that this process sees the files.
+        """Verify that this process sees the files; if it has seen them once, it does.
 
         Raises:
             InputError: it does not, or sees other files in their place.
         """
-        for flag, uri, size in self.sizes:
-            with contextlib.suppress(OSError):
-                if Path(uri).stat().st_size == size:
-                    continue
-            path = Path(uri)
+        if self in _SEEN:
+            return
+        for flag, files in self.sizes:
+            if any(_is_seen(*file) for file in files):
+                continue
+            path = Path(files[0][0])
             raise InputError(
                 f"{flag}: on the node {socket.gethostname()} the folder {path.parent} is not the "
                 f"one that the job sees, with {path.name} in it: on several nodes, files have to "
                 "be in S3 or on a file system that all of them share"
             )
+        _SEEN.add(self)
 
     def check_nodes(self) -> None:
         """Verify that all present nodes see the files.
@@ -249,13 +254,27 @@ def _find_problem(files: SharedFiles) -> str:
     return ""
 
 
-def first_file(folder: str) -> str | None:
-    """Return the path of a file in a local folder, always the same one; None if there is none."""
+def _is_seen(uri: str, size: int) -> bool:
+    try:
+        return Path(uri).stat().st_size == size
+    except OSError:
+        return False
+
+
+# What this process has seen. A file that is deleted while a job runs is no fault of its node.
+_SEEN: set[SharedFiles] = set()
+
+
+def first_files(folder: str) -> list[str]:
+    """Return the first files in a local folder: two of each folder in it, some eight in all."""
+    files: list[str] = []
     for parent, folders, names in os.walk(folder):
-        folders.sort()
-        if names:
-            return str(Path(parent, min(names)))
-    return None
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = sorted(name for name in names if not name.startswith("."))
+        files += [str(Path(parent, name)) for name in shown[:2]]
+        if len(files) >= 8:
+            break
+    return files
 
 
 def works_alone() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from segray.errors import InputError
-from segray.nodes import SharedFiles, first_file, waiting_line
+from segray.nodes import SharedFiles, first_files, waiting_line
 
 
 def test_files_that_are_as_they_were_are_seen(tmp_path: Path) -> None:
@@ -36,12 +36,26 @@ def test_what_is_in_s3_or_nowhere_needs_no_look(tmp_path: Path) -> None:
     SharedFiles.of(files).check()
 
 
-def test_some_file_of_a_folder_is_the_same_each_time(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_the_same_each_time(tmp_path: Path) -> None:
     for name in ("b/2.jpg", "b/1.jpg", "c/0.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert first_file(str(tmp_path)) == str(tmp_path / "b/1.jpg")
-    assert first_file(str(tmp_path / "nothing")) is None
+    (tmp_path / ".index").touch()
+    files = [str(tmp_path / name) for name in ("b/1.jpg", "b/2.jpg", "c/0.jpg")]
+    assert first_files(str(tmp_path)) == files
+    assert first_files(str(tmp_path / "nothing")) == []
+
+
+def test_a_file_that_is_deleted_while_the_job_runs_does_not_end_it(tmp_path: Path) -> None:
+    """Neither where others are still there, nor where the node has seen it."""
+    files = [tmp_path / f"{number}.jpg" for number in range(2)]
+    for file in files:
+        file.write_bytes(b"12345")
+    shared = SharedFiles.of({"--images": [str(file) for file in files]})
+    files[0].unlink()
+    shared.check()
+    files[1].unlink()
+    shared.check()
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -20,9 +20,9 @@ from segray.bulk.tally import Tally
 from segray.bulk.tasks import TALLY_TIMEOUT, ChunkWorker, RemoteReporter, SearchTask
 from segray.errors import InputError
 from segray.model.predictor import Predictor
-from segray.nodes import SharedFiles, first_file, on_this_node, reporting_waits, worker_nodes
+from segray.nodes import SharedFiles, first_files, on_this_node, reporting_waits, worker_nodes
 from segray.storage.lock import LOCK
-from segray.storage.uri import is_local, join_uri
+from segray.storage.uri import absolute_uri, is_local, join_uri
 
 #: A worker asks for the CPU that it keeps busy, but for a rest that all searches find room in: on
 #: any machine, one core included, neither keeps the other waiting for ever. A search waits for the
@@ -94,12 +94,12 @@ def count_nodes() -> tuple[int, float]:
 
 def find_shared(plan: Plan) -> SharedFiles:
     """Find local files that every node has to see: of the images, and of the output."""
-    root = plan.search.root
+    root, manifest = plan.search.root, plan.config.manifest
     return SharedFiles.of(
         {
             "--output": join_uri(plan.output, LOCK),
-            "--images": first_file(root) if root and is_local(root) else None,
-            "--manifest": plan.config.manifest,
+            "--images": first_files(root) if root and is_local(root) else None,
+            "--manifest": absolute_uri(manifest) if manifest else None,
         }
     )
 

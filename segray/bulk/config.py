@@ -39,7 +39,8 @@ class DataFlags:
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="PATTERN ...")] = ()
     """Leave out images whose key matches one of these."""
     limit: int | None = None
-    """Segment at most this many images, the first in the order of their URIs. Default: all."""
+    """Segment at most this many images: the first ones of the manifest, or in the order of their
+    URIs. Default: all."""
     value_range: Annotated[ValueRange | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Pixel values, 0 to 65535, of black and white in images of more than 8 bits per channel.
     Default: the range in the model bundle."""

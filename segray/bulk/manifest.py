@@ -40,7 +40,8 @@ class Found:
         excluded: files that --include or --exclude leave out.
         hidden: files with a name, or in a folder, that begins with a dot.
         placeholders: empty objects that stand for folders.
-        unreadable: files and folders of a local disk, as `segray.storage.listing.Page` says.
+        unreadable: names of a local disk that are no files, see `segray.storage.listing.Page`.
+        unseen: files and folders of a local disk that could not be looked at, likewise.
     """
 
     images: int = 0
@@ -50,6 +51,7 @@ class Found:
     hidden: int = 0
     placeholders: int = 0
     unreadable: int = 0
+    unseen: int = 0
 
 
 @dataclass(frozen=True)

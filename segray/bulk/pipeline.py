@@ -25,7 +25,7 @@ the last one are made. An image that fails at a stage becomes a row of errors an
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -163,16 +163,18 @@ class Pipeline:
         regions = config.min_area is not None
         writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter, regions)
         masks: list[Future[Result | Failure | None]] = []
-        windows = self._cut(self._read_ahead(writer), writer)
-        while batch := list(itertools.islice(windows, config.batch_size)):
-            logits = self._predict(batch)
-            self._write(masks, writer)  # an image takes its windows in their order
-            masks = self._mask(batch, logits)
+        # Closed at an exception, too: it holds the turn that other chunks wait for.
+        with contextlib.closing(self._read_ahead(writer)) as images:
+            windows = self._cut(images, writer)
+            while batch := list(itertools.islice(windows, config.batch_size)):
+                logits = self._predict(batch)
+                self._write(masks, writer)  # an image takes its windows in their order
+                masks = self._mask(batch, logits)
         self._write(masks, writer)
         if not self._stopped.is_set():
             self._finish(writer)
 
-    def _read_ahead(self, writer: ChunkWriter) -> Iterator[DecodedImage]:
+    def _read_ahead(self, writer: ChunkWriter) -> Generator[DecodedImage]:
         """Fetch and decode the images of a chunk, and yield them as they come."""
         under_way: set[Future[DecodedImage | Failure]] = set()
         done: SimpleQueue[Future[DecodedImage | Failure]] = SimpleQueue()

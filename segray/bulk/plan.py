@@ -101,7 +101,9 @@ class Plan:
         return self.bundle.limit_batch(self.config.batch_size)
 
     def claim(self) -> None:
-        """Write the run's settings, and with --overwrite delete the files of earlier runs first.
+        """Write the run's settings, and first delete what this run does anew.
+
+        With --overwrite that is all of earlier runs, with --retry-errors the rows of failed images.
 
         Call it when all is ready, so that a run that cannot start deletes nothing.
         """
@@ -109,9 +111,9 @@ class Plan:
         # The record is written last: an output without it is unfinished.
         names = (RECORD, REPORT) if overwrite else (RECORD,)
         files = [join_uri(self.output, name) for name in child_names(self.output) if name in names]
-        if overwrite:
-            folders = [join_uri(self.output, folder) for folder in FOLDERS]
-            files += [uri for folder in folders for uri in table_uris(folder)]
+        folders = FOLDERS if overwrite else ("errors",) * self.config.retry_errors
+        for folder in folders:
+            files += table_uris(join_uri(self.output, folder))
         for uri in files:
             remove(uri)
         if overwrite and files:
@@ -232,13 +234,8 @@ def _find_done(output: str, config: SegmentConfig) -> Ids:
             remove_partial(join_uri(output, folder))
     if config.overwrite:
         return np.empty(0, dtype=np.int64)
-    if config.dry_run:
-        folders = ("results",) if config.retry_errors else ("results", "errors")
-        return read_done(output, folders, delete=False)
-    if config.retry_errors:
-        for uri in table_uris(join_uri(output, "errors")):
-            remove(uri)
-    return read_done(output)
+    folders = ("results",) if config.retry_errors else ("results", "errors")
+    return read_done(output, folders, delete=not config.dry_run)
 
 
 def _find_first(search: Search) -> tuple[Ids | None, Found, list[tuple[int, str]]]:
@@ -285,6 +282,7 @@ def describe_left_out(found: Found) -> str:
         "by --include or --exclude, whose patterns match keys without the bucket": found.excluded,
         "hidden": found.hidden,
         "that stand for folders": found.placeholders,
-        "that cannot be read": found.unreadable,
+        "that are no files": found.unreadable,
+        "that could not be looked at": found.unseen,
     }
     return ", ".join(f"{count} {name}" for name, count in parts.items() if count)

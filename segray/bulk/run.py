@@ -92,10 +92,14 @@ def segment(plan: Plan, on_ray: bool) -> SegmentSummary:
     plan.forget_done()
     search = plan.search
     manifest = read_manifest(plan.output, search.run, len(search.parts))
-    config = plan.config
-    census = take_census(
-        plan.output, manifest, labels, config.prune, config.regions, plan.reference
-    )
+    config, unseen = plan.config, manifest.left_out.unseen
+    if config.prune and unseen:
+        log.warning(
+            f"no row is removed: {unseen} files and folders could not be looked at, so that their "
+            "images are not known to be gone"
+        )
+    prune = config.prune and not unseen
+    census = take_census(plan.output, manifest, labels, prune, config.regions, plan.reference)
     lost = census.listed - census.segmented - census.failed
     if lost:
         raise InputError(f"{plan.output} has no row for {lost} images that were found: {RUN_AGAIN}")

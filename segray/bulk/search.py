@@ -91,6 +91,7 @@ class Search:
             found.hidden += page.hidden
             found.placeholders += page.placeholders
             found.unreadable += page.unreadable
+            found.unseen += page.unseen
             chosen = self.filter.choose(page.entries, found, self._key)
             if left is not None:
                 chosen = chosen[:left]

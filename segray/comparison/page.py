@@ -25,6 +25,7 @@ from segray.pixels.decoding import DecodeError
 from segray.pixels.masks import encode_mask
 from segray.pixels.thumbnails import read_small
 from segray.pixels.wide import ValueRange
+from segray.results.segmentation import Listed, read_listed
 from segray.storage.failures import FetchError
 from segray.storage.files import write_bytes
 from segray.storage.objects import fetch
@@ -46,8 +47,10 @@ def write_page(uri: str, comparison: Comparison) -> None:
     uris = [change.uri for change in comparison.most]
     folder = posixpath.commonprefix(uris).rpartition("/")[0] + "/"
 
+    listed = read_listed(comparison.after)
+
     def draw(change: Change) -> Element:
-        return _draw_tile(change, comparison, folder)
+        return _draw_tile(change, comparison, listed, folder)
 
     parts = {
         "title": [tag("title", "Comparison of two segmentations")],
@@ -125,13 +128,13 @@ def _draw_moves(comparison: Comparison) -> Iterator[Element]:
             )
 
 
-def _draw_tile(change: Change, comparison: Comparison, folder: str) -> Element:
+def _draw_tile(change: Change, comparison: Comparison, listed: Listed, folder: str) -> Element:
     """An image with both of its masks, and where they differ."""
     name, palette = change.uri.removeprefix(folder), comparison.before.labels.palette
     assert change.small
     before, after = change.small
     pictures = {
-        "image": _fetch_picture(change, comparison.before.value_range),
+        "image": _fetch_picture(change, listed, comparison.before.value_range),
         "before": encode_mask(before, palette),
         "after": encode_mask(after, palette),
         "changed": encode_mask((before != after).astype(np.uint8), _CHANGE),
@@ -153,10 +156,11 @@ def _draw_tile(change: Change, comparison: Comparison, folder: str) -> Element:
     )
 
 
-def _fetch_picture(change: Change, value_range: ValueRange | None) -> bytes | None:
+def _fetch_picture(change: Change, listed: Listed, value_range: ValueRange | None) -> bytes | None:
     """Return a small JPEG file of an image; None if it cannot be read, or has changed since."""
     try:
-        content = fetch(change.uri)
+        [size], [etag] = listed.find(np.array([change.id]))
+        content = fetch(change.uri, size, etag)
         pixels = read_small(content, change.width, change.height, SIDE, value_range)
     except (FetchError, DecodeError):
         return None

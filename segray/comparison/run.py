@@ -51,6 +51,8 @@ def compare(config: CompareConfig) -> Comparison:
             f"{' '.join(after.classes)}: compare segmentations of the same classes"
         )
     output = absolute_uri(config.output)
+    for segmentation in (before, after):
+        segmentation.check_output(output, writes_images=False)
     with hold_lock(output, config.lock):
         pairing = pair_images(before, after)
         _claim(output, before, after)

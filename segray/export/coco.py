@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 from segray.export.stream import write_stream
 from segray.storage.files import read_bytes, write_bytes
-from segray.storage.ids import Ids, as_ids, find_ids
+from segray.storage.ids import Ids, are_in, as_ids, find_ids
 from segray.storage.tables import open_parquet, read_tables, table_uris, write_table
 from segray.storage.uri import exists, join_uri
 
@@ -207,11 +207,12 @@ def _joined_rows(output: str, ids: Ids, columns: list[str]) -> Iterator[dict[str
         with open_parquet(uri) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                 found = batch.column("id").to_numpy()
-                places = find_ids(ids, found)
                 # Skip rows of images that are gone or changed, and duplicates from tasks that ran
                 # twice.
-                chosen = (ids[places] == found) & left[places]
-                left[places[chosen]] = False
+                chosen = are_in(found, ids)
+                places = find_ids(ids, found[chosen])
+                chosen[chosen] = left[places]
+                left[places] = False
                 yield from batch.filter(pa.array(chosen)).to_pylist()
 
 

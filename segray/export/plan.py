@@ -32,6 +32,8 @@ _SUFFIXES = {"png": ".png", "overlay": ".jpg", "rle": ""}
 
 # Fewer masks are exported in the job's own process, which is faster than starting Ray.
 _FEW = 500
+# The settings of a segmentation that its masks depend on.
+_MASK_SETTINGS = ("model", "mask_size", "value_range", "overlap", "test_time_flip")
 # The least and the most masks in a piece of work: small enough that all workers get some and that
 # progress shows; large enough that a results file, which is read from its beginning, is not read
 # too often.
@@ -93,20 +95,10 @@ def prepare_export(config: ExportConfig) -> Preparation:
         InputError: something that the user gave cannot be used.
     """
     output = absolute_uri(config.output or f"output/export/{config.format}")
-    results = absolute_uri(config.results)
-    if _lies_in(output, results):
-        raise InputError(
-            f"--output {output} lies in --results {results}, which jobs/segment.py reads as its "
-            "own: give another --output"
-        )
-    segmentation = open_segmentation(results)
+    segmentation = open_segmentation(config.results)
+    segmentation.check_output(output, writes_images=config.format != "rle")
     before = _check_output(Output(output, "export"), segmentation, config)
     root = segmentation.images if before is None else before["root"]
-    if config.format != "rle" and root and _lies_in(output, root):
-        raise InputError(
-            f"--output {output} lies among the images below {root}, and the next jobs/segment.py "
-            "would take its files for images: give another --output"
-        )
     mirror = Mirror.of_output(output, root, _SUFFIXES[config.format])
     return Preparation(config, output, segmentation, mirror, before is None)
 
@@ -155,18 +147,13 @@ def make_plan(preparation: Preparation) -> Plan:
     return Plan(config, output, segmentation, mirror, np.sort(rows.ids), missing, work, workers)
 
 
-def _lies_in(uri: str, folder: str) -> bool:
-    return f"{uri}/".startswith(f"{folder.rstrip('/')}/")
-
-
 def _settings(segmentation: Segmentation, config: ExportConfig) -> dict[str, Any]:
     """Return the settings that all files of an output have in common."""
     return {
         "format": config.format,
         "palette": config.palette,
         "results": segmentation.uri,
-        "model": segmentation.model,
-        "mask_size": segmentation.mask_size,
+        **{name: segmentation.settings.get(name) for name in _MASK_SETTINGS},
         "max_side": config.max_side if config.format == "overlay" else None,
     }
 

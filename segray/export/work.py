@@ -4,6 +4,7 @@ Failures are data: a mask that cannot be exported is listed in the account with 
 failure to write to the output is a problem of the whole run.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from segray.export.config import Format
 from segray.export.keys import Mirror
 from segray.export.overlay import draw_overlay
 from segray.pixels.decoding import DecodeError
+from segray.pixels.limits import Memory
 from segray.pixels.masks import decode_class_ids, encode_grey
 from segray.pixels.thumbnails import scale_mask
 from segray.pixels.wide import ValueRange
@@ -32,6 +34,8 @@ from segray.storage.uri import join_uri
 _REQUESTS = 16
 # The number of written masks after which an account is yielded.
 _ACCOUNT_ROWS = 64
+# Images that are fetched and drawn at once take so much memory, besides their pixels.
+_FETCHED_BYTES = 1 << 27
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 #: The account of some work: the number of exported masks, the other images with the reasons, the
@@ -156,24 +160,27 @@ def _write(output: str, key: str, content: bytes) -> str:
 
 
 def _draw(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[tuple[str, bytes]]:
-    for row, content in map_ahead(_fetch, rows, _REQUESTS):
-        try:
-            if isinstance(content, FetchError):
-                raise content
-            width, height = row["width"], row["height"]
-            overlay = draw_overlay(
-                *(content, row["mask"], width, height, task.max_side, task.value_range)
-            )
-            yield row["key"], overlay
-        except (DecodeError, FetchError) as error:
-            account.skipped.append((row["uri"], str(error)))
+    fetched = Memory(_FETCHED_BYTES)
 
+    def draw(row: _Row) -> tuple[_Row, bytes | Exception]:
+        with contextlib.ExitStack() as room:  # until the image is drawn
+            try:
+                content = fetch(
+                    *(row["uri"], row["size"], row["etag"], lambda _: room.close()),
+                    lambda length: room.enter_context(fetched.reserved(length)),
+                )
+                size = row["width"], row["height"]
+                return row, draw_overlay(
+                    content, row["mask"], *size, task.max_side, task.value_range
+                )
+            except (DecodeError, FetchError) as error:
+                return row, error
 
-def _fetch(row: _Row) -> tuple[_Row, bytes | FetchError]:
-    try:
-        return row, fetch(row["uri"], row["size"], row["etag"])
-    except FetchError as error:
-        return row, error
+    for row, drawn in map_ahead(draw, rows, _REQUESTS):
+        if isinstance(drawn, Exception):
+            account.skipped.append((row["uri"], str(drawn)))
+        else:
+            yield row["key"], drawn
 
 
 def _describe(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[_Row]:

@@ -67,6 +67,31 @@ class Segmentation:
         """The names of the classes, in the order of their ids."""
         return list(self.labels.names)
 
+    def check_output(self, output: str, writes_images: bool) -> None:
+        """Refuse an output in which the next segmentation would meet the files of another job.
+
+        Args:
+            output: the absolute URI of the folder of that job.
+            writes_images: True if it writes files that could be taken for images.
+
+        Raises:
+            InputError: it lies in this segmentation, or among the images of it.
+        """
+        if _lies_in(output, self.uri):
+            raise InputError(
+                f"--output {output} lies in --results {self.uri}, which jobs/segment.py reads as "
+                "its own: give another --output"
+            )
+        if writes_images and self.images and _lies_in(output, self.images):
+            raise InputError(
+                f"--output {output} lies among the images below {self.images}, and the next "
+                "jobs/segment.py would take its files for images: give another --output"
+            )
+
+
+def _lies_in(uri: str, folder: str) -> bool:
+    return f"{uri}/".startswith(f"{folder.rstrip('/')}/")
+
 
 def open_segmentation(uri: str) -> Segmentation:
     """Open the segmentation in a folder.
@@ -110,8 +135,9 @@ def _read_settings(uri: str) -> dict[str, Any]:
             f"{uri} is not finished ({_RECORD} is missing): run jobs/segment.py to its end"
         )
     record = join_uri(uri, _SETTINGS)
+    content = read_bytes(record)
     try:
-        document = json.loads(read_bytes(record))
+        document = json.loads(content)
         model, mask_size = str(document["model"]), str(document["mask_size"])
         low_high = document["value_range"]
         return {

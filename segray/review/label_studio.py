@@ -1,9 +1,10 @@
 """Label Studio: tasks with the masks as predictions, and the labelling interface for them.
 
-https://labelstud.io/guide/predictions
+https://labelstud.io/guide/predictions, https://labelstud.io/guide/storage#Local-storage
 """
 
 import json
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from segray.pixels.labels import Labels
 from segray.review.chosen import Chosen, run_lengths
 from segray.storage.files import write_bytes
-from segray.storage.uri import join_uri
+from segray.storage.uri import is_local, join_uri
 
 #: The files of this format.
 TASKS, INTERFACE = "tasks.json", "interface.xml"
@@ -55,7 +56,7 @@ class LabelStudio:
             for class_id in np.unique(chosen.mask).tolist()
         ]
         prediction = {"score": chosen.expected_iou, "result": result}
-        task = {"data": {"image": chosen.uri}, "predictions": [prediction]}
+        task = {"data": {"image": _locate(chosen.uri)}, "predictions": [prediction]}
         self._tasks.append(json.dumps(task, separators=(",", ":")))
 
     def finish(self) -> list[str]:
@@ -69,6 +70,11 @@ class LabelStudio:
         ElementTree.indent(view)
         write_bytes(join_uri(self._output, INTERFACE), ElementTree.tostring(view))
         return [TASKS, INTERFACE]
+
+
+def _locate(uri: str) -> str:
+    """Return what Label Studio finds an image by; its document root for local files is /."""
+    return f"/data/local-files/?d={quote(uri.lstrip('/'))}" if is_local(uri) else uri
 
 
 def encode_brush(there: npt.NDArray[np.bool_]) -> bytes:

@@ -35,6 +35,8 @@ from segray.storage.uri import absolute_uri
 
 # Images that are fetched at once, and that are looked at together.
 _REQUESTS, _LOOKED_AT = 16, 64
+# Results files that are read at once; each may hold 64 MB of masks.
+_READERS = 4
 # Images that are looked at for each one that is wanted, at most: a bucket may hold one video.
 _LOOKS = 20
 # Images in a row that cannot be fetched, after which the store is given up.
@@ -86,6 +88,7 @@ def review(config: ReviewConfig) -> Review:
     """
     segmentation = open_segmentation(config.results)
     output = absolute_uri(config.output)
+    segmentation.check_output(output, writes_images=config.format == "pairs")
     _check_empty(output)  # so that not even a lock is left in a folder of something else
     with hold_lock(output, config.lock):
         _check_empty(output)
@@ -160,10 +163,13 @@ def _read(
     segmentation: Segmentation, rated: Rated, images: npt.NDArray[np.intp]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of some images, in their order, with the expected IoU."""
-    found: dict[int, dict[str, Any]] = {}
-    for file in np.unique(rated.files[images]).tolist():
+
+    def read(file: int) -> list[dict[str, Any]]:
         ids = rated.ids[images[rated.files[images] == file]].tolist()
-        found |= {row["id"]: row for row in read_rows(segmentation.files[file], ids)}
+        return list(read_rows(segmentation.files[file], ids))
+
+    files = np.unique(rated.files[images]).tolist()
+    found = {row["id"]: row for rows in map_ahead(read, files, _READERS) for row in rows}
     for image in images.tolist():
         expected = float(rated.expected[image])
         yield {**found[int(rated.ids[image])], "expected_iou": expected}

@@ -31,6 +31,8 @@ _NAMES = {
     "deleted": ("is_delete_marker", "isdeletemarker"),
 }
 
+_WANTED = {name for names in _NAMES.values() for name in names}
+
 # The maximum length of a header line.
 _HEADER_BYTES = 1 << 16
 
@@ -119,7 +121,8 @@ def _read_tables(part: Part) -> Iterator[pa.Table]:
     """Yield tables with those columns of `_NAMES` that exist, without the rows to skip."""
     if part.uri.endswith(".parquet"):
         with open_parquet(part.uri) as file:
-            for batch in file.iter_batches(batch_size=10_000):
+            names = [name for name in file.schema_arrow.names if _plain(name) in _WANTED]
+            for batch in file.iter_batches(batch_size=10_000, columns=names):
                 yield _take_columns(pa.Table.from_batches([batch]), part.uri)
         return
     with explain_errors(part.uri), open_stream(part.uri) as raw:
@@ -157,8 +160,13 @@ def _read_csv(raw: Any, part: Part) -> Iterator[pa.RecordBatch]:
     )
 
 
+def _plain(name: str) -> str:
+    """Return the name of a column as `_NAMES` spells it."""
+    return name.lower().replace(" ", "")
+
+
 def _take_columns(table: pa.Table, place: str) -> pa.Table:
-    names = {name.lower().replace(" ", ""): name for name in table.column_names}
+    names = {_plain(name): name for name in table.column_names}
     taken = {
         wanted: table[names[name]]
         for wanted, choices in _NAMES.items()

@@ -1,5 +1,6 @@
 """Listing: the objects below a URI, each with its version."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -53,14 +54,16 @@ class Page:
         hidden: the number of skipped files whose name, or folder, begins with a dot. On a local
             disk such a folder counts as one.
         placeholders: the number of skipped empty objects that stand for folders.
-        unreadable: the number of skipped local folders that this user may not read, names that are
-            not UTF-8, dangling links, pipes and the like.
+        unreadable: the number of skipped names that are not UTF-8, dangling links, pipes and the
+            like, on a local disk.
+        unseen: the number of skipped local files and folders that could not be looked at.
     """
 
     entries: list[Entry] = field(default_factory=list)
     hidden: int = 0
     placeholders: int = 0
     unreadable: int = 0
+    unseen: int = 0
 
 
 @dataclass(frozen=True)
@@ -270,10 +273,13 @@ def _list_local(root: str, strict: bool) -> Iterator[Page]:
         except FileNotFoundError:
             # Dangling links are counted; any other file has just been deleted.
             page.unreadable += isinstance(found, str) and os.path.islink(found)  # noqa: PTH114
-        except OSError:
+        except OSError as error:
             if strict:
                 raise
-            page.unreadable += 1
+            if error.errno == errno.ELOOP:  # a link to itself
+                page.unreadable += 1
+            else:
+                page.unseen += 1
         else:
             if not stat.S_ISREG(status.st_mode):
                 page.unreadable += 1

@@ -161,8 +161,8 @@ def open_parquet(uri: str) -> Iterator[pq.ParquetFile]:
         InputError: the file cannot be read or is not a Parquet file.
     """
     with explain_errors(uri), open_ranges(uri) as file:
-        # Without pre-buffering, which would keep everything in memory until the file is closed.
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        # Pre-buffering would keep everything in memory until the file is closed.
+        parquet = pq.ParquetFile(file, pre_buffer=False, page_checksum_verification=True)
         _check_types(uri, parquet.schema_arrow)
         yield parquet
 

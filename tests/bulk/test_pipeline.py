@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from segray.bulk import writer
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.tally import Tally
+from segray.errors import InputError
 from segray.model.bundle import ONNX, open_bundle
 from segray.model.predictor import load_predictor
 from segray.storage.listing import Entry
 from segray.storage.s3 import forget_client
 from tests.endpoints.server import Head, Server, read_head
+from tests.support import draw_picture, encode
 
 
 def make_pipeline(bundle_uri: str, output: Path) -> Pipeline:
@@ -88,3 +91,29 @@ def test_a_store_that_never_answers_does_not_keep_an_interrupted_run(
     forget_client()
     # What was not done is not in errors either: the next run does it.
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_write_that_fails_ends_all_chunks(
+    bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that is given up lets the others have their turn."""
+    monkeypatch.setattr(writer, "FILE_SECONDS", 0.0)  # each batch is written
+    for number in range(400):
+        (tmp_path / f"{number}.jpg").write_bytes(encode(draw_picture(20, 30), "JPEG"))
+    entries = [Entry(f"{tmp_path}/{number}.jpg", None, "") for number in range(400)]
+    chunks = [entries[start : start + 100] for start in range(0, 400, 100)]
+    (tmp_path / "results").write_text("a file where a folder should be")
+    pipeline = make_pipeline(bundle_uri, tmp_path)
+    failed: list[InputError] = []
+
+    def segment() -> None:
+        try:
+            pipeline.segment_all(chunks)
+        except InputError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=segment, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert "results" in str(failed[0])

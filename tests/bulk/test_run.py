@@ -337,6 +337,19 @@ def test_pruning_removes_the_rows_of_images_that_are_gone_or_changed(
     assert found == ["0.jpg", "2.jpg", "3.jpg"]
 
 
+def test_pruning_removes_nothing_while_something_cannot_be_looked_at(
+    images: Path, config: SegmentConfig
+) -> None:
+    """It may be, or hold, the images whose rows would be removed."""
+    run(config)
+    (images / "1.jpg").unlink()
+    (images / "odd.jpg").symlink_to("x" * 300)  # too long a name for the system
+    summary, lines = run(dataclasses.replace(config, prune=True))
+    assert len(rows(config.output, "results")) == 4
+    assert (summary.census.listed, summary.census.stale) == (3, 1)
+    assert any("no row is removed" in line for line in lines)
+
+
 def test_another_model_size_is_refused_and_overwriting_begins_anew(
     images: Path, config: SegmentConfig
 ) -> None:
@@ -354,14 +367,16 @@ def test_another_model_size_is_refused_and_overwriting_begins_anew(
 def test_what_keeps_a_run_from_starting_deletes_nothing(
     images: Path, config: SegmentConfig
 ) -> None:
+    (images / "bad.jpg").write_bytes(BAD["empty.jpg"])
     run(config)
     before = read_bytes(join_uri(config.output, "run.json"))
     (images / "new.jpg").write_bytes(GOOD["a.jpg"])  # so that there is something to do
-    for overwrite in (False, True):
-        refused = dataclasses.replace(config, engine="onnx", use_gpu=True, overwrite=overwrite)
+    for flags in ({}, {"overwrite": True}, {"retry_errors": True}):
+        refused = dataclasses.replace(config, engine="onnx", use_gpu=True, **flags)
         with pytest.raises(InputError, match="no GPU can be used"):
             run(refused)
         assert len(rows(config.output, "results")) == 4
+        assert len(rows(config.output, "errors")) == 1
         assert read_bytes(join_uri(config.output, "run.json")) == before
 
 

@@ -15,7 +15,7 @@ from segray.comparison.run import compare
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.storage.files import read_bytes, write_bytes
-from segray.storage.listing import Entry
+from segray.storage.listing import Entry, Shard, list_pages
 from tests.segmentations import LABELS, Made, draw_mask, make_segmentation
 from tests.support import draw_picture, encode
 
@@ -152,9 +152,14 @@ def test_a_damaged_mask_is_left_out_with_its_reason(tmp_path: Path) -> None:
 
 def test_the_page_shows_what_changed_most(tmp_path: Path) -> None:
     before, after = make(tmp_path, "before"), make(tmp_path, "after")
-    change(after, KEYS[2:3])
     uri = f"{before.images}/{KEYS[2]}"
-    write_bytes(uri, encode(draw_picture(*before.masks[uri].shape), "PNG"))
+    picture = draw_picture(*before.masks[uri].shape)
+    write_bytes(uri, encode(picture, "PNG"))
+    [page] = list_pages(Shard(before.images))
+    for made in (before, after):
+        made.list(page.entries)
+        change(made, [])
+    change(after, KEYS[2:3])
 
     result = run(before, after, show=1)
 
@@ -166,9 +171,10 @@ def test_the_page_shows_what_changed_most(tmp_path: Path) -> None:
     assert "$" not in page.partition("<body>")[2]
 
     # An image that has been overwritten is not shown beside the masks of another one.
-    write_bytes(uri, encode(draw_picture(9, 9), "PNG"))
-    run(before, after, show=1)
-    assert read_bytes(f"{result.output}/compare.html").decode().count("<img ") == 3
+    for other in (draw_picture(9, 9), 255 - picture):
+        write_bytes(uri, encode(other, "PNG"))
+        run(before, after, show=1)
+        assert read_bytes(f"{result.output}/compare.html").decode().count("<img ") == 3
 
 
 def test_a_comparison_is_made_anew_and_no_other_takes_its_place(tmp_path: Path) -> None:
@@ -191,6 +197,8 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     write_bytes(f"{after.uri}/config.json", json.dumps(settings).encode())
     with pytest.raises(InputError, match="fur"):
         run(before, after)
+    with pytest.raises(InputError, match="lies in --results"):
+        compare(CompareConfig(results=(before.uri, before.uri), output=f"{before.uri}/compared"))
     for results in ((), ("a",), ("a", ""), ("a", "b", "c")):
         with pytest.raises(InputError, match="--results takes two"):
             CompareConfig(results=results)

@@ -440,14 +440,38 @@ def test_an_output_has_one_kind_of_export(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == before
 
 
-def test_masks_of_another_model_are_another_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model", "fedcba9876543210", r"model 0123456789abcdef, and .* has model fedcba"),
+        ("test_time_flip", True, "has test time flip True"),
+        ("overlap", 0.5, "has overlap 0.5"),
+    ],
+)
+def test_other_masks_of_the_same_images_are_another_export(
+    tmp_path: Path, name: str, value: Any, message: str
+) -> None:
     made = make_segmentation(str(tmp_path), KEYS)
     output = str(tmp_path / "out")
     run(made, output, "png")
-    settings = json.loads(read_bytes(f"{made.uri}/config.json")) | {"model": "fedcba9876543210"}
+    settings = json.loads(read_bytes(f"{made.uri}/config.json")) | {name: value}
     write_bytes(f"{made.uri}/config.json", json.dumps(settings).encode())
-    with pytest.raises(InputError, match=r"model 0123456789abcdef, and .* has model fedcba"):
+    with pytest.raises(InputError, match=message):
         run(made, output, "png")
+
+
+def test_annotations_of_masks_that_are_all_damaged_are_none(tmp_path: Path) -> None:
+    made = make_segmentation(str(tmp_path), KEYS)
+    output = str(tmp_path / "out")
+    run(made, output, "rle")
+    made.add(KEYS, version=1)
+    for file in Path(made.uri, "results").iterdir():
+        file.unlink()
+    made.write_rows(made.entries, mask=None)
+    summary = run(made, output, "rle")
+    assert (summary.written, summary.skipped) == (0, len(KEYS))
+    document = json.loads(read_bytes(f"{output}/annotations.json"))
+    assert (document["images"], document["annotations"]) == ([], [])
 
 
 def test_a_stream_that_breaks_off_leaves_what_was_there(folder: str) -> None:

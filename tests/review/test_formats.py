@@ -1,7 +1,9 @@
 """The formats of a review, read as their tools read them."""
 
+import dataclasses
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
 
 import numpy as np
@@ -106,3 +108,13 @@ def test_cvat_gets_a_mask_for_each_class_of_an_image(tmp_path: Path) -> None:
             box = mask[top : top + height, left : left + width]
             box[flat.reshape(height, width)] = LABELS.names.index(part.attrib["label"])
         np.testing.assert_array_equal(mask, image.mask)
+
+
+def test_label_studio_is_told_where_local_images_are(tmp_path: Path) -> None:
+    """A URL of its own server, with the path below its document root, /."""
+    writer = LabelStudio(str(tmp_path), LABELS)
+    writer.add(dataclasses.replace(chosen(1), uri="/photos/a b.jpg"))
+    writer.finish()
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    assert parse_qs(urlsplit(task["data"]["image"]).query) == {"d": ["photos/a b.jpg"]}
+    assert urlsplit(task["data"]["image"]).path == "/data/local-files/"

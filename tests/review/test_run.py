@@ -179,3 +179,19 @@ def test_masks_that_may_have_been_corrected_are_never_overwritten(
         run(made, tmp_path, count=5)
 
     assert {path: path.read_bytes() for path in (tmp_path / "review").rglob("*.png")} == before
+
+
+@pytest.mark.parametrize("place", ["segmented", "images"])
+def test_an_output_that_the_next_segmentation_would_meet_is_refused(made: Made, place: str) -> None:
+    folder = {"segmented": made.uri, "images": made.images}[place]
+    with pytest.raises(InputError, match="give another --output"):
+        review(ReviewConfig(results=made.uri, output=f"{folder}/review"))
+    assert not Path(folder, "review").exists()
+
+
+def test_a_record_that_cannot_be_read_is_no_other_folder(made: Made, tmp_path: Path) -> None:
+    settings = Path(made.uri, "config.json")
+    settings.unlink()
+    settings.mkdir()
+    with pytest.raises(InputError, match=r"cannot read .*config.json"):
+        run(made, tmp_path, count=2)

@@ -263,11 +263,14 @@ def test_a_name_that_is_not_unicode_is_refused(tmp_path: Path) -> None:
     assert str(caught.value).isascii()
 
 
-def counted(root: Path) -> tuple[list[str], int, int]:
-    """Keys that are listed, and how many files are hidden and how many unreadable."""
+def counted(root: Path) -> tuple[list[str], int, int, int]:
+    """Keys that are listed, and how many files are hidden, unreadable and unseen."""
     pages = list(list_pages(Shard(str(root))))
     keys = [relative_key(str(root), entry.uri) for page in pages for entry in page.entries]
-    return keys, sum(page.hidden for page in pages), sum(page.unreadable for page in pages)
+    counts = [
+        sum(getattr(page, name) for page in pages) for name in ("hidden", "unreadable", "unseen")
+    ]
+    return keys, *counts
 
 
 def test_in_pages_what_cannot_be_read_is_counted(users_folder: Path) -> None:
@@ -282,7 +285,7 @@ def test_in_pages_what_cannot_be_read_is_counted(users_folder: Path) -> None:
     (users_folder / "shut").mkdir()
     (users_folder / "shut").chmod(0)
     try:
-        assert counted(users_folder) == (["b/a.jpg"], 1, 5)
+        assert counted(users_folder) == (["b/a.jpg"], 1, 4, 1)
     finally:
         (users_folder / "shut").chmod(0o700)
 

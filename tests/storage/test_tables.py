@@ -23,6 +23,7 @@ from segray.storage.tables import (
     ERRORS_SCHEMA,
     MANIFEST_SCHEMA,
     PartWriter,
+    open_parquet,
     read_table,
     read_tables,
     results_schema,
@@ -171,6 +172,25 @@ def test_of_a_file_in_s3_only_the_columns_asked_for_are_fetched(
     assert ids.to_pydict() == {"id": list(range(500))}
     assert len(server.content) > 10_000_000
     assert server.sent < 200_000
+
+
+def test_a_file_is_fetched_as_it_is_read(
+    aws_environment: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A manifest of gigabytes is not in memory as a whole."""
+    rng = np.random.default_rng(0)
+    table = pa.table({"uri": [rng.bytes(20_000).hex() for _ in range(500)]})
+    pq.write_table(table, tmp_path / "file.parquet", row_group_size=50)
+    with _OneObject((tmp_path / "file.parquet").read_bytes()) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        forget_client()
+        try:
+            with open_parquet("s3://bucket/file.parquet") as file:
+                first = next(file.iter_batches(10))
+        finally:
+            forget_client()
+    assert first["uri"].to_pylist() == table["uri"].to_pylist()[:10]
+    assert server.sent < len(server.content) / 5
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ _LEFT_OUT = {
     "excluded": "by --include and --exclude",
     "hidden": "hidden",
     "placeholders": "placeholders of folders",
-    "unreadable": "that cannot be read",
+    "unreadable": "that are no files",
+    "unseen": "that could not be looked at",
 }
 
 
@@ -103,7 +104,6 @@ def _draw_figures(
     seconds, rate = record.get("seconds"), record.get("images_per_second")
     processed = record.get("counts", {}).get("processed", 0)
     megabytes = timeline[-1].bytes / 1e6 if timeline else 0.0
-    open_ = census.listed - census.segmented - census.failed
     failed = format_share(census.failed / max(1, census.listed))
     figures = [
         ("segmented", format_count(census.segmented), f"of {count_images(census.listed)}"),
@@ -119,8 +119,6 @@ def _draw_figures(
             if distance is None
             else ("drift", f"{distance:.2f}", moved)
         )
-    if open_ > 0:
-        figures.append(("left", format_count(open_), "not worked on yet"))
     if processed and seconds:
         figures += [
             ("images/s", format_rate(rate or processed / seconds), "start included"),
