@@ -12,7 +12,7 @@ from PIL import Image
 
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
-from segray.pixels.pictures import colour_mask, draw_sheet, overlay_mask
+from segray.pixels.pictures import colour_mask, draw_sheet
 
 LABELS = Labels.parse(["pet=1", "background=2", "border=3"])
 SIZE = (224, 168)  # width, height
@@ -28,7 +28,8 @@ def main() -> None:
         image = Image.open(io.BytesIO(Path(row["uri"]).read_bytes())).resize(SIZE)
         mask = Image.fromarray(decode_mask(row["mask"]["bytes"])).resize(SIZE, 0)
         pixels, ids = np.asarray(image), np.asarray(mask)
-        lines.append((pixels, colour_mask(ids, LABELS), overlay_mask(pixels, ids, LABELS)))
+        colours = colour_mask(ids, LABELS)
+        lines.append((pixels, colours, pixels // 2 + colours // 2))
     draw_sheet(lines, ("image", "mask", "overlay"), LABELS).save("docs/images/sample.png")
 
 

@@ -1,13 +1,11 @@
 """The expected IoU (`segray.pixels.expected`) beside the true one: how far to trust it."""
 
-import io
-import warnings
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
+from segray.evaluation.figure import encode_figure
 from segray.evaluation.scores import Scores, number
 from segray.pixels.expected import ExpectedOverlap
 from segray.pixels.labels import Labels
@@ -84,12 +82,7 @@ def draw_expected(
         )
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="expected IoU", ylabel="true IoU", aspect="equal")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # The font may lack the script of a class name; its letters are then drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph")
-        figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    return encode_figure(figure, _DPI)
 
 
 def _both_known(figures: pa.Table) -> pa.Table:

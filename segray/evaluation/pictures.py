@@ -1,7 +1,6 @@
 """Pictures of an evaluation: the confusion matrix, and a sheet of the worst images."""
 
 import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 from segray.data.labelled import DEFAULT_READING, Reading, read_pair
 from segray.data.pairs import Pair
 from segray.errors import InputError
+from segray.evaluation.figure import encode_figure
 from segray.evaluation.stages import scale_truth, unpack
 from segray.model.bundle import Bundle
 from segray.pixels.labels import Labels
@@ -79,12 +79,7 @@ def draw_confusion(confusion: Confusion, labels: Labels) -> bytes:
     figure.colorbar(image, shrink=0.8, aspect=15 * side / 4, format=lambda v, _: f"{v:.0%}")
     if numbered:
         _number_cells(axes, confusion, shares)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # The font may lack the script of a class name; its letters are then drawn as boxes.
-        warnings.filterwarnings("ignore", "Glyph")
-        figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
+    return encode_figure(figure, _DPI)
 
 
 def _number_cells(axes: Any, confusion: Confusion, shares: npt.NDArray[np.float64]) -> None:

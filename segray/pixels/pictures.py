@@ -30,24 +30,6 @@ def colour_mask(mask: npt.NDArray[np.uint8], labels: Labels) -> npt.NDArray[np.u
     return table[mask]
 
 
-def overlay_mask(
-    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], labels: Labels, opacity: float = 0.5
-) -> npt.NDArray[np.uint8]:
-    """Blend the colours of a mask over its image.
-
-    Args:
-        image: uint8 [H, W, 3] RGB.
-        mask: uint8 [H, W] of class ids.
-        labels: the classes and their colours.
-        opacity: the opacity of the mask, 0 to 1.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
-    """
-    blend = (1 - opacity) * image + opacity * colour_mask(mask, labels)
-    return blend.round().astype(np.uint8)
-
-
 def draw_sheet(
     rows: Sequence[Sequence[npt.NDArray[np.uint8]]],
     titles: Sequence[str],

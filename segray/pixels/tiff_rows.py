@@ -122,7 +122,8 @@ def _check(page: Any) -> None:
         and page.planarconfig == 1
         and page.imagedepth == 1
         and page.samplesperpixel in (1, 3, 4)
-        and page.photometric in (_GREY, _RGB, _YCBCR)
+        # Only the codec of a JPEG converts YCbCr.
+        and page.photometric in (_GREY, _RGB, _YCBCR)[: 3 if page.compression in _IMAGES else 2]
         and page.compression in _COMPRESSIONS | _IMAGES
         and (orientation is None or orientation.value == 1)
     )

@@ -229,7 +229,8 @@ class ExpertFlags:
     """Average-pool (2x2) the output of each transposed convolution of the decoder, which removes
     their checkerboard artefacts."""
     batch_norm_momentum: float = 0.9
-    """Momentum of the running statistics of the decoder's batch normalisation."""
+    """Momentum of the running statistics of batch normalisation in the decoder, and in an encoder
+    with random weights."""
     overlap_weight: float = 0.5
     """Weight of the Dice or Lovász term; the cross-entropy has weight 1."""
     label_smoothing: float = 0.0
@@ -436,8 +437,10 @@ class TrainConfig(
     @property
     def samples(self) -> int:
         """The number of samples per side of which a pixel of an augmented image is the mean."""
-        scaled = self.fit != "tile" and self.zoom != (1.0, 1.0)
-        return math.ceil(self.detail) if scaled else max(1, round(self.zoom[1]))
+        if self.fit == "tile" or self.zoom == (1.0, 1.0):
+            return max(1, round(self.zoom[1]))
+        # At most two pixels of the cached image apart, which is as far as a sample reaches.
+        return math.ceil(self.detail * max(1, self.zoom[1] / 2))
 
     @property
     def architecture(self) -> Architecture:

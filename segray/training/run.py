@@ -152,7 +152,7 @@ def _learn(
                 f"{model} is gone or not whole, and there is no checkpoint to make it from: copy "
                 f"it again, or delete {output} to train anew"
             )
-        elif weights == b"":
+        elif weights == b"" and start is None:
             # None of the checkpoints is intact, so the run starts over.
             weights, start = read_initial_weights(config, read_marker(output))
     # The scores of a model that is lost would mark the next one as finished.

@@ -13,6 +13,7 @@ from PIL import Image
 from segray.data.pairs import find_pairs
 from segray.data.pairs_table import read_manifest
 from segray.pixels.labels import Labels
+from tests.corpus import packed, png
 
 TEXT = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
 SECTION = TEXT.partition("## 2.")[2].partition("## 3.")[0]
@@ -127,3 +128,16 @@ def test_the_look_at_a_mask_prints_its_values(
     monkeypatch.chdir(tmp_path)
     exec(LOOK, {})
     assert capsys.readouterr().out == printed
+
+
+def test_the_look_at_a_mask_of_two_bits_prints_what_training_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pillow would give 0, 85, 170 and 255."""
+    path = tmp_path / "output" / "sample" / "masks" / "animal_0000.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(png(*packed(2, (0, 1, 2, 3)), bits=2, colour=0))
+    monkeypatch.chdir(tmp_path)
+    exec(LOOK, {})
+    values = capsys.readouterr().out.splitlines()[-1]
+    assert re.findall(r"(\d+):", values) == ["0", "1", "2", "3"]

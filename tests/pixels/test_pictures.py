@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from segray.pixels.labels import IGNORED, Labels
-from segray.pixels.pictures import colour_mask, draw_sheet, overlay_mask
+from segray.pixels.pictures import colour_mask, draw_sheet
 
 LABELS = Labels.parse(["pet=1", "background=2", "border=3"])
 
@@ -26,17 +26,6 @@ def test_a_mask_takes_the_colours_of_its_classes_and_grey_where_ignored() -> Non
     assert coloured.dtype == np.uint8
     first, second, third = (list(colour) for colour in LABELS.palette)
     assert coloured.tolist() == [[first, second], [third, [128, 128, 128]]]
-
-
-def test_the_overlay_goes_from_the_image_to_the_mask() -> None:
-    image = plain((10, 200, 90))
-    mask = np.ones((30, 90), dtype=np.uint8)
-    colour = np.array(LABELS.palette[1])
-    assert np.array_equal(overlay_mask(image, mask, LABELS, opacity=0), image)
-    assert (overlay_mask(image, mask, LABELS, opacity=1) == colour).all()
-    half = overlay_mask(image, mask, LABELS)
-    assert half.dtype == np.uint8
-    assert np.abs(half - (colour + np.array([10, 200, 90])) / 2).max() <= 0.5
 
 
 def test_a_sheet_shows_every_picture_in_its_row_and_column() -> None:

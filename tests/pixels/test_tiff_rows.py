@@ -107,15 +107,16 @@ def test_a_large_tiff_is_opened_for_reading_in_rows(monkeypatch: pytest.MonkeyPa
         (np.zeros((40, 50), np.uint16), {}, "grey or RGB of 8 bits"),
         (np.zeros((40, 50), np.int8), {}, "grey or RGB of 8 bits"),
         (np.zeros((3, 40, 50), np.uint8), {"planarconfig": "separate"}, "not planar"),
+        (np.zeros((40, 50, 3), np.uint8), {"photometric": "ycbcr", "compression": "zlib"}, "RGB"),
         (np.zeros((40, 50), np.uint8), {"extratags": [(274, 3, 1, 6, True)]}, "upright"),
     ],
 )
 def test_other_large_tiffs_are_refused(
     pixels: npt.NDArray[Any], settings: dict[str, Any], message: str
 ) -> None:
-    photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+    settings = {"photometric": "rgb" if pixels.ndim == 3 else "minisblack", **settings}
     with pytest.raises(DecodeError, match=message) as caught:
-        TiffRows(write(pixels, photometric=photometric, **settings))
+        TiffRows(write(pixels, **settings))
     assert "\n" not in str(caught.value)
 
 

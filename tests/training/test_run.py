@@ -99,7 +99,9 @@ def test_output_holds_what_the_contract_names(finished) -> None:
         "reference.json",
     ]
     assert child_names(join_uri(output, "previews")) == [f"epoch_000{i}.png" for i in (1, 2, 3)]
-    assert child_names(join_uri(output, "tensorboard")) == ["events.out.tfevents.segray"]
+    assert child_names(join_uri(output, "tensorboard")) == [
+        f"events.out.tfevents.000{i}.segray" for i in (1, 2, 3)
+    ]
     for picture in ("curves.png", "previews/epoch_0003.png"):
         with Image.open(io.BytesIO(read_bytes(join_uri(output, picture)))) as image:
             assert image.width > 96
@@ -246,10 +248,12 @@ def test_tensorboard_gets_every_number(finished) -> None:
     from tensorflow.data import TFRecordDataset
 
     folder, *_ = finished
-    file = str(folder / "out/tensorboard/events.out.tfevents.segray")
-    events = [Event.FromString(record.numpy()) for record in TFRecordDataset(file)]
-    steps = [event.step for event in events for v in event.summary.value if v.tag == "mean_iou"]
-    assert steps == [1, 2, 3]
+    files = sorted(map(str, (folder / "out/tensorboard").iterdir()))
+    events = [Event.FromString(record.numpy()) for record in TFRecordDataset(files)]
+    scalars = [event for event in events for v in event.summary.value if v.tag == "mean_iou"]
+    assert [event.step for event in scalars] == [1, 2, 3]
+    times = [event.wall_time for event in scalars]
+    assert times == sorted(set(times))
 
 
 @pytest.fixture(scope="module")

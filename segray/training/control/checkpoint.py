@@ -55,8 +55,8 @@ class Progress:
 
     def score(self, epoch: int) -> float:
         """Return the score that epochs are ranked by, their mean IoU."""
-        # The mean IoU is undefined only if no pixel is labelled, which holds for all epochs alike.
-        return self.history[epoch - 1]["mean_iou"] or 0.0
+        score: float = self.history[epoch - 1]["mean_iou"]
+        return score
 
     def is_over(self, epochs: int, patience: int) -> bool:
         """Return True if all epochs are done or the best one is `patience` epochs ago."""

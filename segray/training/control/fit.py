@@ -14,10 +14,7 @@ import ray
 import ray.train
 from ray.exceptions import RayError, RayTaskError
 from ray.train.tensorflow import TensorflowTrainer
-from ray.train.v2._internal.exceptions import (
-    WorkerGroupStartupFailedError,
-    WorkerGroupStartupTimeoutError,
-)
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
 from segray.errors import InputError
 from segray.model.bundle import has_bundle
@@ -185,9 +182,8 @@ def _has_pending(group: _Group) -> bool:
 
 def _had_no_room(error: ray.train.TrainingFailedError) -> bool:
     """Return True if the workers did not start because their room was taken."""
-    no_room = (WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError)
     return isinstance(error, ray.train.ControllerError) and isinstance(
-        error.controller_failure, no_room
+        error.controller_failure, WorkerGroupStartupTimeoutError
     )
 
 

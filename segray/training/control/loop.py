@@ -261,6 +261,7 @@ class TrainingLoop:
             examples,
             self._assignment.train.sizes[examples],
             draw.places,
+            draw.warps,
             config.frame.shape,
             config.training_frame.shape,
             config.foreground_share,
@@ -288,7 +289,7 @@ class TrainingLoop:
             confusion, loss = self.network.sum_scores(confusion, loss)
         ious = class_iou(confusion)
         return {
-            "loss": _number(loss / max(1, int(confusion.sum()))),
+            "loss": _number(loss / int(confusion.sum())),
             "accuracy": _number(pixel_accuracy(confusion)),
             # Of the same classes in all epochs, because they are compared by it.
             "mean_iou": _number(mean_true_iou(confusion)),
@@ -306,7 +307,7 @@ class TrainingLoop:
 
     def _write_records(self, progress: Progress) -> None:
         write_records(self._assignment.output, progress.history, self._config.labels)
-        write_events(self._assignment.output, progress.history)
+        write_events(self._assignment.output, progress.history[-1])
         self._track(progress.history)
 
     def _log_epoch(self, record: dict[str, Any]) -> None:
@@ -359,11 +360,6 @@ class TrainingLoop:
 
 
 def _find_problem(record: dict[str, Any], config: TrainConfig) -> str:
-    if record["mean_iou"] is None:
-        return (
-            "no pixel of the validation set is labelled: every value there is one of "
-            "--ignore-values"
-        )
     if record["train_loss"] is None or record["loss"] is None:
         return (
             f"the loss is no number any more in epoch {record['epoch']}: lower --learning-rate "

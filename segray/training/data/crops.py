@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,9 +29,9 @@ class Crops:
         examples: int64 [b], the index of each crop's example.
         corners: int64 [b, 2], the row and column of its upper left pixel, which may lie outside of
             the image. What lies outside is grey and ignored.
-        focus: float64 [b, 4], numbers from 0 to 1 that choose a class of the mask, a pixel of it,
-            and the place of that pixel in the crop's window, which lies there instead; NaN for
-            none.
+        focus: float64 [b, 4], numbers from 0 to 1 that choose a class of the mask and a pixel of
+            it; and the row and column of the crop that the pixel is to have, which is laid there
+            instead as far as its window stays inside of the image. NaN for none.
         shape: height and width of the crops, in pixels.
         margins: the rows above and below, and the columns left and right, of a crop's window.
     """
@@ -41,6 +41,13 @@ class Crops:
     focus: npt.NDArray[np.float64]
     shape: tuple[int, int]
     margins: tuple[int, int] = (0, 0)
+
+    def take(self, numbers: Sequence[int]) -> "Crops":
+        """Return some of the crops."""
+        some = list(numbers)
+        return replace(
+            self, examples=self.examples[some], corners=self.corners[some], focus=self.focus[some]
+        )
 
     def cut(self, images: Sequence[_Image], masks: Sequence[_Image]) -> tuple[_Image, _Image]:
         """Cut the crops from their images and masks.
@@ -69,7 +76,7 @@ class Crops:
     def _find_corner(
         self, mask: _Image, focus: npt.NDArray[np.float64], corner: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
-        """Return the corner of a crop whose window has a pixel of a class, each equally likely."""
+        """Return the corner of a crop that has a pixel of a class, each equally likely."""
         stride = math.ceil(math.sqrt(mask.size / _LOOKED_AT))
         some = mask[::stride, ::stride]
         present = np.flatnonzero(np.bincount(some.ravel(), minlength=IGNORED + 1)[:IGNORED])
@@ -81,7 +88,7 @@ class Crops:
         pixel = stride * np.array(np.unravel_index(place, some.shape))
         window = np.array(self.shape) - 2 * np.array(self.margins)
         room = np.array(mask.shape) - window
-        start = pixel - np.floor(focus[2:] * window).astype(np.int64)
+        start = pixel - np.floor(focus[2:]).astype(np.int64) + self.margins
         inside = np.clip(start, np.minimum(room, 0), np.maximum(room, 0))
         return np.asarray(inside - self.margins, dtype=np.int64)
 
@@ -100,6 +107,7 @@ def place_crops(
     examples: _Indices,
     sizes: npt.NDArray[np.int64],
     places: npt.NDArray[np.float64],
+    warps: npt.NDArray[np.float32],
     window: tuple[int, int],
     shape: tuple[int, int],
     foreground_share: float,
@@ -110,9 +118,12 @@ def place_crops(
         examples: int64 [b], the index of each crop's example.
         sizes: int64 [b, 2], height and width of each image.
         places: float64 [b, 7], random numbers from 0 to 1.
+        warps: float32 [b, 8], what the augmentation makes of the crops, see
+            `segray.training.data.batches.Draw`.
         window: height and width of the windows. An image that is smaller lies anywhere inside.
         shape: height and width of the crops, at least those of a window.
-        foreground_share: the share of the crops whose window has a pixel of a class that is drawn.
+        foreground_share: the share of the crops that show, after their augmentation, a pixel of a
+            class that is drawn.
     """
     room = sizes - window
     inner = np.where(
@@ -120,7 +131,12 @@ def place_crops(
     )
     margins = (shape[0] - window[0]) // 2, (shape[1] - window[1]) // 2
     corners = inner.astype(np.int64) - np.array(margins)
-    focus = np.where(places[:, 2:3] < foreground_share, places[:, 3:], np.nan)
+    # A pixel that the augmentation brings to (x, y) is at this row and column of the crop.
+    y, x = (places[:, 5:] * window).T
+    rows = warps[:, 3] * x + warps[:, 4] * y + warps[:, 5]
+    columns = warps[:, 0] * x + warps[:, 1] * y + warps[:, 2]
+    focus = np.stack([places[:, 3], places[:, 4], rows, columns], axis=1)
+    focus[places[:, 2] >= foreground_share] = np.nan
     return Crops(examples, corners, focus, shape, margins)
 
 

@@ -35,11 +35,12 @@ _NO_FILES = SharedFiles()
 
 # Settings of streamed examples: the number of batches decoded ahead of use, at least and at most,
 # and their size in bytes; the number of batches that this process decodes concurrently; and the
-# timeout in seconds after which it decodes a batch itself that it had submitted to a task.
+# timeout in seconds, and for each pair, after which it decodes a batch itself that it had submitted
+# to a task.
 _LEAST_AHEAD, _MOST_AHEAD = 4, 64
 _AHEAD_BYTES = 1 << 29
 _DECODING_HERE = 2
-_PATIENCE = 10.0
+_PATIENCE, _PATIENCE_FOR_A_PAIR = 10.0, 2.0
 # Timeout in seconds for blocks that another node holds.
 _SECONDS_TO_GET = 600.0
 
@@ -194,7 +195,7 @@ class StreamedExamples:
             )
             # The CPU may have been taken by another job, or the node be lost or not see the files.
             with contextlib.suppress(RayError):
-                if ray.wait([task], timeout=_PATIENCE)[0]:
+                if ray.wait([task], timeout=_PATIENCE + _PATIENCE_FOR_A_PAIR * len(set(pairs)))[0]:
                     arrays, findings = ray.get(task)
                     return arrays, findings
             ray.cancel(task)
@@ -349,13 +350,24 @@ def _read_pairs(
     pairs: Sequence[Pair], labels: Labels, frame: Frame, reading: Reading, batch: Request
 ) -> tuple[Arrays | None, list[Finding]]:
     """Decode the examples of a batch, and put it together; None if one cannot be read."""
-    # Several crops of an image need it once.
+    # Several crops of an image need it once, and it is let go when they are cut.
+    step = _LARGE_PAIRS_PER_TASK if isinstance(batch, Crops) else len(pairs)
+    order, parts, findings = list[int](), list[Arrays](), list[Finding]()
     distinct = list(dict.fromkeys(pairs))
-    (images, masks), findings = decode_batch(distinct, labels, frame, reading)
-    if any(finding.error for finding in findings):
-        return None, findings
-    places = [distinct.index(pair) for pair in pairs]
-    return _assemble([images[i] for i in places], [masks[i] for i in places], batch), findings
+    for start in range(0, len(distinct), step):
+        some = distinct[start : start + step]
+        (images, masks), found = decode_batch(some, labels, frame, reading)
+        findings += found
+        if any(finding.error for finding in found):
+            return None, findings
+        mine = [number for number, pair in enumerate(pairs) if pair in some]
+        places = [some.index(pairs[number]) for number in mine]
+        part = batch.take(mine) if isinstance(batch, Crops) else batch
+        parts.append(_assemble([images[i] for i in places], [masks[i] for i in places], part))
+        order += mine
+    back = np.argsort(order)
+    pixels, class_ids = (np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True))
+    return (pixels, class_ids), findings
 
 
 def _indices_of(batch: Request) -> Indices:
@@ -371,7 +383,7 @@ def _assemble(
     return np.stack(images), np.stack(masks)
 
 
-@ray.remote
+@ray.remote(max_retries=-1)
 def _check_task(
     pairs: Sequence[Pair], labels: Labels, frame: Frame, shared: SharedFiles, reading: Reading
 ) -> list[Finding]:

@@ -1,12 +1,12 @@
 """Training curves: the metrics of each epoch as a picture."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from segray.evaluation.figure import encode_figure
 from segray.pixels.labels import Labels
 
 _MAX_LINES = 10  # more colours are hard to distinguish
@@ -39,9 +39,7 @@ def draw_curves(history: Sequence[dict[str, Any]], labels: Labels) -> bytes:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return buffer.getvalue()
+    return encode_figure(figure)
 
 
 def _column(history: Sequence[dict[str, Any]], name: str) -> list[float]:

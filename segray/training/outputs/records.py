@@ -25,17 +25,21 @@ def write_records(output: str, history: Sequence[dict[str, Any]], labels: Labels
     write_bytes(join_uri(output, "curves.png"), draw_curves(history, labels))
 
 
-def write_events(output: str, history: Sequence[dict[str, Any]]) -> None:
-    """Rewrite ``tensorboard/`` with every metric of all epochs so far as a scalar."""
+def write_events(output: str, record: dict[str, Any]) -> None:
+    """Write a file in ``tensorboard/`` with every metric of an epoch as a scalar.
+
+    Each epoch has a file of its own, because TensorBoard does not notice that a file that it has
+    opened is replaced.
+    """
+    epoch = record["epoch"]
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
-            for record in history:
-                for name, value in record.items():
-                    if name != "epoch" and value is not None:
-                        writer.add_scalar(name, value, record["epoch"])
+            for name, value in record.items():
+                if name != "epoch" and value is not None:
+                    writer.add_scalar(name, value, epoch)
         [events] = Path(folder).iterdir()
-        # A fixed name, so that a resumed run replaces its earlier file.
-        uri = join_uri(output, "tensorboard", "events.out.tfevents.segray")
+        # A fixed name, so that a resumed run replaces the file of an epoch that it repeats.
+        uri = join_uri(output, "tensorboard", f"events.out.tfevents.{epoch:04d}.segray")
         write_bytes(uri, events.read_bytes())
 
 

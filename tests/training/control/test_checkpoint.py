@@ -319,13 +319,6 @@ def test_progress_knows_how_far_it_is_and_its_best_epoch() -> None:
     json.dumps(progress.history)
 
 
-def test_an_epoch_without_a_score_is_the_best_only_where_there_is_no_other() -> None:
-    assert progress_of(None).best_epoch == 1
-    assert progress_of(None, 0.1).best_epoch == 2
-    assert progress_of(0.1, None).best_epoch == 1
-    assert progress_of(0.0, None).best_epoch == 1
-
-
 @pytest.mark.parametrize(
     ("scores", "patience", "over"),
     [

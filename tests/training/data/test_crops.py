@@ -6,6 +6,7 @@ import pytest
 
 from segray.pixels.labels import IGNORED
 from segray.training.config import TrainConfig
+from segray.training.data.augmentation import Augmentation
 from segray.training.data.crops import Crops, WindowedExamples, count_crops, place_crops
 
 NOWHERE = np.full((1, 4), np.nan)
@@ -22,6 +23,11 @@ def cut(corner: tuple[int, int], shape: tuple[int, int], height: int, width: int
     image, mask = numbered(height, width)
     pixels, class_ids = crops.cut([image], [mask])
     return pixels[0], class_ids[0]
+
+
+def still(count: int, margins: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """No augmentation, of crops with margins."""
+    return np.tile(np.float32([1, 0, margins[1], 0, 1, margins[0], 0, 0]), (count, 1))
 
 
 def test_a_crop_is_the_part_of_the_image_at_its_corner() -> None:
@@ -43,7 +49,9 @@ def test_what_lies_outside_of_the_image_is_grey_and_ignored(corner: tuple[int, i
 def test_windows_lie_anywhere_inside_of_an_image() -> None:
     rng = np.random.default_rng(0)
     sizes = np.tile([[40, 33]], (4000, 1))
-    crops = place_crops(np.arange(4000), sizes, rng.random((4000, 7)), (32, 32), (36, 40), 0.0)
+    crops = place_crops(
+        np.arange(4000), sizes, rng.random((4000, 7)), still(4000), (32, 32), (36, 40), 0.0
+    )
     windows = crops.corners + np.array([2, 4])
     assert set(windows[:, 0].tolist()) == set(range(9))
     assert set(windows[:, 1].tolist()) == {0, 1}
@@ -53,7 +61,9 @@ def test_windows_lie_anywhere_inside_of_an_image() -> None:
 def test_a_small_image_lies_anywhere_inside_of_its_window() -> None:
     rng = np.random.default_rng(0)
     sizes = np.tile([[30, 32]], (1000, 1))
-    crops = place_crops(np.arange(1000), sizes, rng.random((1000, 7)), (32, 32), (32, 32), 0.0)
+    crops = place_crops(
+        np.arange(1000), sizes, rng.random((1000, 7)), still(1000), (32, 32), (32, 32), 0.0
+    )
     assert set(crops.corners[:, 0].tolist()) == {0, -1, -2}
     assert set(crops.corners[:, 1].tolist()) == {0}
 
@@ -64,7 +74,8 @@ def test_a_share_of_the_crops_is_around_classes_that_are_rare() -> None:
     mask[61, 173] = 1  # one pixel in 50,000
     mask[:10] = IGNORED
     sizes = np.tile([mask.shape], (1000, 1))
-    crops = place_crops(np.zeros(1000, int), sizes, rng.random((1000, 7)), (8, 8), (8, 8), 0.5)
+    places = rng.random((1000, 7))
+    crops = place_crops(np.zeros(1000, int), sizes, places, still(1000), (8, 8), (8, 8), 0.5)
     _, class_ids = crops.cut([image] * 1000, [mask] * 1000)
     assert (class_ids == 1).any(axis=(1, 2)).mean() == pytest.approx(0.25, abs=0.05)
 
@@ -74,7 +85,8 @@ def test_a_focused_window_lies_inside_of_its_image_and_has_the_pixel_anywhere() 
     image, mask = numbered(60, 90)
     mask[3, 50] = 1
     sizes = np.tile([mask.shape], (500, 1))
-    crops = place_crops(np.zeros(500, int), sizes, rng.random((500, 7)), (32, 40), (40, 44), 1.0)
+    places, warps = rng.random((500, 7)), still(500, (4, 2))
+    crops = place_crops(np.zeros(500, int), sizes, places, warps, (32, 40), (40, 44), 1.0)
     pixels, class_ids = crops.cut([image] * 500, [mask] * 500)
     window = class_ids[:, 4:-4, 2:-2]
     assert (window != IGNORED).all()
@@ -85,6 +97,31 @@ def test_a_focused_window_lies_inside_of_its_image_and_has_the_pixel_anywhere() 
     np.testing.assert_array_equal(
         pixels[found, rows + 4, columns + 2][:, :2], [[3, 50]] * len(found)
     )
+
+
+def test_a_focused_pixel_is_there_after_the_augmentation() -> None:
+    """However far the crop is zoomed into, turned and mirrored."""
+    rng = np.random.default_rng(0)
+    image, mask = numbered(200, 250)
+    mask[110, 120] = 1
+    window, margins = (40, 48), (8, 6)
+    augmentation = Augmentation(True, (0.3, 1.0), 0.1, 10.0)
+    warps = augmentation.draw_warps(rng, 500, window, window)
+    warps[:, (5, 2)] += margins
+    shape = (40 + 16, 48 + 12)
+    sizes = np.tile([mask.shape], (500, 1))
+    places = rng.random((500, 7))
+    crops = place_crops(np.zeros(500, int), sizes, places, warps, window, shape, 1.0)
+    _, class_ids = crops.cut([image] * 500, [mask] * 500)
+    found, rows, columns = np.nonzero(class_ids == 1)
+    assert len(found) > 200  # of 500 crops, half of which are around the other class
+    shown = []
+    for warp, row, column in zip(warps[found], rows, columns, strict=True):
+        turn = np.array([[warp[4], warp[3]], [warp[1], warp[0]]])
+        place = np.linalg.solve(turn, np.array([row, column]) - warp[[5, 2]])
+        seen = (place > -2) & (place < np.array(window) + 1)
+        shown.append(bool(seen.all()))
+    assert np.mean(shown) > 0.95
 
 
 def test_an_image_without_labels_is_cropped_all_the_same() -> None:
