@@ -8,12 +8,12 @@ from functools import partial
 from itertools import chain
 
 from segray.bulk.fleet import Fleet
+from segray.bulk.forecast.trial import Trial, take_trial
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
 from segray.bulk.sizes import LOCAL_CHUNKS, chunk_size, split_into_chunks
 from segray.bulk.tally import Reporter, Tally
-from segray.bulk.trial import Trial, take_trial
 from segray.storage.listing import Entry
 
 

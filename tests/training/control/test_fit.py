@@ -131,7 +131,7 @@ def test_crops_of_images_of_any_size_are_learned_from(
     for path in (tmp_path / "images").iterdir():
         with Image.open(path) as image:
             pixels += image.width * image.height
-    settings = {"fit": "tile", "workers": 0, "batch_size": 4, "calibrate": False}
+    settings = {"fit": "tile", "workers": 0, "batch_size": 8, "calibrate": False}
     for keep in (True, False):
         output = tmp_path / f"kept_{keep}"
         fit(assign(tmp_path, output, keep=keep, **settings), lambda history: None)

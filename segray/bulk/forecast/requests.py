@@ -13,12 +13,12 @@ from statistics import NormalDist
 import numpy as np
 
 from segray.bulk.census import GALLERY_FILES
+from segray.bulk.forecast.trial import Trial
 from segray.bulk.manifest import FILE_ROWS
 from segray.bulk.pipeline import CHUNKS_AT_ONCE
 from segray.bulk.plan import Plan
 from segray.bulk.sample import SHOWN
 from segray.bulk.sizes import Chunks
-from segray.bulk.trial import Trial
 from segray.bulk.writer import FILE_BYTES, FILE_SECONDS
 from segray.storage.lock import BEAT
 from segray.storage.ranges import TAIL_BYTES

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from segray.bulk.config import SegmentConfig
-from segray.bulk.dry_run import forecast
-from segray.bulk.forecast import Forecast
-from segray.bulk.forecast_lines import describe_forecast
+from segray.bulk.forecast.dry_run import forecast
+from segray.bulk.forecast.forecast import Forecast
+from segray.bulk.forecast.lines import describe_forecast
+from segray.bulk.forecast.survey import SAMPLE, Survey
 from segray.bulk.plan import make_plan
 from segray.bulk.run import SegmentSummary, segment
-from segray.bulk.survey import SAMPLE, Survey
 from segray.errors import InputError
 from segray.storage.files import read_bytes, write_bytes
 from segray.storage.listing import Entry

@@ -14,12 +14,12 @@ import numpy as np
 
 from segray.bulk.candidates import expected_pictures
 from segray.bulk.fleet import Fleet
+from segray.bulk.forecast.requests import Files, forecast_requests
+from segray.bulk.forecast.survey import Survey
+from segray.bulk.forecast.trial import Trial
 from segray.bulk.plan import Plan
-from segray.bulk.request_forecast import Files, forecast_requests
 from segray.bulk.sample import SHOWN
 from segray.bulk.sizes import Chunks
-from segray.bulk.survey import Survey
-from segray.bulk.trial import Trial
 
 #: Share by which the interval of a time is widened, for what a trial of seconds does not show.
 UNSEEN = 0.1
@@ -72,7 +72,7 @@ class Forecast:
     Attributes:
         survey: the images.
         trial: what became of a sample of them.
-        stages: CPU seconds per image of each stage of `segray.bulk.trial.STAGES`.
+        stages: CPU seconds per image of each stage of `segray.bulk.forecast.trial.STAGES`.
         rate: images per second of a worker.
         fleet: the nodes that are there.
         start: seconds until the first image is fetched.

@@ -18,9 +18,9 @@ from segray.bulk.cluster import (
     providing_network,
 )
 from segray.bulk.fleet import Fleet
+from segray.bulk.forecast.trial import Trial, take_trial
 from segray.bulk.pipeline import PipelineConfig
 from segray.bulk.plan import Plan
-from segray.bulk.trial import Trial, take_trial
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.nodes import (

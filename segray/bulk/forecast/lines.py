@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from segray.bulk.config import SegmentConfig
-from segray.bulk.forecast import UNSEEN, Duration, Forecast, Interval
+from segray.bulk.forecast.forecast import UNSEEN, Duration, Forecast, Interval
 from segray.storage.requests import REPEATED
 
 _SUFFIXES = 6  # that are named

@@ -3,12 +3,12 @@
 import logging
 import time
 
-from segray.bulk.forecast import Forecast, make_forecast
-from segray.bulk.forecast_lines import describe_forecast
+from segray.bulk.forecast.forecast import Forecast, make_forecast
+from segray.bulk.forecast.lines import describe_forecast
+from segray.bulk.forecast.survey import take_survey
 from segray.bulk.here import take_trial_here
 from segray.bulk.plan import Plan
 from segray.bulk.sizes import CLUSTER_CHUNKS, LOCAL_CHUNKS, chunk_size, divide
-from segray.bulk.survey import take_survey
 from segray.clock import STARTED
 from segray.storage.requests import requests_sent
 
@@ -36,7 +36,7 @@ def forecast(plan: Plan, on_ray: bool) -> Forecast | None:
         return None
     log.info(f"trying a sample of {len(sample)} images with {plan.engine}")
     if on_ray:
-        from segray.bulk.trial_node import take_trial_on_node
+        from segray.bulk.forecast.trial_node import take_trial_on_node
 
         trial, fleet, ready = take_trial_on_node(plan, sample)
     else:
