@@ -1,14 +1,10 @@
 """A segmentation in the job's own process, without Ray."""
 
 import os
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 
-from segray.bulk.fleet import Fleet
-from segray.bulk.forecast.trial import Trial, take_trial
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.plan import Plan
 from segray.bulk.progress import Progress
@@ -41,27 +37,6 @@ def segment_here(plan: Plan) -> Progress:
             (pipeline or make()).segment_all(chain([first], chunks))
     progress.predictors = tally.predictors()
     return progress
-
-
-def take_trial_here(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Fleet, float]:
-    """Segment a sample as `segment_here` does, but into a temporary folder.
-
-    Args:
-        plan: the plan of the run.
-        sample: the images.
-
-    Returns:
-        The trial, this machine, and the time at which the network was ready.
-
-    Raises:
-        InputError: nothing can be written to a temporary folder.
-    """
-    cpus = count_cpus()
-    predictor = plan.predictor_loader(cpus)()
-    ready = time.monotonic()
-    trial = take_trial(PipelineConfig.of(plan, cpus), predictor, sample)
-    kind = f"{cpus} CPU{'s' * (cpus != 1)}"
-    return trial, Fleet(1, kind, 1, 1, sys.maxsize, 0.0), ready
 
 
 def count_cpus() -> int:

@@ -6,7 +6,7 @@ import time
 from segray.bulk.forecast.forecast import Forecast, make_forecast
 from segray.bulk.forecast.lines import describe_forecast
 from segray.bulk.forecast.survey import take_survey
-from segray.bulk.here import take_trial_here
+from segray.bulk.forecast.trial_here import take_trial_here
 from segray.bulk.plan import Plan
 from segray.bulk.sizes import CLUSTER_CHUNKS, LOCAL_CHUNKS, chunk_size, divide
 from segray.clock import STARTED
