@@ -52,7 +52,7 @@ def main() -> int:
             f"failures: the report has the reasons, as has {summary.output}/errors/*.parquet; "
             "--retry-errors tries them again"
         )
-    if census.stale:
+    if census.stale and not config.prune:
         log.info(
             f"{census.stale} rows are of images that have changed or that this run did not find; "
             "--prune removes them"

@@ -198,13 +198,11 @@ class SharedFiles:
         return cls(tuple(sizes))
 
     def check(self) -> None:
-        """Verify that this process sees the files; if it has seen them once, it does.
+        """Verify that this process sees the files.
 
         Raises:
             InputError: it does not, or sees other files in their place.
         """
-        if self in _SEEN:
-            return
         for flag, files in self.sizes:
             if any(_is_seen(*file) for file in files):
                 continue
@@ -214,7 +212,6 @@ class SharedFiles:
                 f"one that the job sees, with {path.name} in it: on several nodes, files have to "
                 "be in S3 or on a file system that all of them share"
             )
-        _SEEN.add(self)
 
     def check_nodes(self) -> None:
         """Verify that all present nodes see the files.
@@ -259,10 +256,6 @@ def _is_seen(uri: str, size: int) -> bool:
         return Path(uri).stat().st_size == size
     except OSError:
         return False
-
-
-# What this process has seen. A file that is deleted while a job runs is no fault of its node.
-_SEEN: set[SharedFiles] = set()
 
 
 def first_files(folder: str) -> list[str]:

@@ -47,7 +47,6 @@ def test_files_of_a_folder_are_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_deleted_while_the_job_runs_does_not_end_it(tmp_path: Path) -> None:
-    """Neither where others are still there, nor where the node has seen it."""
     files = [tmp_path / f"{number}.jpg" for number in range(2)]
     for file in files:
         file.write_bytes(b"12345")
@@ -55,7 +54,8 @@ def test_a_file_that_is_deleted_while_the_job_runs_does_not_end_it(tmp_path: Pat
     files[0].unlink()
     shared.check()
     files[1].unlink()
-    shared.check()
+    with pytest.raises(InputError):
+        shared.check()
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -126,8 +126,8 @@ def providing_network(
     pool = GpuPool(load, plan.config.workers or sys.maxsize)
     waits = reporting_waits("a predictor", {"GPU": 1.0}, lambda: not pool.is_ready())
     with pool.running(), waits:
-        if plan.config.overwrite:
-            # --overwrite deletes nothing before the network can run.
+        if plan.config.overwrite or plan.config.retry_errors:
+            # They delete nothing before the network can run.
             pool.await_ready()
         yield pool.connect, pool.is_ready
 

@@ -40,7 +40,8 @@ class Found:
         excluded: files that --include or --exclude leave out.
         hidden: files with a name, or in a folder, that begins with a dot.
         placeholders: empty objects that stand for folders.
-        unreadable: names of a local disk that are no files, see `segray.storage.listing.Page`.
+        unreadable: names on a local disk that are no files or not UTF-8, see
+            `segray.storage.listing.Page`.
         unseen: files and folders of a local disk that could not be looked at, likewise.
     """
 

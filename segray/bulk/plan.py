@@ -282,7 +282,7 @@ def describe_left_out(found: Found) -> str:
         "by --include or --exclude, whose patterns match keys without the bucket": found.excluded,
         "hidden": found.hidden,
         "that stand for folders": found.placeholders,
-        "that are no files": found.unreadable,
+        "that are no files, or have names that are not UTF-8": found.unreadable,
         "that could not be looked at": found.unseen,
     }
     return ", ".join(f"{count} {name}" for name, count in parts.items() if count)

@@ -47,7 +47,8 @@ def write_page(uri: str, comparison: Comparison) -> None:
     uris = [change.uri for change in comparison.most]
     folder = posixpath.commonprefix(uris).rpartition("/")[0] + "/"
 
-    listed = read_listed(comparison.after)
+    ids = np.array(sorted(change.id for change in comparison.most), dtype=np.int64)
+    listed = read_listed(comparison.after, ids)
 
     def draw(change: Change) -> Element:
         return _draw_tile(change, comparison, listed, folder)

@@ -7,6 +7,7 @@ failure to write to the output is a problem of the whole run.
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from segray.storage.uri import join_uri
 _REQUESTS = 16
 # The number of written masks after which an account is yielded.
 _ACCOUNT_ROWS = 64
-# Images that are fetched and drawn at once take so much memory, besides their pixels.
+# The files of images that are fetched at once, and of the one that is drawn, take so much memory.
 _FETCHED_BYTES = 1 << 27
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -160,9 +161,9 @@ def _write(output: str, key: str, content: bytes) -> str:
 
 
 def _draw(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[tuple[str, bytes]]:
-    fetched = Memory(_FETCHED_BYTES)
+    fetched, drawing = Memory(_FETCHED_BYTES), Lock()
 
-    def draw(row: _Row) -> tuple[_Row, bytes | Exception]:
+    def draw(row: _Row) -> tuple[_Row, bytes | str]:
         with contextlib.ExitStack() as room:  # until the image is drawn
             try:
                 content = fetch(
@@ -170,15 +171,16 @@ def _draw(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[tuple
                     lambda length: room.enter_context(fetched.reserved(length)),
                 )
                 size = row["width"], row["height"]
-                return row, draw_overlay(
-                    content, row["mask"], *size, task.max_side, task.value_range
-                )
+                with drawing:  # it takes several times the memory of the overlay
+                    return row, draw_overlay(
+                        content, row["mask"], *size, task.max_side, task.value_range
+                    )
             except (DecodeError, FetchError) as error:
-                return row, error
+                return row, str(error)
 
     for row, drawn in map_ahead(draw, rows, _REQUESTS):
-        if isinstance(drawn, Exception):
-            account.skipped.append((row["uri"], str(drawn)))
+        if isinstance(drawn, str):
+            account.skipped.append((row["uri"], drawn))
         else:
             yield row["key"], drawn
 

@@ -16,7 +16,8 @@ _MAX_SEGMENT = 1 << 25
 # None, LZW, deflate, PackBits, Zstandard.
 _COMPRESSIONS = {1, 5, 8, 32773, 32946, 50000}
 # JPEG, and JPEG 2000 as slide scanners write it: a tile is an image with a size of its own.
-_IMAGES = {7, 33003, 33005, 34712}
+_JPEG = 7
+_IMAGES = {_JPEG, 33003, 33005, 34712}
 _GREY, _RGB, _YCBCR = 1, 2, 6
 
 
@@ -123,7 +124,7 @@ def _check(page: Any) -> None:
         and page.imagedepth == 1
         and page.samplesperpixel in (1, 3, 4)
         # Only the codec of a JPEG converts YCbCr.
-        and page.photometric in (_GREY, _RGB, _YCBCR)[: 3 if page.compression in _IMAGES else 2]
+        and page.photometric in (_GREY, _RGB, *(_YCBCR,) * (page.compression == _JPEG))
         and page.compression in _COMPRESSIONS | _IMAGES
         and (orientation is None or orientation.value == 1)
     )

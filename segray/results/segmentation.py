@@ -216,14 +216,21 @@ class Listed:
         return found["size"].to_pylist(), found["etag"].to_pylist()
 
 
-def read_listed(segmentation: Segmentation) -> Listed:
-    """Read the manifest's entries of all images.
+def read_listed(segmentation: Segmentation, ids: Ids | None = None) -> Listed:
+    """Read the manifest's entries of images.
+
+    Args:
+        segmentation: the segmentation.
+        ids: int64 [N], ascending: the images; None for all.
 
     Raises:
         InputError: the manifest cannot be read.
     """
     folder = join_uri(segmentation.uri, "manifest")
-    table = pa.concat_tables(read_tables(folder, ["id", "size", "etag"])).sort_by("id")
+    tables = read_tables(folder, ["id", "size", "etag"])
+    if ids is not None:
+        tables = (table.filter(pa.array(are_in(as_ids(table["id"]), ids))) for table in tables)
+    table = pa.concat_tables(tables).sort_by("id")
     return Listed(as_ids(table["id"]), table.select(["size", "etag"]))
 
 

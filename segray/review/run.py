@@ -121,7 +121,7 @@ def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) 
     wanted = min(count, len(order))
     progress = ProgressLine("choosing", "images", wanted)
     gathering = Gathering(wanted)
-    listed = read_listed(segmentation)
+    listed = read_listed(segmentation, np.sort(rated.ids[order]))
 
     def look(row: dict[str, Any]) -> tuple[Chosen, npt.NDArray[np.float32]] | Exception:
         width, height = row["width"], row["height"]

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote_plus
@@ -121,6 +121,7 @@ def _read_tables(part: Part) -> Iterator[pa.Table]:
     """Yield tables with those columns of `_NAMES` that exist, without the rows to skip."""
     if part.uri.endswith(".parquet"):
         with open_parquet(part.uri) as file:
+            _check_names(file.schema_arrow.names, part.uri)
             names = [name for name in file.schema_arrow.names if _plain(name) in _WANTED]
             for batch in file.iter_batches(batch_size=10_000, columns=names):
                 yield _take_columns(pa.Table.from_batches([batch]), part.uri)
@@ -165,7 +166,18 @@ def _plain(name: str) -> str:
     return name.lower().replace(" ", "")
 
 
+def _check_names(names: Sequence[str], place: str) -> None:
+    """Refuse a table whose columns do not say where images are."""
+    there = {_plain(name) for name in names}
+    if "uri" not in there and not {"bucket", "key"} <= there:
+        raise InputError(
+            f"{place} has no column uri (but {', '.join(names[:5])}): "
+            "give --manifest a table with the URI of an image in each row"
+        )
+
+
 def _take_columns(table: pa.Table, place: str) -> pa.Table:
+    _check_names(table.column_names, place)
     names = {_plain(name): name for name in table.column_names}
     taken = {
         wanted: table[names[name]]
@@ -173,11 +185,6 @@ def _take_columns(table: pa.Table, place: str) -> pa.Table:
         for name in choices
         if name in names
     }
-    if "uri" not in taken and not {"bucket", "key"} <= set(taken):
-        raise InputError(
-            f"{place} has no column uri (but {', '.join(table.column_names[:5])}): "
-            "give --manifest a table with the URI of an image in each row"
-        )
     for wanted in ("uri", "bucket", "key", "etag"):
         if wanted in taken:
             check_text(place, wanted, taken[wanted].type)

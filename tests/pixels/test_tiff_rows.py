@@ -108,6 +108,11 @@ def test_a_large_tiff_is_opened_for_reading_in_rows(monkeypatch: pytest.MonkeyPa
         (np.zeros((40, 50), np.int8), {}, "grey or RGB of 8 bits"),
         (np.zeros((3, 40, 50), np.uint8), {"planarconfig": "separate"}, "not planar"),
         (np.zeros((40, 50, 3), np.uint8), {"photometric": "ycbcr", "compression": "zlib"}, "RGB"),
+        (
+            np.zeros((64, 64, 3), np.uint8),
+            {"photometric": "ycbcr", "compression": "jpeg2000"},
+            "RGB",
+        ),
         (np.zeros((40, 50), np.uint8), {"extratags": [(274, 3, 1, 6, True)]}, "upright"),
     ],
 )

@@ -40,7 +40,7 @@ _LEFT_OUT = {
     "excluded": "by --include and --exclude",
     "hidden": "hidden",
     "placeholders": "placeholders of folders",
-    "unreadable": "that are no files",
+    "unreadable": "that are no files, or have names that are not UTF-8",
     "unseen": "that could not be looked at",
 }
 

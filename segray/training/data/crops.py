@@ -30,8 +30,10 @@ class Crops:
         corners: int64 [b, 2], the row and column of its upper left pixel, which may lie outside of
             the image. What lies outside is grey and ignored.
         focus: float64 [b, 4], numbers from 0 to 1 that choose a class of the mask and a pixel of
-            it; and the row and column of the crop that the pixel is to have, which is laid there
-            instead as far as its window stays inside of the image. NaN for none.
+            it; and the row and column of the crop at which that pixel is to be, instead. NaN for
+            none.
+        views: float64 [b, 4], the first row and column of a crop that its augmentation shows, and
+            those behind the last. What a focused crop shows lies inside of the image.
         shape: height and width of the crops, in pixels.
         margins: the rows above and below, and the columns left and right, of a crop's window.
     """
@@ -39,6 +41,7 @@ class Crops:
     examples: _Indices
     corners: npt.NDArray[np.int64]
     focus: npt.NDArray[np.float64]
+    views: npt.NDArray[np.float64]
     shape: tuple[int, int]
     margins: tuple[int, int] = (0, 0)
 
@@ -46,7 +49,11 @@ class Crops:
         """Return some of the crops."""
         some = list(numbers)
         return replace(
-            self, examples=self.examples[some], corners=self.corners[some], focus=self.focus[some]
+            self,
+            examples=self.examples[some],
+            corners=self.corners[some],
+            focus=self.focus[some],
+            views=self.views[some],
         )
 
     def cut(self, images: Sequence[_Image], masks: Sequence[_Image]) -> tuple[_Image, _Image]:
@@ -65,7 +72,7 @@ class Crops:
         for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
             corner = self.corners[number]
             if not np.isnan(self.focus[number, 0]):
-                corner = self._find_corner(mask, self.focus[number], corner)
+                corner = self._find_corner(mask, number)
             inside = np.clip([corner, corner + self.shape], 0, mask.shape)
             source = tuple(slice(*ends) for ends in inside.T)
             target = tuple(slice(*ends) for ends in (inside - corner).T)
@@ -73,24 +80,21 @@ class Crops:
             class_ids[number][target] = mask[source]
         return pixels, class_ids
 
-    def _find_corner(
-        self, mask: _Image, focus: npt.NDArray[np.float64], corner: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.int64]:
+    def _find_corner(self, mask: _Image, number: int) -> npt.NDArray[np.int64]:
         """Return the corner of a crop that has a pixel of a class, each equally likely."""
         stride = math.ceil(math.sqrt(mask.size / _LOOKED_AT))
         some = mask[::stride, ::stride]
         present = np.flatnonzero(np.bincount(some.ravel(), minlength=IGNORED + 1)[:IGNORED])
         if not len(present):
-            return corner
+            return self.corners[number]
+        focus, view = self.focus[number], self.views[number]
         chosen = present[int(focus[0] * len(present))]
         places = np.flatnonzero(some == chosen)
         place = places[int(focus[1] * len(places))]
         pixel = stride * np.array(np.unravel_index(place, some.shape))
-        window = np.array(self.shape) - 2 * np.array(self.margins)
-        room = np.array(mask.shape) - window
-        start = pixel - np.floor(focus[2:]).astype(np.int64) + self.margins
-        inside = np.clip(start, np.minimum(room, 0), np.maximum(room, 0))
-        return np.asarray(inside - self.margins, dtype=np.int64)
+        corner = pixel - np.floor(focus[2:])
+        ends = -view[:2], np.array(mask.shape) - view[2:]
+        return np.rint(np.clip(corner, np.minimum(*ends), np.maximum(*ends))).astype(np.int64)
 
 
 def count_crops(sizes: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray[np.int64]:
@@ -131,13 +135,17 @@ def place_crops(
     )
     margins = (shape[0] - window[0]) // 2, (shape[1] - window[1]) // 2
     corners = inner.astype(np.int64) - np.array(margins)
-    # A pixel that the augmentation brings to (x, y) is at this row and column of the crop.
-    y, x = (places[:, 5:] * window).T
-    rows = warps[:, 3] * x + warps[:, 4] * y + warps[:, 5]
-    columns = warps[:, 0] * x + warps[:, 1] * y + warps[:, 2]
-    focus = np.stack([places[:, 3], places[:, 4], rows, columns], axis=1)
+
+    def find(y: Any, x: Any) -> npt.NDArray[np.float64]:
+        """Return the row and the column of the crop that the augmentation brings to (x, y)."""
+        rows = warps[:, 3] * x + warps[:, 4] * y + warps[:, 5]
+        return np.stack([rows, warps[:, 0] * x + warps[:, 1] * y + warps[:, 2]], axis=1)
+
+    focus = np.concatenate([places[:, 3:5], find(*(places[:, 5:] * window).T)], axis=1)
     focus[places[:, 2] >= foreground_share] = np.nan
-    return Crops(examples, corners, focus, shape, margins)
+    ends = [find(y, x) for y in (0, window[0] - 1) for x in (0, window[1] - 1)]
+    views = np.concatenate([np.min(ends, axis=0), np.max(ends, axis=0) + 1], axis=1)
+    return Crops(examples, corners, focus, views, shape, margins)
 
 
 class Readable(Protocol):
@@ -194,7 +202,7 @@ class WindowedExamples:
     def _find(self, indices: _Indices) -> Crops:
         places = self._places[indices]
         nowhere = np.full((len(indices), 4), np.nan)
-        return Crops(places[:, 0], places[:, 1:3], nowhere, self._window)
+        return Crops(places[:, 0], places[:, 1:3], nowhere, nowhere, self._window)
 
 
 def _starts(starts: Sequence[int], side: int) -> Iterator[tuple[int, int]]:

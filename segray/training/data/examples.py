@@ -40,7 +40,7 @@ _NO_FILES = SharedFiles()
 _LEAST_AHEAD, _MOST_AHEAD = 4, 64
 _AHEAD_BYTES = 1 << 29
 _DECODING_HERE = 2
-_PATIENCE, _PATIENCE_FOR_A_PAIR = 10.0, 2.0
+_PATIENCE, _PATIENCE_FOR_A_PAIR, _PATIENCE_FOR_A_LARGE_PAIR = 10.0, 0.2, 2.0
 # Timeout in seconds for blocks that another node holds.
 _SECONDS_TO_GET = 600.0
 
@@ -195,7 +195,9 @@ class StreamedExamples:
             )
             # The CPU may have been taken by another job, or the node be lost or not see the files.
             with contextlib.suppress(RayError):
-                if ray.wait([task], timeout=_PATIENCE + _PATIENCE_FOR_A_PAIR * len(set(pairs)))[0]:
+                large = examples.frame.fit == "tile"
+                each = _PATIENCE_FOR_A_LARGE_PAIR if large else _PATIENCE_FOR_A_PAIR
+                if ray.wait([task], timeout=_PATIENCE + each * len(set(pairs)))[0]:
                     arrays, findings = ray.get(task)
                     return arrays, findings
             ray.cancel(task)
@@ -318,6 +320,13 @@ def _decode_chunks(
                 results[number] = (arrays, ray.get(reference))
             except RayTaskError as error:
                 raise error.cause from None
+            except RayError as error:
+                first = chunks[number][0].image
+                raise InputError(
+                    f"the processes that read {len(chunks[number])} pairs, the first of {first}, "
+                    f"were lost again and again ({type(error).__name__}): is there a file that "
+                    "takes more memory than a node has?"
+                ) from error
             progress(len(chunks[number]))
         if not done:
             progress(0)
@@ -365,6 +374,7 @@ def _read_pairs(
         part = batch.take(mine) if isinstance(batch, Crops) else batch
         parts.append(_assemble([images[i] for i in places], [masks[i] for i in places], part))
         order += mine
+        del images, masks
     back = np.argsort(order)
     pixels, class_ids = (np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True))
     return (pixels, class_ids), findings
@@ -383,7 +393,7 @@ def _assemble(
     return np.stack(images), np.stack(masks)
 
 
-@ray.remote(max_retries=-1)
+@ray.remote(max_retries=10)
 def _check_task(
     pairs: Sequence[Pair], labels: Labels, frame: Frame, shared: SharedFiles, reading: Reading
 ) -> list[Finding]:
