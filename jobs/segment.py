@@ -26,10 +26,11 @@ def main() -> int:
         on_ray = has_cluster() or not plan.is_small if by_default else bool(config.workers)
         if on_ray:
             start_ray(config.use_gpu)
-        from segray.bulk import dry_run, run
+        from segray.bulk import run
+        from segray.bulk.forecast.dry_run import show_forecast
 
         if config.dry_run:
-            dry_run.show_forecast(plan, on_ray)
+            show_forecast(plan, on_ray)
             return 0
         summary = run.segment(plan, on_ray)
     log.info(f"\n{'class':<20} share of pixels   expected IoU")

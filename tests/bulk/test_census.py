@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from s3fs import S3FileSystem
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
@@ -60,6 +61,7 @@ def test_a_file_takes_two_requests_at_the_start_and_two_at_the_end(
         forget_client()
         run(config)
     forget_client()
+    S3FileSystem.clear_instance_cache()  # which has learned the proxy's address
 
     def requests(folder: str) -> Counter[int]:
         """How many files took so many requests."""

@@ -67,7 +67,7 @@ def test_what_cannot_be_read_in_a_folder_is_counted(config: SegmentConfig, tmp_p
     (tmp_path / "in" / "b.jpg").symlink_to("nowhere.jpg")
     missing, said = plan(with_flags(config, manifest=None, images=str(tmp_path / "in")))
     assert missing == 1
-    assert "found 1 images; left out: 1 that cannot be read" in said
+    assert "found 1 images; left out: 1 that are no files" in said
 
 
 def test_suffixes_that_were_asked_for_choose_from_a_table_too(config: SegmentConfig) -> None:
