@@ -52,7 +52,7 @@ def fit(assignment: Assignment, track: Callable[[History], None]) -> None:
         _train_here(assignment, track)
         return
     checkpoints = Checkpoints(join_uri(assignment.output, "checkpoints"))
-    losses, may_grow_at, grows = 0, -math.inf, False
+    losses, may_grow_at, grows, waits = 0, -math.inf, False, False
     with relay_mailbox(track) as mailbox:
         while True:
             before = max(checkpoints.epochs(), default=0)
@@ -60,17 +60,18 @@ def fit(assignment: Assignment, track: Callable[[History], None]) -> None:
             if not grows:  # a growing group keeps the size of its workers
                 resources, threads = worker_resources(config)
             workers = count_workers(config, resources)
-            log.info(
-                f"starting {workers} worker(s) with {name_resources(resources)} each; it may take "
-                "a minute"
-            )
+            if not waits:
+                log.info(
+                    f"starting {workers} worker(s) with {name_resources(resources)} each; it may "
+                    "take a minute"
+                )
             group = _Group(workers, resources, threads, may_grow_at)
             grows = False
             try:
                 grows = _fit_once(assignment, group, mailbox)
             except ray.train.TrainingFailedError as error:
-                if _had_no_room(error):
-                    continue  # look for room again
+                if waits := _had_no_room(error):
+                    continue  # however long it takes
                 problem = _find_problem(error, mailbox)
                 stands = max(checkpoints.epochs(), default=0) == before
                 losses = losses + 1 if stands else 1
@@ -260,8 +261,7 @@ def _make_trainer(
             failure_config=ray.train.FailureConfig(
                 max_failures=0,
                 max_preemption_failures=0,
-                # A fixed number of workers waits for its room, however long that takes.
-                controller_failure_limit=-1 if isinstance(config.workers, int) else 0,
+                controller_failure_limit=0,
             ),
         ),
     )

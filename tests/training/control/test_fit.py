@@ -1,10 +1,12 @@
 """Fitting: what goes wrong around the loop, on runs of one step."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from segray.training.control import loop as loop_module
 from segray.training.control.checkpoint import Checkpoints
 from segray.training.control.fit import fit
 from segray.training.step.calibration import Calibration
+from tests.processes import descendants
 from tests.support import free_port, logged_lines, write_shapes
 from tests.training.runs import assign, hold
 from tests.training.tiny import shrink_network, train_tiny
@@ -211,6 +214,30 @@ def test_without_restarts_a_run_ends_with_its_first_loss(
         fit(assignment, lambda history: None)
     assert len([line for line in lines if line.startswith("starting")]) == 1
     assert Checkpoints(f"{tmp_path}/out/checkpoints").newest() == 1
+
+
+def test_workers_that_die_as_they_start_end_the_run(
+    data: Path, tmp_path: Path, lines: list[str]
+) -> None:
+    """As where a node has too little memory, or lacks a library."""
+    ended = threading.Event()
+
+    def kill_all() -> None:
+        while not ended.wait(0.05):
+            for pid, name in descendants(os.getpid()).items():
+                if name.startswith("ray::RayTrainWorker"):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_all)
+    killer.start()
+    try:
+        with pytest.raises(InputError):
+            fit(assign(data, tmp_path / "out", max_restarts=1), lambda history: None)
+    finally:
+        ended.set()
+        killer.join()
+    assert len([line for line in lines if line.startswith("starting")]) == 2
 
 
 def test_workers_that_wait_for_room_say_so(
