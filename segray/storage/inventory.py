@@ -128,6 +128,7 @@ def _read_tables(part: Part) -> Iterator[pa.Table]:
         return
     with explain_errors(part.uri), open_stream(part.uri) as raw:
         for batch in _read_csv(raw, part):
+            _check_names(batch.schema.names, part.uri)
             yield _take_columns(pa.Table.from_batches([batch]), part.uri)
 
 
@@ -177,7 +178,6 @@ def _check_names(names: Sequence[str], place: str) -> None:
 
 
 def _take_columns(table: pa.Table, place: str) -> pa.Table:
-    _check_names(table.column_names, place)
     names = {_plain(name): name for name in table.column_names}
     taken = {
         wanted: table[names[name]]

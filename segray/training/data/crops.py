@@ -35,7 +35,6 @@ class Crops:
         views: float64 [b, 4], the first row and column of a crop that its augmentation shows, and
             those behind the last. What a focused crop shows lies inside of the image.
         shape: height and width of the crops, in pixels.
-        margins: the rows above and below, and the columns left and right, of a crop's window.
     """
 
     examples: _Indices
@@ -43,7 +42,6 @@ class Crops:
     focus: npt.NDArray[np.float64]
     views: npt.NDArray[np.float64]
     shape: tuple[int, int]
-    margins: tuple[int, int] = (0, 0)
 
     def take(self, numbers: Sequence[int]) -> "Crops":
         """Return some of the crops."""
@@ -145,7 +143,7 @@ def place_crops(
     focus[places[:, 2] >= foreground_share] = np.nan
     ends = [find(y, x) for y in (0, window[0] - 1) for x in (0, window[1] - 1)]
     views = np.concatenate([np.min(ends, axis=0), np.max(ends, axis=0) + 1], axis=1)
-    return Crops(examples, corners, focus, views, shape, margins)
+    return Crops(examples, corners, focus, views, shape)
 
 
 class Readable(Protocol):

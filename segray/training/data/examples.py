@@ -375,6 +375,8 @@ def _read_pairs(
         parts.append(_assemble([images[i] for i in places], [masks[i] for i in places], part))
         order += mine
         del images, masks
+    if len(parts) == 1:  # in order, and not to be copied again
+        return parts[0], findings
     back = np.argsort(order)
     pixels, class_ids = (np.concatenate(arrays)[back] for arrays in zip(*parts, strict=True))
     return (pixels, class_ids), findings
