@@ -1,5 +1,7 @@
 """The size and the cost of a network: its weights and its multiplications, without Keras."""
 
+import itertools
+
 from segray.model.architecture import Architecture
 from segray.model.encoders import ENCODERS
 
@@ -33,7 +35,8 @@ def _decoder_channels(architecture: Architecture) -> list[tuple[int, int]]:
     """Return the input and output channels of the decoder's transposed convolutions."""
     *skips, taken = ENCODERS[architecture.encoder].channels
     channels = []
-    for given, skip in zip(architecture.filters, reversed(skips), strict=True):
+    pairs = itertools.zip_longest(architecture.filters, reversed(skips), fillvalue=0)
+    for given, skip in pairs:
         channels.append((taken, given))
         taken = given + skip
     return [*channels, (taken, architecture.classes)]

@@ -17,6 +17,7 @@ EncoderName = Literal[
     "EfficientNetV2B3",
     "EfficientNetV2S",
     "ResNet50V2",
+    "ConvNeXtTiny",
 ]
 #: The pixel values that 0 and 255 become.
 Range = tuple[float, float]
@@ -32,8 +33,9 @@ class Encoder:
     Attributes:
         application: the name of its function in keras.applications.
         weights_file: the file with its ImageNet weights, below Keras' folder of applications.
-        taps: the layers whose outputs are the encoder's, from the finest (stride 2) to the coarsest
-            (stride 32).
+        taps: the layers whose outputs are the encoder's, from the finest (stride 2, or 4 where
+            there is no layer with stride 2) to the coarsest (stride 32); ``before NAME`` for the
+            input of a layer, and an empty name for the output of the network.
         channels: the channels of these outputs.
         weights: the number of scalars in all weights.
         multiplications: for each 32x32 pixels of an image, and for each image.
@@ -44,8 +46,8 @@ class Encoder:
 
     application: str
     weights_file: str
-    taps: tuple[str, str, str, str, str]
-    channels: tuple[int, int, int, int, int]
+    taps: tuple[str, ...]
+    channels: tuple[int, ...]
     weights: int
     multiplications: tuple[int, int]
     input_range: Range | None = (-1.0, 1.0)
@@ -168,5 +170,20 @@ ENCODERS: dict[EncoderName, Encoder] = {
         (64, 256, 512, 1024, 2048),
         23_564_800,
         (71_024_640, 0),
+    ),
+    "ConvNeXtTiny": Encoder(
+        "ConvNeXtTiny",
+        "convnext/convnext_tiny_notop.h5",
+        (
+            "before convnext_tiny_downsampling_block_0",
+            "before convnext_tiny_downsampling_block_1",
+            "before convnext_tiny_downsampling_block_2",
+            "",
+        ),
+        (96, 192, 384, 768),
+        27_820_128,
+        (90_913_536, 0),
+        None,
+        {"include_preprocessing": False},
     ),
 }

@@ -33,15 +33,20 @@ _OPERATORS = {
     "Concat",
     "Conv",
     "ConvTranspose",
+    "Erf",
     "GlobalAveragePool",
     "MaxPool",
     "Mul",
+    "Neg",
     "Pad",
+    "Reciprocal",
     "ReduceMean",
     "Relu",
     "Reshape",
     "Sigmoid",
+    "Sqrt",
     "Squeeze",
+    "Sub",
     "Transpose",
 }
 # The fields that a message of each type may have. Excluded are external data, functions, nested
@@ -72,7 +77,7 @@ _ATTRIBUTES = range(8)
 # Values of edges and shapes; -1 stands for the remaining size.
 _CONSTANTS = (-1, 1 << 14)
 # The numbers per pixel of an image that all nodes give together, those of a pooling multiplied by
-# the pixels of its kernel; the largest network gives 1,214, and some ten for each class. They bound
+# the pixels of its kernel; the largest network gives 1,788, and some ten for each class. They bound
 # the memory, as all of them might be needed at once, and the time besides that of convolutions.
 _WORK, _WORK_OF_CLASS = 2000, 20
 # The least batch size for shape inference. The actual one is random, so that no file can anticipate

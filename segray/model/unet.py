@@ -10,6 +10,7 @@ replicas of a training run.
 """
 
 import io
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import keras
 from segray.errors import InputError
 from segray.model.architecture import Architecture
 from segray.model.encoders import ENCODERS, EncoderName, Range
+from segray.model.exportable import make_exportable
 from segray.model.normalisation import BatchNormalization
 from segray.model.weights import check_encoder_weights
 
@@ -52,9 +54,10 @@ def build_unet(
     images = keras.Input(shape, dtype="uint8", name="images")
     scaled = _build_scaling(architecture.input_range)(images)
     *skips, x = _build_encoder(architecture.encoder, shape, encoder_weights, momentum)(scaled)
-    for filters, skip in zip(architecture.filters, reversed(skips), strict=True):
+    for filters, skip in itertools.zip_longest(architecture.filters, reversed(skips)):
         x = _upsample(filters, x, momentum, even)
-        x = keras.layers.Concatenate()([x, skip])
+        if skip is not None:
+            x = keras.layers.Concatenate()([x, skip])
     logits = keras.layers.Conv2DTranspose(
         architecture.classes, 3, strides=2, padding="same", dtype="float32", name="logits"
     )(x)
@@ -80,16 +83,25 @@ def _build_encoder(
     own = ENCODERS[name]
     make = getattr(keras.applications, own.application)
     base = make(input_shape=shape, include_top=False, weights=None, **own.settings)
-    outputs = [base.get_layer(tap).output for tap in own.taps]
-    encoder = keras.Model(base.input, outputs, name="encoder")
+    encoder = keras.Model(base.input, [_tap(base, tap) for tap in own.taps], name="encoder")
     if weights is None:
-        return keras.models.clone_model(
+        encoder = keras.models.clone_model(
             encoder, clone_function=lambda layer: _with_own_statistics(layer, momentum)
         )
+        return make_exportable(encoder)
     if weights:
         _load_encoder_weights(name, base, weights)
+    encoder = make_exportable(encoder)
     encoder.trainable = False
     return encoder
+
+
+def _tap(base: keras.Model, tap: str) -> keras.KerasTensor:
+    if not tap:
+        return base.output
+    name = tap.removeprefix("before ")
+    layer = base.get_layer(name)
+    return layer.output if name == tap else layer.input
 
 
 def _with_own_statistics(layer: keras.Layer, momentum: float) -> keras.Layer:

@@ -32,23 +32,22 @@ def test_learns_and_both_engines_agree(name: EncoderName, tmp_path: Path) -> Non
     architecture = Architecture(2, HEIGHT, WIDTH, name, input_range=own.input_range)
     network = build_unet(architecture)
     variables = network.trainable_variables
-    before = [variable.numpy() for variable in variables]
 
     @tf.function
-    def learn(images: tf.Tensor) -> tf.Tensor:
+    def learn(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = tf.concat(train_parts(network, split_batch(images, 2)), axis=0)
             loss = tf.reduce_mean(tf.square(logits - tf.constant([1.0, -1.0])))
-        for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+        gradients = tape.gradient(loss, variables)
+        for variable, gradient in zip(variables, gradients, strict=True):
             variable.assign_sub(0.01 * gradient)
-        return loss
+        return loss, tf.stack([tf.reduce_any(gradient != 0) for gradient in gradients])
 
     images = tf.constant(draw(4))
-    losses = [float(learn(images)) for _ in range(6)]
+    losses, learning = zip(*(learn(images) for _ in range(6)), strict=True)
     assert losses[-1] < losses[0]
-    moved = [not np.array_equal(v, old) for v, old in zip(variables, before, strict=True)]
     # Where batch normalisation takes an offset away again, a bias has no gradient.
-    assert sum(moved) > 0.98 * len(moved)
+    assert np.mean(learning[-1]) > 0.98
 
     write_bundle(str(tmp_path), network, architecture, LABELS, {}, Frame(HEIGHT, WIDTH))
     bundle = open_bundle(str(tmp_path), [WEIGHTS, ONNX])
