@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from segray.comparison.changes import Change
+from segray.comparison.changes import Change, share_changed
 from segray.data.skipped import Skipped
 from segray.pixels.metrics import Confusion, class_iou
 from segray.results.segmentation import Segmentation
@@ -41,7 +41,7 @@ class Comparison:
     @property
     def changed(self) -> float:
         """The share of pixels that have another class, 0 to 1."""
-        return 1 - float(np.trace(self.confusion) / max(1, self.confusion.sum()))
+        return share_changed(self.confusion)
 
     @property
     def agreement(self) -> dict[str, float | None]:

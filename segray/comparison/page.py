@@ -118,6 +118,8 @@ def _draw_moves(comparison: Comparison) -> Iterator[Element]:
     moved = comparison.confusion.copy()
     np.fill_diagonal(moved, 0)
     total, names = max(1, int(comparison.confusion.sum())), comparison.before.classes
+    if not moved.any():
+        yield tag("tr", tag("td", "No pixel changed.", colspan="3"))
     for place in np.argsort(-moved, axis=None, kind="stable")[:_MOVES].tolist():
         i, j = divmod(place, len(names))
         if moved[i, j]:
@@ -132,8 +134,7 @@ def _draw_moves(comparison: Comparison) -> Iterator[Element]:
 def _draw_tile(change: Change, comparison: Comparison, listed: Listed, folder: str) -> Element:
     """An image with both of its masks, and where they differ."""
     name, palette = change.uri.removeprefix(folder), comparison.before.labels.palette
-    assert change.small
-    before, after = change.small
+    before, after = change.before, change.after
     pictures = {
         "image": _fetch_picture(change, listed, comparison.before.value_range),
         "before": encode_mask(before, palette),

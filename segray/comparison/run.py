@@ -5,19 +5,28 @@ import json
 import logging
 import os
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from segray.comparison.changes import Change, changes_schema, find_change
+from segray.comparison.changes import (
+    Change,
+    ChangesTable,
+    make_change,
+    read_masks,
+    share_changed,
+)
 from segray.comparison.comparison import Comparison
 from segray.comparison.config import CompareConfig
 from segray.comparison.page import write_page
 from segray.comparison.pairing import Pairing, pair_images
 from segray.data.skipped import Skipped, write_skipped
 from segray.errors import InputError
+from segray.pixels.metrics import Confusion, confusion_matrix
 from segray.progress import ProgressLine
 from segray.results.segmentation import Segmentation, open_segmentation, read_rows
 from segray.storage.files import remove, write_bytes
@@ -83,45 +92,96 @@ def _claim(output: str, before: Segmentation, after: Segmentation) -> None:
         remove(uri)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The comparison of some images.
+
+    Attributes:
+        confusion: their pixels by their class before (rows) and after (columns).
+        rows: a row of ``changes/*.parquet`` for each image that was compared.
+        most: the images of them that changed most, in any order.
+        skipped: the images of them whose masks are damaged.
+    """
+
+    confusion: Confusion
+    rows: pa.Table
+    most: list[Change]
+    skipped: list[Skipped]
+
+
 def _compare(comparison: Comparison, pairing: Pairing, show: int) -> None:
     """Compare all images, write a row of each, and keep those that changed most."""
     before, after = comparison.before, comparison.after
     ids = np.array([before.classes.index(name) for name in after.classes], dtype=np.uint8)
-    folder, schema = join_uri(comparison.output, CHANGES), changes_schema(before.classes)
+    folder = join_uri(comparison.output, CHANGES)
     progress = ProgressLine("comparing", "images", len(pairing.ids))
-    waiting: list[dict[str, Any]] = []
-    most: list[tuple[float, int, Change]] = []
+    waiting: list[pa.Table] = []
 
-    def work(piece: tuple[int, int, Ids]) -> tuple[list[Change], list[Skipped]]:
+    def work(piece: tuple[int, int, Ids]) -> _Part:
         first, second, wanted = piece
-        others = {row["id"]: row for row in read_rows(after.files[second], wanted.tolist())}
-        found, skipped = list[Change](), list[Skipped]()
-        for row in read_rows(before.files[first], wanted.tolist()):
-            try:
-                found.append(find_change(row, others[row["id"]], ids, len(ids)))
-            except ValueError as error:
-                skipped.append(Skipped(row["uri"], None, str(error)))
-        shown = {change.id for change in heapq.nlargest(show, found, key=lambda c: c.changed)}
-        return [c if c.id in shown else replace(c, small=None) for c in found], skipped
+        others = read_rows(after.files[second], wanted.tolist())
+        rows = read_rows(before.files[first], wanted.tolist())
+        return _compare_rows(rows, {row["id"]: row for row in others}, before.classes, ids, show)
 
     def write() -> None:
+        table = pa.concat_tables(waiting)
         name = f"{comparison.compared:012d}.parquet"
-        write_table(join_uri(folder, name), pa.Table.from_pylist(waiting, schema))
+        write_table(join_uri(folder, name), table)
         waiting.clear()
 
     # A results file holds some 64 MB of compressed masks, so a piece does, too.
-    for found, skipped in map_ahead(work, pairing.pieces(), os.cpu_count() or 1):
-        comparison.skipped += skipped
-        for change in found:
-            comparison.confusion += change.confusion
-            comparison.compared += 1
-            waiting.append(change.columns(before.classes))
-            heapq.heappush(most, (change.changed, change.id, change))
-            if len(most) > show:
-                heapq.heappop(most)
-        if len(waiting) >= _FILE_ROWS:
+    for part in map_ahead(work, pairing.pieces(), os.cpu_count() or 1):
+        comparison.skipped += part.skipped
+        comparison.confusion += part.confusion
+        comparison.compared += len(part.rows)
+        comparison.most = heapq.nlargest(show, comparison.most + part.most, key=_by_change)
+        waiting.append(part.rows)
+        if sum(map(len, waiting)) >= _FILE_ROWS:
             write()
-        progress.add(len(found) + len(skipped), failed=len(skipped))
+        progress.add(len(part.rows) + len(part.skipped), failed=len(part.skipped))
+    if not comparison.compared:
+        raise InputError(
+            f"all masks that {before.uri} and {after.uri} have in common are damaged: "
+            f"{comparison.skipped[0].reason}; segment the images again"
+        )
     if waiting:
         write()
-    comparison.most = [change for *_, change in sorted(most, key=lambda item: item[:2])[::-1]]
+
+
+def _compare_rows(
+    rows: Iterable[dict[str, Any]],
+    others: dict[int, dict[str, Any]],
+    classes: Sequence[str],
+    ids: npt.NDArray[np.uint8],
+    show: int,
+) -> _Part:
+    """Compare the masks of some images.
+
+    Args:
+        rows: their rows in the first segmentation.
+        others: their rows in the second one, by id.
+        classes: the names of the classes in the first one.
+        ids: see `segray.comparison.changes.read_masks`.
+        show: the number of images to keep.
+    """
+    total = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    table, most, skipped = ChangesTable(classes), list[Change](), list[Skipped]()
+    for row in rows:
+        try:
+            masks = read_masks(row, others[row["id"]], ids, len(classes))
+        except ValueError as error:
+            skipped.append(Skipped(row["uri"], None, str(error)))
+            continue
+        confusion = confusion_matrix(*masks, len(classes))
+        total += confusion
+        table.add(row, confusion)
+        changed = share_changed(confusion)
+        rank = (changed, row["id"])
+        if changed and (len(most) < show or (most and rank > min(map(_by_change, most)))):
+            most = heapq.nlargest(show, [*most, make_change(row, changed, *masks)], key=_by_change)
+    return _Part(total, table.finish(), most, skipped)
+
+
+def _by_change(change: Change) -> tuple[float, int]:
+    """Return the key that orders images by how much they changed."""
+    return change.changed, change.id

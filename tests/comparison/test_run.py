@@ -46,6 +46,10 @@ def rows(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return {row["uri"]: row for row in table.to_pylist()}
 
 
+def rows_by_id(comparison: Comparison) -> dict[int, dict[str, Any]]:
+    return {row["id"]: row for row in rows(comparison).values()}
+
+
 def test_a_segmentation_agrees_with_itself(tmp_path: Path) -> None:
     made = make(tmp_path, "before")
 
@@ -54,6 +58,31 @@ def test_a_segmentation_agrees_with_itself(tmp_path: Path) -> None:
     assert (result.compared, result.alone, result.changed) == (11, (0, 0), 0)
     assert result.agreement == dict.fromkeys(LABELS.names, 1.0)
     assert {row["changed"] for row in rows(result).values()} == {0.0}
+
+
+def test_images_that_changed_alike_are_shown_in_one_order(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tests.segmentations.FILE_ROWS", 100)
+    keys = [f"{number}.png" for number in range(30)]
+    before, after = make(tmp_path, "before", keys), make(tmp_path, "after", keys)
+    for made, value in ((before, 0), (after, 1)):
+        made.masks = {uri: np.full((20, 30), value, np.uint8) for uri in made.masks}
+        change(made, [])
+
+    result = run(before, after)
+
+    assert [item.id for item in result.most] == sorted(rows_by_id(result), reverse=True)[:24]
+    page = read_bytes(f"{result.output}/compare.html").decode()
+    assert page.count('<li class="change">') == 24
+
+
+def test_only_images_that_changed_are_shown(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    change(after, KEYS[2:4])
+
+    result = run(before, after, show=5)
+
+    assert {item.uri for item in result.most} == {f"{before.images}/{key}" for key in KEYS[2:4]}
+    assert run(before, after, show=0).most == []
 
 
 def test_settings_that_differ_are_named(tmp_path: Path) -> None:
@@ -148,6 +177,16 @@ def test_a_damaged_mask_is_left_out_with_its_reason(tmp_path: Path) -> None:
     [line] = read_bytes(f"{result.output}/skipped.jsonl").decode().splitlines()
     assert after.entries[0].uri in line
     assert "damaged" in line
+
+
+def test_a_comparison_of_damaged_masks_alone_is_refused(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    for file in Path(after.uri, "results").iterdir():
+        file.unlink()
+    after.write_rows(after.entries, mask={"bytes": b"\x89PNG\r\n\x1a\nno", "path": "x"})
+
+    with pytest.raises(InputError, match="damaged"):
+        run(before, after)
 
 
 def test_the_page_shows_what_changed_most(tmp_path: Path) -> None:
