@@ -20,12 +20,16 @@ for the last and slowest image of one chunk. This file has the five stages in th
 
 While the network predicts a batch of a chunk, the next one is fetched and decoded, and the masks of
 the last one are made. An image that fails at a stage becomes a row of errors and leaves the others.
+
+An image may also end its process, by a fault in a library or for want of memory. A chunk that two
+processes died with is therefore done image by image, and the image that two more processes died
+with becomes a row of errors, too.
 """
 
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
@@ -55,6 +59,9 @@ _FETCHED_BYTES = 1 << 27
 
 # An image whose mask is being made, and one of its windows, uint8 [H, W, 3].
 Window = tuple[Composition, npt.NDArray[np.uint8]]
+
+# Attempts to do a chunk whose images are in hand together.
+_ATTEMPTS = 2
 
 #: Chunks that a process has in hand at once: while one waits for its slowest images, the next one
 #: keeps the network busy. All of them are lost with the process, so there are no more.
@@ -115,6 +122,7 @@ class Pipeline:
         self._config, self._predictor, self._reporter = config, predictor, reporter
         self._requests = ThreadPoolExecutor(_REQUESTS)
         self._turn = Lock()
+        self._alone = Lock()
         self._fetched = Memory(_FETCHED_BYTES)
         self._decoders = Semaphore(config.threads)
         self._maskers = ThreadPoolExecutor(config.threads)
@@ -162,14 +170,21 @@ class Pipeline:
         config = self._config
         regions = config.min_area is not None
         writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter, regions)
+        attempt = self._reporter.begin(writer.name)
+        if attempt.number <= _ATTEMPTS:
+            images, batch_size = self._read_ahead(writer), config.batch_size
+        else:
+            images, batch_size = self._read_alone(writer, attempt.deadly), 1
         masks: list[Future[Result | Failure | None]] = []
         # Closed at an exception, too: it holds the turn that other chunks wait for.
-        with contextlib.closing(self._read_ahead(writer)) as images:
+        with contextlib.closing(images):
             windows = self._cut(images, writer)
-            while batch := list(itertools.islice(windows, config.batch_size)):
+            while batch := list(itertools.islice(windows, batch_size)):
                 logits = self._predict(batch)
                 self._write(masks, writer)  # an image takes its windows in their order
                 masks = self._mask(batch, logits)
+                if batch_size == 1:
+                    wait(masks)
         self._write(masks, writer)
         if not self._stopped.is_set():
             self._finish(writer)
@@ -200,6 +215,26 @@ class Pipeline:
                     return
                 under_way.remove(future)
                 image = future.result()
+                if isinstance(image, Failure):
+                    writer.add(image)
+                else:
+                    yield image
+
+    def _read_alone(self, writer: ChunkWriter, deadly: Collection[int]) -> Generator[DecodedImage]:
+        """Fetch, decode and yield one image at a time, which no other chunk does meanwhile."""
+        with self._alone:
+            for entry in writer.missing:
+                if self._stopped.is_set():
+                    return
+                if entry.id in deadly:
+                    message = (
+                        "several processes died while they had this image in hand: it may take "
+                        "more memory than there is"
+                    )
+                    writer.add(Failure(entry, "process", "ProcessDied", message))
+                    continue
+                self._reporter.hold_alone(writer.name, entry.id)
+                image = self._read(entry, writer)
                 if isinstance(image, Failure):
                     writer.add(image)
                 else:

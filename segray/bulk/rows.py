@@ -59,13 +59,13 @@ class Failure:
 
     Attributes:
         entry: the image as it was listed.
-        stage: the stage that failed.
+        stage: the stage that failed; ``process`` if the process died, whatever it was at.
         error: the kind of error, to group by.
         message: the reason, for a person.
     """
 
     entry: Entry
-    stage: Literal["fetch", "decode", "predict"]
+    stage: Literal["fetch", "decode", "predict", "process"]
     error: str
     message: str
 

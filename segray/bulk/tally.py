@@ -5,6 +5,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from segray.bulk.manifest import Found
@@ -18,8 +19,36 @@ def process_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
+# After so many processes that died with an image alone in hand, it is the image's fault.
+_DEATHS = 2
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt to do a chunk, which is one of several if processes die with it.
+
+    Attributes:
+        number: 1 for the first.
+        deadly: the ids of images that processes died with, as often as it takes to blame them.
+    """
+
+    number: int
+    deadly: frozenset[int]
+
+
 class Reporter(Protocol):
     """Takes reports; each one replaces the last one of the same name."""
+
+    def begin(self, chunk: str) -> Attempt:
+        """Report that a process begins a chunk."""
+        ...
+
+    def hold_alone(self, chunk: str, id: int) -> None:
+        """Report that a process has one image of a chunk in hand, and no other.
+
+        The report has arrived when this returns.
+        """
+        ...
 
     def found(self, part: int, found: Found) -> None:
         """Report the counts of a part of the search so far."""
@@ -40,11 +69,26 @@ class Tally:
         self._lock = threading.Lock()
         self._found: dict[int, dict[str, int]] = {}
         self._done: dict[str, tuple[str, Counts]] = {}
+        self._begun: Counter[str] = Counter()
+        self._alone: dict[str, int] = {}
+        self._deaths: Counter[int] = Counter()
         self._requests: dict[str, Counter[str]] = {}
 
     def found(self, part: int, found: Found) -> None:
         with self._lock:
             self._found[part] = dict(vars(found))
+
+    def begin(self, chunk: str) -> Attempt:
+        with self._lock:
+            self._begun[chunk] += 1
+            if chunk in self._alone:  # the process before died with it
+                self._deaths[self._alone.pop(chunk)] += 1
+            deadly = frozenset(id for id, deaths in self._deaths.items() if deaths >= _DEATHS)
+            return Attempt(self._begun[chunk], deadly)
+
+    def hold_alone(self, chunk: str, id: int) -> None:
+        with self._lock:
+            self._alone[chunk] = id
 
     def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
         with self._lock:

@@ -18,7 +18,7 @@ from segray.bulk.manifest import Found
 from segray.bulk.pipeline import Pipeline, PipelineConfig
 from segray.bulk.search import Search
 from segray.bulk.sizes import split_into_chunks
-from segray.bulk.tally import Counts, process_name
+from segray.bulk.tally import Attempt, Counts, process_name
 from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.nodes import SharedFiles
@@ -34,7 +34,10 @@ _WRITTEN = pa.schema([("problem", pa.string())])
 
 
 class RemoteReporter:
-    """Sends reports to a tally in another process; only for a chunk's last one it waits.
+    """Sends reports to a tally in another process, and waits for the answer where there is one.
+
+    A tally whose process has died is begun anew: what is lost with it are counts for people, and
+    how often processes died.
 
     Args:
         tally: the actor.
@@ -42,6 +45,16 @@ class RemoteReporter:
 
     def __init__(self, tally: Any) -> None:
         self._tally = tally
+
+    def begin(self, chunk: str) -> Attempt:
+        with contextlib.suppress(RayError):
+            attempt: Attempt = ray.get(self._tally.begin.remote(chunk), timeout=TALLY_TIMEOUT)
+            return attempt
+        return Attempt(1, frozenset())
+
+    def hold_alone(self, chunk: str, id: int) -> None:
+        with contextlib.suppress(RayError):
+            ray.get(self._tally.hold_alone.remote(chunk, id), timeout=TALLY_TIMEOUT)
 
     def found(self, part: int, found: Found) -> None:
         self._tally.found.remote(part, found)
@@ -51,7 +64,6 @@ class RemoteReporter:
         arrives = self._tally.done.remote(chunk, process, counts)
         if last:
             self._tally.note_requests.remote(process_name(), requests_sent())
-            # A tally whose process has died is begun anew: its counts are for people only.
             with contextlib.suppress(RayError):
                 ray.get(arrives, timeout=TALLY_TIMEOUT)
 

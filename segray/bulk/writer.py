@@ -44,6 +44,7 @@ class ChunkWriter:
         regions: True if the results come with their regions.
 
     Attributes:
+        name: the name of the chunk, which the names of its files begin with.
         missing: the images that have no row of an earlier attempt.
     """
 
@@ -57,17 +58,17 @@ class ChunkWriter:
     ) -> None:
         entry_of = {entry.id: entry for entry in reversed(entries)}
         ids = sorted(entry_of)
-        self._name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
+        self.name = hashlib.blake2b(np.array(ids, "<i8").tobytes(), digest_size=12).hexdigest()
         self._reporter = reporter
         self._process = process_name()
         self._classes = labels.names
         self._candidates = Candidates(len(ids))
         schema = results_schema(labels, regions)
-        self._results = PartWriter(join_uri(output, "results"), self._name, schema)
+        self._results = PartWriter(join_uri(output, "results"), self.name, schema)
         self._regions_folder = join_uri(output, "regions")
         self._regions: list[pa.Table] = []  # of the rows of results that are not written yet
-        self._errors = PartWriter(join_uri(output, "errors"), self._name, ERRORS_SCHEMA)
-        self._gallery = PartWriter(join_uri(output, "gallery"), self._name, GALLERY_SCHEMA)
+        self._errors = PartWriter(join_uri(output, "errors"), self.name, ERRORS_SCHEMA)
+        self._gallery = PartWriter(join_uri(output, "gallery"), self.name, GALLERY_SCHEMA)
         segmented, failed = self._results.found_ids(), self._errors.found_ids()
         self.missing = [
             entry
@@ -147,4 +148,4 @@ class ChunkWriter:
         self._bytes += bytes
 
     def _report(self, last: bool = False) -> None:
-        self._reporter.done(self._name, self._process, self._counts, last=last)
+        self._reporter.done(self.name, self._process, self._counts, last=last)

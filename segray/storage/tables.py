@@ -41,7 +41,7 @@ ERRORS_SCHEMA = pa.schema(
     [
         ("id", pa.int64()),
         ("uri", pa.string()),
-        ("stage", pa.string()),  # fetch, decode or predict
+        ("stage", pa.string()),  # fetch, decode, predict or process
         ("error", pa.string()),  # a kind to group by
         ("message", pa.string()),  # the reason, for a person
     ]

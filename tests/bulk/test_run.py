@@ -592,6 +592,36 @@ def test_a_predictor_that_is_killed_loses_nothing(
     assert rows(config.output, "errors") == []
 
 
+def test_an_image_that_ends_each_process_is_an_error(
+    ray_session: None, images: Path, config: SegmentConfig
+) -> None:
+    """As by a fault in a library. It is found by itself, and the others have their rows."""
+    for number in range(4, 60):
+        (images / f"{number}.jpg").write_bytes(encode(draw(30, 40, number), "JPEG"))
+    deadly = images / "deadly.png"
+    deadly.write_bytes(encode(np.full((30, 40, 3), 255, np.uint8), "PNG"))
+
+    class Killed:
+        """A predictor whose process is killed by an image that is white all over."""
+
+        def __init__(self, load: Callable[[], Predictor]) -> None:
+            self._predictor = load()
+
+        def predict(self, pictures: np.ndarray) -> np.ndarray:
+            if (pictures == 255).all(axis=(1, 2, 3)).any():
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self._predictor.predict(pictures)
+
+    config = dataclasses.replace(config, batch_size=4, workers=1)
+    with make_plan(config) as plan:
+        segment_on_ray(plan, partial(Killed, plan.predictor_loader(1)))
+
+    [error] = rows(config.output, "errors")
+    assert (error["uri"], error["stage"]) == (str(deadly), "process")
+    uris = [row["uri"] for row in rows(config.output, "results")]
+    assert sorted([*uris, str(deadly)]) == sorted(str(path) for path in images.iterdir())
+
+
 def test_every_predictor_of_a_cluster_is_at_work(
     ray_session: None, bundle_uri: str, tmp_path: Path
 ) -> None:
