@@ -176,6 +176,7 @@ def test_without_credentials_a_public_bucket_is_thought_of(
     s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket = s3("no-credentials")
+    monkeypatch.setattr("segray.storage.objects.FIRST_PAUSE", 0.01)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     forget_clients()

@@ -231,6 +231,7 @@ class _Website(Server):
 
 @pytest.mark.parametrize("body", [b"<!doctype html><p>Welcome<br>to", b"", b"{}"])
 def test_an_endpoint_that_is_no_s3_is_told(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr("segray.storage.objects.FIRST_PAUSE", 0.01)
     with _Website(body) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
