@@ -62,14 +62,16 @@ def compare(config: CompareConfig) -> Comparison:
     output = absolute_uri(config.output)
     for segmentation in (before, after):
         segmentation.check_output(output, writes_images=False)
-    with hold_lock(output, config.lock):
+    with hold_lock(output, config.lock) as check_lock:
         pairing = pair_images(before, after)
+        check_lock()
         _claim(output, before, after)
         classes = len(before.classes)
         nothing = np.zeros((classes, classes), dtype=np.int64)
         comparison = Comparison(output, before, after, pairing.alone, nothing)
         _compare(comparison, pairing, config.show)
         comparison.seconds = time.monotonic() - started
+        check_lock()
         write_page(join_uri(output, PAGE), comparison)
         uri = join_uri(output, SKIPPED)
         if comparison.skipped or exists(uri):

@@ -90,18 +90,20 @@ def review(config: ReviewConfig) -> Review:
     output = absolute_uri(config.output)
     segmentation.check_output(output, writes_images=config.format == "pairs")
     _check_empty(output)  # so that not even a lock is left in a folder of something else
-    with hold_lock(output, config.lock):
+    with hold_lock(output, config.lock) as check_lock:
         _check_empty(output)
         rated = rate_images(segmentation)
         made = Review(output, dict.fromkeys(segmentation.classes, 0))
         writer = _FORMATS[config.format](output, segmentation.labels)
         for chosen in _choose(segmentation, rated, made, config.count):
+            check_lock()
             writer.add(chosen)
             made.note(chosen)
         if not made.expected:
             raise InputError(
                 f"no image of {segmentation.uri} can be reviewed: {made.reason or 'it has none'}"
             )
+        check_lock()
         made.files = writer.finish()
     return made
 

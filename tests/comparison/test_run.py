@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ import pytest
 
 from segray.comparison.comparison import Comparison
 from segray.comparison.config import CompareConfig
+from segray.comparison.pairing import Pairing, pair_images
 from segray.comparison.run import compare
 from segray.errors import InputError
 from segray.pixels.labels import Labels
-from segray.storage.files import read_bytes, write_bytes
+from segray.results.segmentation import Segmentation
+from segray.storage import lock
+from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import Entry, Shard, list_pages
+from segray.storage.lock import LOCK
 from tests.segmentations import LABELS, Made, draw_mask, make_segmentation
 from tests.support import draw_picture, encode
 
@@ -225,6 +231,29 @@ def test_a_comparison_is_made_anew_and_no_other_takes_its_place(tmp_path: Path) 
 
     with pytest.raises(InputError, match="give another --output"):
         run(after, before)
+
+
+def test_a_comparison_whose_lock_was_taken_leaves_the_other_s_page(
+    tmp_path: Path, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    made = make(tmp_path, "before")
+    output = s3("taken-comparison") + "/out"
+    config = CompareConfig(results=(made.uri, made.uri), output=output)
+    compare(config)
+    names = child_names(output)
+
+    def pair_late(*segmentations: Segmentation) -> Pairing:
+        write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
+        write_bytes(f"{output}/compare.html", b"of the other run")
+        time.sleep(1)
+        return pair_images(*segmentations)
+
+    monkeypatch.setattr("segray.comparison.run.pair_images", pair_late)
+    with pytest.raises(InputError, match="was taken by another run"):
+        compare(config)
+    assert sorted(child_names(output)) == sorted([*names, LOCK])
+    assert read_bytes(f"{output}/compare.html") == b"of the other run"
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:

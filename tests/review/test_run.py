@@ -1,6 +1,8 @@
 """A review of a segmentation that was made without a model."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.mask_files import read_mask
 from segray.review.config import ReviewConfig
+from segray.results.segmentation import Segmentation
+from segray.review.ranking import Rated, rate_images
 from segray.review.run import Review, review
-from segray.storage.files import read_bytes, write_bytes
+from segray.storage import lock
+from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import Shard, list_pages
+from segray.storage.lock import LOCK
 from tests.segmentations import LABELS, Made, make_segmentation
 from tests.support import draw_picture, encode
 
@@ -179,6 +185,23 @@ def test_masks_that_may_have_been_corrected_are_never_overwritten(
         run(made, tmp_path, count=5)
 
     assert {path: path.read_bytes() for path in (tmp_path / "review").rglob("*.png")} == before
+
+
+def test_a_review_whose_lock_was_taken_writes_nothing(
+    made: Made, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    output = s3("taken-review") + "/out"
+
+    def rate_late(segmentation: Segmentation) -> Rated:
+        write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
+        time.sleep(1)
+        return rate_images(segmentation)
+
+    monkeypatch.setattr("segray.review.run.rate_images", rate_late)
+    with pytest.raises(InputError, match="was taken by another run"):
+        review(ReviewConfig(results=made.uri, output=output))
+    assert child_names(output) == [LOCK]
 
 
 @pytest.mark.parametrize("place", ["segmented", "images"])
