@@ -73,7 +73,8 @@ def file_system(uri: str) -> fsspec.AbstractFileSystem:
         anon=access.s3_unsigned,
         requester_pays=access.s3_requester_pays,
         s3_additional_kwargs=access.parameters,
-        config_kwargs=CHECKSUMS,
+        # botocore itself reads AWS_DEFAULT_REGION only.
+        config_kwargs={**CHECKSUMS, "region_name": os.environ.get("AWS_REGION")},
     )
 
 

@@ -18,6 +18,7 @@ from segray.storage.lock import hold_lock
 from segray.storage.objects import fetch
 from segray.storage.uri import exists, file_system
 from tests.endpoints import PeculiarStore
+from tests.endpoints.server import Head
 from tests.endpoints.stores import asking, forget_clients
 
 KEY = "arn:aws:kms:us-east-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -149,6 +150,27 @@ def test_a_store_that_refuses_is_explained_with_the_flag(
             assert "test-key" not in message
             if number >= 4:
                 assert "--s3-sse" not in message  # which concerns writes alone
+
+
+class _RegionalStore(PeculiarStore):
+    """A store that refuses signatures for another region than eu-south-2."""
+
+    def _refusal(self, request: Head, method: bytes) -> tuple[bytes, bytes, bytes] | None:
+        if b"/eu-south-2/s3/" in request.get(b"authorization"):
+            return None
+        return b"403 Forbidden", b"SignatureDoesNotMatch", b"The region is another one"
+
+
+def test_every_request_is_signed_for_the_region_of_the_environment(
+    s3: Callable[[str], str], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = s3("access-region")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_REGION", "eu-south-2")
+    with _RegionalStore(s3_endpoint) as store:
+        with asking(store.url):
+            use_all(bucket)
+        assert store.refused == []
 
 
 def test_an_access_point_is_used_by_its_arn(
