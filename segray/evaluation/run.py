@@ -70,7 +70,7 @@ def evaluate(preparation: Preparation) -> Evaluation:
     """
     config, pairing = preparation.config, preparation.pairing
     value_range = config.value_range or preparation.bundle.value_range
-    with hold_lock(preparation.output, config.lock):
+    with hold_lock(preparation.output, config.lock) as check_lock:
         # Only here: a training run, which ends with a score, has already checked its images.
         check_values([pair.image for pair in pairing.pairs], value_range)
         return evaluate_pairs(
@@ -94,6 +94,7 @@ def evaluate(preparation: Preparation) -> Evaluation:
                 }
             ),
             configuration=config.to_json(),
+            check_lock=check_lock,
         )
 
 
@@ -114,6 +115,7 @@ def evaluate_pairs(
     shared: SharedFiles = _NO_FILES,
     configuration: dict[str, Any] | None = None,
     scored: Callable[[Bundle, pa.Table], None] | None = None,
+    check_lock: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score a model on labelled pairs, and write the output folder. Ray must have been started.
 
@@ -140,6 +142,8 @@ def evaluate_pairs(
         configuration: the settings to record in metrics.json, JSON-ready; default: these arguments.
         scored: called with the model and the rows of ``per_image.parquet`` before anything is
             written, if all pairs could be read.
+        check_lock: called right before the files are written; what
+            `segray.storage.lock.hold_lock` yields.
 
     Raises:
         InputError: the model cannot be used, there are no pairs, the output cannot be written, the
@@ -218,6 +222,7 @@ def evaluate_pairs(
     }
     if scored and not unread:
         scored(model, figures)
+    check_lock()
     write_evaluation(evaluation, figures, gathered.worst(pairs), configuration or arguments)
     return evaluation
 

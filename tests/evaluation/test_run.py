@@ -26,10 +26,11 @@ from segray.evaluation.plan import prepare_evaluation
 from segray.evaluation.stages import figures_schema
 from segray.model.bundle import ONNX, open_bundle
 from segray.pixels.labels import IGNORED, Labels
-from segray.storage.files import read_bytes, write_bytes
-from segray.storage.lock import hold_lock
+from segray.storage import lock
+from segray.storage.files import child_names, read_bytes, write_bytes
+from segray.storage.lock import LOCK, hold_lock
 from segray.storage.uri import join_uri
-from tests.support import IMAGE_SIZE, change_bundle, draw_picture, encode
+from tests.support import IMAGE_SIZE, change_bundle, draw_picture, encode, logged_lines
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -346,6 +347,26 @@ def test_two_evaluations_of_one_output_at_once_are_refused(finished) -> None:
         pytest.raises(InputError, match="another run is at work on this output"),
     ):
         run(config)
+
+
+def test_an_evaluation_whose_lock_was_taken_writes_nothing(
+    finished, s3: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT", 0.1)
+    config, _ = finished
+    output = s3("taken-evaluation") + "/out"
+    theirs = {"metrics.json": b"{}", "worst.png": b"of the other run"}
+
+    def take(line: str) -> None:
+        if line.startswith("scoring 9 pairs"):
+            for name, content in theirs.items():
+                write_bytes(f"{output}/{name}", content)
+            write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
+
+    with logged_lines(take), pytest.raises(InputError, match="was taken by another run"):
+        run(dataclasses.replace(config, output=output))
+    assert sorted(child_names(output)) == sorted([*theirs, LOCK])
+    assert {name: read_bytes(f"{output}/{name}") for name in theirs} == theirs
 
 
 def test_an_evaluation_that_is_refused_leaves_no_figures_of_another(
