@@ -14,8 +14,8 @@ from segray.data.pairs_table import read_manifest
 from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.mask_files import read_mask
-from segray.review.config import ReviewConfig
 from segray.results.segmentation import Segmentation
+from segray.review.config import ReviewConfig
 from segray.review.ranking import Rated, rate_images
 from segray.review.run import Review, review
 from segray.storage import lock
@@ -113,6 +113,32 @@ def test_images_of_one_colour_are_alike(made: Made, tmp_path: Path) -> None:
     result = run(made, tmp_path, count=4)
     assert set(names(tmp_path)) == {"11.png", "8.png", "7.png", "6.png"}
     assert result.alike == 2
+
+
+def test_images_of_the_same_colours_are_not_alike_for_that(made: Made, tmp_path: Path) -> None:
+    """As photographs of a field: much green, and what differs is small."""
+    for number, (uri, mask) in enumerate(made.masks.items()):
+        texture = draw_picture(*mask.shape, number) // 8
+        write_bytes(uri, encode(texture + np.array([20, 200, 40], np.uint8), "PNG"))
+    segment(made)
+
+    result = run(made, tmp_path, count=12)
+
+    assert len(names(tmp_path)) == 12
+    assert result.alike == 0
+
+
+def test_an_image_whose_name_no_format_can_hold_is_passed_over(made: Made, tmp_path: Path) -> None:
+    uri = f"{made.images}/11\n.png"
+    write_bytes(uri, read_bytes(f"{made.images}/11.png"))
+    made.masks[uri], made.expected[uri] = made.masks[f"{made.images}/11.png"], 0.1
+    segment(made)
+
+    result = run(made, tmp_path, count=2)
+
+    assert set(names(tmp_path)) == {"11.png", "10.png"}
+    assert result.failed == 1
+    assert len(result.reason.splitlines()) == 1
 
 
 def test_an_image_that_has_changed_does_not_get_its_old_mask(made: Made, tmp_path: Path) -> None:
