@@ -169,6 +169,7 @@ def list_keys(
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: the store does not
         answer or refuses the request.
         botocore.parsers.ResponseParserError: the answer is not that of an S3 store.
+        InputError: the store has more keys, but does not say how to ask for them.
     """
     settings = {"Bucket": bucket, "Prefix": prefix, "EncodingType": "url", "MaxKeys": page_size}
     if after:
@@ -184,6 +185,11 @@ def list_keys(
         token = answer["Token"]
         if token is None:
             return
+        if not token:
+            raise InputError(
+                f"cannot list s3://{bucket}/{prefix}: the store says that there are more keys, and "
+                "not how to go on (it sends no NextContinuationToken): it is not enough like S3"
+            )
         settings["ContinuationToken"] = token
 
 

@@ -152,21 +152,24 @@ def _parse_listing(
         response_dict["status_code"] = 500
         return
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
+    # A store that does not know the encoding sends keys as they are, which may contain % and +.
+    decode = _decode if root.findtext(f"{space}EncodingType") == "url" else str
     objects = [
         (
-            _decode(item.findtext(f"{space}Key", "")),
+            decode(item.findtext(f"{space}Key", "")),
             int(item.findtext(f"{space}Size", "0")),
             item.findtext(f"{space}ETag", "").strip('"'),
         )
         for item in root.iterfind(f"{space}Contents")
     ]
     prefixes = [
-        _decode(item.text or "") for item in root.iterfind(f"{space}CommonPrefixes/{space}Prefix")
+        decode(item.text or "") for item in root.iterfind(f"{space}CommonPrefixes/{space}Prefix")
     ]
     truncated = root.findtext(f"{space}IsTruncated") == "true"
     customized_response_dict["Page"] = KeyPage(objects, prefixes)
+    # None after the last page; empty if the store does not say how to go on.
     customized_response_dict["Token"] = (
-        root.findtext(f"{space}NextContinuationToken") if truncated else None
+        root.findtext(f"{space}NextContinuationToken", "") if truncated else None
     )
     response_dict["body"] = b"<ListBucketResult/>"
 

@@ -16,6 +16,7 @@ from segray.storage.s3 import forget_client
 from segray.storage.uri import join_uri
 from tests.endpoints.listing import Keys, list_page
 from tests.endpoints.server import Head, Server, read_head
+from tests.endpoints.stores import asking
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -201,6 +202,48 @@ class _Hesitant(Server):
                 body, _ = list_page(Keys(3, "flat"), "bucket", {})
             fields = [(b"Content-Length", b"%d" % len(body))]
             writer.write(Head(b"HTTP/1.1 200 OK", fields).to_bytes() + body)
+
+
+class _Simple(Server):
+    """A bucket of some keys as a store lists them that knows only a part of ListObjectsV2."""
+
+    def __init__(self, keys: list[str], page_size: int = 1000, token: str = "") -> None:
+        self._keys, self._page_size, self._token = keys, page_size, token
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_head(reader):
+            contents = "".join(
+                f"<Contents><Key>{key}</Key><Size>1</Size></Contents>"
+                for key in self._keys[: self._page_size]
+            )
+            truncated = str(self._page_size < len(self._keys)).lower()
+            body = (
+                "<ListBucketResult>"
+                f"<IsTruncated>{truncated}</IsTruncated>{self._token}{contents}"
+                "</ListBucketResult>"
+            ).encode()
+            fields = [(b"Content-Length", b"%d" % len(body))]
+            writer.write(Head(b"HTTP/1.1 200 OK", fields).to_bytes() + body)
+
+
+def test_a_store_that_does_not_encode_keys_lists_them_as_they_are(aws_environment: None) -> None:
+    keys = ["a+b/50%20off+1.jpg", "a+b/c.jpg"]
+    with _Simple(keys) as server, asking(server.url):
+        assert listed("s3://bucket") == keys
+
+
+@pytest.mark.parametrize("token", ["", "<NextContinuationToken/>"])
+def test_a_listing_that_cannot_be_continued_is_no_whole_one(
+    aws_environment: None, token: str
+) -> None:
+    with (
+        _Simple(["a.jpg", "b.jpg", "c.jpg"], 2, token) as server,
+        asking(server.url),
+        pytest.raises(InputError, match="cannot list s3://bucket/") as caught,
+    ):
+        list_entries("s3://bucket")
+    assert "more keys" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_error_behind_a_200_is_no_listing(monkeypatch: pytest.MonkeyPatch) -> None:
