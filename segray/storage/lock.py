@@ -29,6 +29,9 @@ LOCK = "run.lock"
 BEAT = 5.0
 PATIENCE = 25.0
 
+# The number of refused writes of a lock that nobody seems to hold, after which it is given up.
+_REFUSALS = 5
+
 # The timeouts of one request in seconds, short enough for several requests within PATIENCE.
 _SECONDS = 5.0
 
@@ -137,7 +140,8 @@ def _hold_object(uri: str) -> Iterator[Callable[[], None]]:
 
 def _take(place: dict[str, str], holder: dict[str, Any], uri: str) -> str:
     """Write the lock if there is none, or if its holder is dead; return its ETag."""
-    while True:
+    refusals = 0
+    while refusals < _REFUSALS:
         # Look first: a store that ignores the condition would overwrite the lock of a living run.
         etag, other = retry(uri, lambda: _read(place))
         if etag and other.get("run") == holder["run"]:
@@ -148,6 +152,9 @@ def _take(place: dict[str, str], holder: dict[str, Any], uri: str) -> str:
         try:
             taken = _put_persistently(uri, place, holder, condition)
         except _ConditionError:
+            # Another run was faster, as the next look will tell.
+            refusals += 1
+            time.sleep(BEAT / 5)
             continue
         try:
             # The lock is ours. The same write again must now be refused, or the store ignores
@@ -157,6 +164,7 @@ def _take(place: dict[str, str], holder: dict[str, Any], uri: str) -> str:
             return taken
         retry(uri, lambda: _release(place, holder))
         raise InputError(_no_conditions(uri, "ignores conditional writes"))
+    raise InputError(_no_conditions(uri, "refuses every conditional write"))
 
 
 class _ConditionError(Exception):
@@ -255,7 +263,7 @@ def _is_alive(process: Any) -> bool:
 
 def _no_conditions(uri: str, problem: str) -> str:
     return (
-        f"cannot lock {uri}: the store {problem}, and so a lock would keep nobody away: give "
+        f"cannot lock {uri}: the store {problem}, and so no lock can keep other runs away: give "
         "--no-lock, and see to it that one run at a time is at work on this output"
     )
 

@@ -21,6 +21,7 @@ from segray.storage.lock import LOCK, hold_lock
 from segray.storage.s3 import forget_client
 from segray.storage.uri import exists, join_uri
 from tests.endpoints import CountingProxy, FaultyProxy, PeculiarStore
+from tests.endpoints.server import Head
 from tests.endpoints.stores import asking
 
 HOLDER = """
@@ -215,6 +216,35 @@ def test_a_living_lock_is_not_overwritten_where_conditions_are_ignored(
             pass
         beat = json.loads(read_bytes(join_uri(output, LOCK)))
         assert beat["process"] != os.getpid()
+
+
+class _Refusing(PeculiarStore):
+    """A store that refuses every conditional write because of its condition."""
+
+    def _refusal(self, request: Head, method: bytes) -> tuple[bytes, bytes, bytes] | None:
+        if method == b"PUT":
+            return b"412 Precondition Failed", b"PreconditionFailed", b"A condition did not hold"
+        return None
+
+
+@pytest.mark.usefixtures("brisk")
+@pytest.mark.parametrize("left", ["nothing", "of a dead run"])
+def test_a_store_that_refuses_every_conditional_write_is_told(
+    s3: Callable[[str], str], s3_endpoint: str, left: str
+) -> None:
+    output = s3(f"refusing-{left}".replace(" ", "-")) + "/out"
+    if left != "nothing":
+        other = {"machine": lock._this_machine(), "process": None, "run": "x"}
+        write_bytes(join_uri(output, LOCK), json.dumps(other).encode())
+    with (
+        _Refusing(s3_endpoint) as store,
+        asking(store.url),
+        pytest.raises(InputError, match=r"conditional write.*--no-lock") as refusal,
+        hold_lock(output),
+    ):
+        pass
+    assert len(str(refusal.value).splitlines()) == 1
+    assert 1 < len(store.refused) < 10
 
 
 def test_what_the_look_at_a_store_costs(s3: Callable[[str], str], s3_endpoint: str) -> None:
