@@ -50,7 +50,7 @@ from segray.pixels.decoding import DecodeError, read_picture
 from segray.pixels.limits import MAX_PIXELS, Memory
 from segray.storage.failures import FetchError
 from segray.storage.listing import Entry
-from segray.storage.objects import fetch
+from segray.storage.objects import fetched
 
 # The limits of the table. A request waits far more than it computes.
 _REQUESTS = 24
@@ -242,23 +242,22 @@ class Pipeline:
 
     def _read(self, entry: Entry, writer: ChunkWriter) -> DecodedImage | Failure:
         """The first two stages for one image; its file takes room until it is decoded."""
-        with contextlib.ExitStack() as room:
-            try:
-                return self._decode(entry, self._fetch(entry, room, writer))
-            except FetchError as error:
-                return Failure(entry, "fetch", error.kind, error.message)
-            except DecodeError as error:
-                return Failure(entry, "decode", error.kind, str(error))
+        try:
+            with self._fetch(entry, writer) as content:
+                return self._decode(entry, content)
+        except FetchError as error:
+            return Failure(entry, "fetch", error.kind, error.message)
+        except DecodeError as error:
+            return Failure(entry, "decode", error.kind, str(error))
 
-    def _fetch(self, entry: Entry, room: contextlib.ExitStack, writer: ChunkWriter) -> bytes:
-        def make_room(length: int) -> None:
-            room.enter_context(self._fetched.reserved(length))
-
+    @contextlib.contextmanager
+    def _fetch(self, entry: Entry, writer: ChunkWriter) -> Iterator[bytes]:
         def note_retry(_: str) -> None:
-            room.close()  # until the next attempt
             writer.count_retry()
 
-        return fetch(entry.uri, entry.size, entry.etag, note_retry, make_room, self._stopped)
+        memory, stopped = self._fetched, self._stopped
+        with fetched(memory, entry.uri, entry.size, entry.etag, note_retry, stopped) as content:
+            yield content
 
     def _decode(self, entry: Entry, content: bytes) -> DecodedImage:
         bundle, most = self._config.bundle, self._config.max_pixels

@@ -22,16 +22,18 @@ from segray.page.markup import (
 )
 from segray.page.template import fill_page
 from segray.pixels.decoding import DecodeError
+from segray.pixels.limits import Memory
 from segray.pixels.masks import encode_mask
 from segray.pixels.thumbnails import read_small
 from segray.pixels.wide import ValueRange
 from segray.results.segmentation import Listed, read_listed
 from segray.storage.failures import FetchError
 from segray.storage.files import write_bytes
-from segray.storage.objects import fetch
+from segray.storage.objects import fetched
 from segray.storage.parallel import map_ahead
 
-_REQUESTS = 16
+# Images that are fetched at once, and the memory that their files take.
+_REQUESTS, _FETCHED_BYTES = 16, 1 << 27
 # The moves between two classes that are listed.
 _MOVES = 12
 # Pixels that stayed, and pixels that changed, in the picture of the change.
@@ -49,9 +51,10 @@ def write_page(uri: str, comparison: Comparison) -> None:
 
     ids = np.array(sorted(change.id for change in comparison.most), dtype=np.int64)
     listed = read_listed(comparison.after, ids)
+    memory = Memory(_FETCHED_BYTES)
 
     def draw(change: Change) -> Element:
-        return _draw_tile(change, comparison, listed, folder)
+        return _draw_tile(change, comparison, listed, folder, memory)
 
     parts = {
         "title": [tag("title", "Comparison of two segmentations")],
@@ -131,12 +134,14 @@ def _draw_moves(comparison: Comparison) -> Iterator[Element]:
             )
 
 
-def _draw_tile(change: Change, comparison: Comparison, listed: Listed, folder: str) -> Element:
+def _draw_tile(
+    change: Change, comparison: Comparison, listed: Listed, folder: str, memory: Memory
+) -> Element:
     """An image with both of its masks, and where they differ."""
     name, palette = change.uri.removeprefix(folder), comparison.before.labels.palette
     before, after = change.before, change.after
     pictures = {
-        "image": _fetch_picture(change, listed, comparison.before.value_range),
+        "image": _fetch_picture(change, listed, comparison.before.value_range, memory),
         "before": encode_mask(before, palette),
         "after": encode_mask(after, palette),
         "changed": encode_mask((before != after).astype(np.uint8), _CHANGE),
@@ -158,12 +163,14 @@ def _draw_tile(change: Change, comparison: Comparison, listed: Listed, folder: s
     )
 
 
-def _fetch_picture(change: Change, listed: Listed, value_range: ValueRange | None) -> bytes | None:
+def _fetch_picture(
+    change: Change, listed: Listed, value_range: ValueRange | None, memory: Memory
+) -> bytes | None:
     """Return a small JPEG file of an image; None if it cannot be read, or has changed since."""
     try:
         [size], [etag] = listed.find(np.array([change.id]))
-        content = fetch(change.uri, size, etag)
-        pixels = read_small(content, change.width, change.height, SIDE, value_range)
+        with fetched(memory, change.uri, size, etag) as content:
+            pixels = read_small(content, change.width, change.height, SIDE, value_range)
     except (FetchError, DecodeError):
         return None
     buffer = io.BytesIO()

@@ -12,7 +12,6 @@ from segray.pixels.thumbnails import read_small, scale_mask
 from segray.pixels.wide import ValueRange
 
 _JPEG_QUALITY = 85
-_OPACITY = 0.5
 _BOUNDARY = 255  # white
 
 
@@ -52,7 +51,7 @@ def draw_overlay(
             colours = palette[mask]
     except Exception as error:
         raise DecodeError(f"its mask is damaged ({type(error).__name__})") from error
-    blend = ((1 - _OPACITY) * image + _OPACITY * colours).astype(np.uint8)
+    blend = image // 2 + colours // 2
     blend[_boundaries(mask)] = _BOUNDARY
     buffer = io.BytesIO()
     # JPEG usually halves the resolution of colour, which would blur lines one pixel wide.

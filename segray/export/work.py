@@ -4,7 +4,6 @@ Failures are data: a mask that cannot be exported is listed in the account with 
 failure to write to the output is a problem of the whole run.
 """
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from threading import Lock
@@ -27,14 +26,18 @@ from segray.pixels.wide import ValueRange
 from segray.results.segmentation import read_rows
 from segray.storage.failures import FetchError
 from segray.storage.files import write_bytes
-from segray.storage.objects import fetch
+from segray.storage.objects import fetched
 from segray.storage.parallel import map_ahead
 from segray.storage.uri import join_uri
 
 # Concurrent requests of each kind. A request waits much longer than it computes.
 _REQUESTS = 16
-# The number of written masks after which an account is yielded.
+# The number of masks, written or skipped, after which an account is yielded.
 _ACCOUNT_ROWS = 64
+# Images in a row that cannot be fetched, after which the store is given up; and the kinds of
+# failures that say nothing about the store.
+_FAILURES = 32
+_OF_THE_IMAGE = {"NotFound", "Changed", "Archived", "TooLarge"}
 # The files of images that are fetched at once, and of the one that is drawn, take so much memory.
 _FETCHED_BYTES = 1 << 27
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -79,10 +82,17 @@ class Task:
 
 
 class _Account:
-    """The work done since the last account was yielded."""
+    """The work done since the last account was yielded.
+
+    Attributes:
+        written: the number of masks that were written.
+        skipped: the images whose masks were not, with the reasons.
+        sample: the key of a file that was written.
+        unfetched: the number of images in a row, up to the last one, that the store did not give.
+    """
 
     def __init__(self) -> None:
-        self.written = 0
+        self.written = self.unfetched = 0
         self.skipped: list[tuple[str, str]] = []
         self.sample: str | None = None
 
@@ -112,7 +122,7 @@ def do_work(work: pa.Table, task: Task) -> Iterator[pa.Table]:
     try:
         for piece in work.to_pylist():
             for _ in _do_piece(piece, task, account):
-                if account.written >= _ACCOUNT_ROWS:
+                if account.written + len(account.skipped) >= _ACCOUNT_ROWS:
                     yield account.hand_in()
     except InputError as error:
         yield account.hand_in(str(error))
@@ -121,22 +131,24 @@ def do_work(work: pa.Table, task: Task) -> Iterator[pa.Table]:
 
 
 def _do_piece(piece: _Row, task: Task, account: _Account) -> Iterator[None]:
-    """Export the masks of a piece, and yield whenever something has been written."""
+    """Export the masks of a piece, and yield whenever one has been written or skipped."""
     rows = _whole(_read(piece, task), account)
     if task.format == "rle":
         for written in write_parts(task.output, _describe(rows, task, account)):
             account.written += written
             yield
         return
+    files: Iterable[tuple[str, bytes] | None]
     if task.format == "overlay":
         files = _draw(rows, task, account)
     elif task.palette:
         files = ((row["key"], row["mask"]) for row in rows)
     else:
         files = ((row["key"], encode_grey(mask)) for row, mask in _decode(rows, task, account))
-    for key in map_ahead(lambda file: _write(task.output, *file), files, _REQUESTS):
-        account.written += 1
-        account.sample = key
+    for key in map_ahead(lambda file: file and _write(task.output, *file), files, _REQUESTS):
+        if key:
+            account.written += 1
+            account.sample = key
         yield
 
 
@@ -160,27 +172,37 @@ def _write(output: str, key: str, content: bytes) -> str:
     return key
 
 
-def _draw(rows: Iterable[_Row], task: Task, account: _Account) -> Iterator[tuple[str, bytes]]:
-    fetched, drawing = Memory(_FETCHED_BYTES), Lock()
+def _draw(
+    rows: Iterable[_Row], task: Task, account: _Account
+) -> Iterator[tuple[str, bytes] | None]:
+    """Yield the key and the content of each overlay; None for an image without one."""
+    memory, drawing = Memory(_FETCHED_BYTES), Lock()
 
-    def draw(row: _Row) -> tuple[_Row, bytes | str]:
-        with contextlib.ExitStack() as room:  # until the image is drawn
-            try:
-                content = fetch(
-                    *(row["uri"], row["size"], row["etag"], lambda _: room.close()),
-                    lambda length: room.enter_context(fetched.reserved(length)),
+    def draw(row: _Row) -> tuple[_Row, bytes | Exception]:
+        size = row["width"], row["height"]
+        try:
+            with (
+                fetched(memory, row["uri"], row["size"], row["etag"]) as content,
+                drawing,  # which takes several times the memory of the overlay
+            ):
+                return row, draw_overlay(
+                    content, row["mask"], *size, task.max_side, task.value_range
                 )
-                size = row["width"], row["height"]
-                with drawing:  # it takes several times the memory of the overlay
-                    return row, draw_overlay(
-                        content, row["mask"], *size, task.max_side, task.value_range
-                    )
-            except (DecodeError, FetchError) as error:
-                return row, str(error)
+        except (DecodeError, FetchError) as error:
+            return row, error
 
     for row, drawn in map_ahead(draw, rows, _REQUESTS):
-        if isinstance(drawn, str):
-            account.skipped.append((row["uri"], drawn))
+        if isinstance(drawn, FetchError) and drawn.kind not in _OF_THE_IMAGE:
+            account.unfetched += 1
+            if account.unfetched == _FAILURES:
+                raise InputError(
+                    f"{_FAILURES} images in a row cannot be fetched, the last {row['uri']}: {drawn}"
+                )
+        else:
+            account.unfetched = 0
+        if isinstance(drawn, Exception):
+            account.skipped.append((row["uri"], str(drawn)))
+            yield None
         else:
             yield row["key"], drawn
 

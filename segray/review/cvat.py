@@ -15,6 +15,10 @@ from segray.review.chosen import Chosen, run_lengths
 from segray.storage.files import write_bytes
 from segray.storage.uri import join_uri
 
+# CVAT gives an image whose name it does not know to the frame with the number of its id. No task
+# has so many frames, so CVAT refuses it instead.
+_FIRST_ID = 10**9
+
 #: The file of this format.
 ANNOTATIONS = "annotations.xml"
 
@@ -50,7 +54,7 @@ class Cvat:
         image = ElementTree.SubElement(
             self._root,
             "image",
-            id=str(len(self._images)),
+            id=str(_FIRST_ID + len(self._images)),
             width=str(width),
             height=str(height),
         )

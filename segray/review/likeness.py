@@ -15,8 +15,9 @@ _ALIKE = 0.95
 def describe_image(
     content: bytes, width: int, height: int, value_range: ValueRange | None
 ) -> npt.NDArray[np.float32]:
-    """Return what an image is compared by: its small pixels, of mean 0 and length 1.
+    """Return what an image is compared by: its small pixels, of length 1.
 
+    The mean of each channel is 0, so that images are not alike because they have the same colours.
     Images of a single colour are like each other, and like no other image.
 
     Args:
@@ -29,8 +30,8 @@ def describe_image(
         DecodeError: it cannot be decoded, or has another size now.
     """
     picture = read_segmented(content, width, height, _SIDE, value_range)
-    values = picture.pixels.astype(np.float32).ravel()
-    values -= values.mean()
+    pixels = picture.pixels.astype(np.float32)
+    values = (pixels - pixels.mean(axis=(0, 1))).ravel()
     if not values.any():
         values += 1
     return values / np.linalg.norm(values)

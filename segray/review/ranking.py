@@ -8,8 +8,8 @@ import numpy.typing as npt
 from segray.results.segmentation import Segmentation, read_current
 from segray.storage.ids import Ids, as_ids
 
-# A part of the images that is taken class by class, for classes that are rare.
-_BY_CLASS = 0.5
+# Images that are looked at for each one that is wanted, at most: a bucket may hold one video.
+_LOOKS = 20
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,16 @@ def rank_images(rated: Rated, count: int) -> npt.NDArray[np.intp]:
     """Return the images in the order in which they are worth labelling, each once: intp [N].
 
     Images that are worst by the mean over their classes alternate with images that are worst in a
-    class, each class in turn, the worst class first. When all classes have had half of the count,
-    the others follow. Images that are equally bad are in the order of their ids, which is random.
+    class, each class in turn, the worst class first. Images that are equally bad are in the order
+    of their ids, which is random. There are several times as many as are wanted, because some of
+    them turn out to be like others, or cannot be read.
 
     Args:
         rated: the images.
         count: the number of images that are wanted.
     """
     classes = rated.of_classes.shape[1]
-    quota = int(np.ceil(_BY_CLASS * count / classes))
+    quota = int(np.ceil(_LOOKS * count / 2 / classes))
     overall = np.argsort(rated.expected, kind="stable")
     columns = []
     for expected in rated.of_classes.T:
@@ -74,4 +75,4 @@ def rank_images(rated: Rated, count: int) -> npt.NDArray[np.intp]:
     alternating = np.column_stack([np.resize(overall, len(of_classes)), of_classes])
     order = np.concatenate([alternating.ravel(), overall])
     _, first = np.unique(order, return_index=True)
-    return order[np.sort(first)]
+    return order[np.sort(first)][: _LOOKS * count]

@@ -1,5 +1,6 @@
 """A review: from the rows of a segmentation to images with masks to correct."""
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from segray.errors import InputError
 from segray.pixels.decoding import DecodeError
 from segray.pixels.labels import Labels
+from segray.pixels.limits import Memory
 from segray.pixels.masks import decode_class_ids
 from segray.pixels.thumbnails import scale_mask
 from segray.progress import ProgressLine
@@ -29,7 +31,7 @@ from segray.review.ranking import Rated, rank_images, rate_images
 from segray.storage.failures import FetchError
 from segray.storage.files import child_names
 from segray.storage.lock import LOCK, hold_lock
-from segray.storage.objects import fetch
+from segray.storage.objects import fetched
 from segray.storage.parallel import map_ahead
 from segray.storage.uri import absolute_uri
 
@@ -37,8 +39,11 @@ from segray.storage.uri import absolute_uri
 _REQUESTS, _LOOKED_AT = 16, 64
 # Results files that are read at once; each may hold 64 MB of masks.
 _READERS = 4
-# Images that are looked at for each one that is wanted, at most: a bucket may hold one video.
-_LOOKS = 20
+# The files of images that are fetched at once take so much memory.
+_FETCHED_BYTES = 1 << 27
+# Kinds of characters that one of the formats cannot hold: control characters, line breaks, and what
+# stands for bytes that are no text.
+_UNWRITABLE = {"Cc", "Zl", "Zp", "Cs"}
 # Images in a row that cannot be fetched, after which the store is given up.
 _FAILURES = 32
 
@@ -119,24 +124,27 @@ def _check_empty(output: str) -> None:
 
 def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) -> Iterator[Chosen]:
     """Look at images in the order of the ranking until enough are chosen, and yield those."""
-    order = rank_images(rated, count)[: _LOOKS * count]
+    order = rank_images(rated, count)
     wanted = min(count, len(order))
     progress = ProgressLine("choosing", "images", wanted)
     gathering = Gathering(wanted)
     listed = read_listed(segmentation, np.sort(rated.ids[order]))
+    memory = Memory(_FETCHED_BYTES)
 
     def look(row: dict[str, Any]) -> tuple[Chosen, npt.NDArray[np.float32]] | Exception:
-        width, height = row["width"], row["height"]
+        uri, width, height = row["uri"], row["width"], row["height"]
         try:
+            if any(unicodedata.category(character) in _UNWRITABLE for character in uri):
+                raise ValueError("its name has a control character or a line break")
             mask = decode_class_ids(row["mask"], len(segmentation.labels))
             [size], [etag] = listed.find(np.array([row["id"]]))
-            content = fetch(row["uri"], size, etag)
-            described = describe_image(content, width, height, segmentation.value_range)
+            with fetched(memory, uri, size, etag) as content:
+                described = describe_image(content, width, height, segmentation.value_range)
         except (ValueError, FetchError, DecodeError) as error:
             return error
         if mask.shape != (height, width):
             mask = scale_mask(mask, width, height)
-        return Chosen(row["id"], row["uri"], mask, row["expected_iou"]), described
+        return Chosen(row["id"], uri, mask, row["expected_iou"]), described
 
     unfetched = 0
     for start in range(0, len(order), _LOOKED_AT):
@@ -146,7 +154,7 @@ def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) 
                 return
             if isinstance(seen, Exception):
                 made.failed += 1
-                made.reason = made.reason or f"{row['uri']}: {seen}"
+                made.reason = made.reason or f"{row['uri']!r}: {seen}"
                 progress.add(0, failed=1)
                 unfetched = unfetched + 1 if isinstance(seen, FetchError) else 0
                 if unfetched == _FAILURES:

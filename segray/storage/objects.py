@@ -10,6 +10,7 @@ attempt starts after TOTAL_SECONDS. A server that sends the headers, or the body
 byte at a time is not caught.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -17,10 +18,11 @@ import random
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any, TypeVar
 
+from segray.pixels.limits import Memory
 from segray.storage.failures import FetchError, PassingError, StaleError, explain_failure
 from segray.storage.requests import REPEATED, count
 from segray.storage.s3 import forget_client, s3_client, split_uri
@@ -85,6 +87,37 @@ def fetch(
     if is_local(uri):
         return _read_file(uri, size, etag, on_length, limit)
     return retry_read(uri, _Request(uri, size, etag, on_length, limit).send, on_retry, stopped)
+
+
+@contextlib.contextmanager
+def fetched(
+    memory: Memory,
+    uri: str,
+    size: int | None = None,
+    etag: str | None = None,
+    on_retry: Callable[[str], None] | None = None,
+    stopped: Event | None = None,
+) -> Iterator[bytes]:
+    """Fetch the content of a file or object, and reserve memory for it while the block runs.
+
+    Args:
+        memory: has to have room for the content, which is waited for.
+        uri: see `fetch`, as the other arguments.
+
+    Raises:
+        FetchError: see `fetch`.
+    """
+    with contextlib.ExitStack() as room:
+
+        def make_room(length: int) -> None:
+            room.enter_context(memory.reserved(length))
+
+        def note_retry(kind: str) -> None:
+            room.close()  # until the next attempt
+            if on_retry:
+                on_retry(kind)
+
+        yield fetch(uri, size, etag, note_retry, make_room, stopped)
 
 
 def retry_read(

@@ -27,8 +27,9 @@ from segray.storage.files import read_bytes, remove, write_bytes
 from segray.storage.listing import Entry, list_entries, relative_key
 from segray.storage.tables import MANIFEST_SCHEMA, write_table
 from segray.storage.uri import join_uri
+from tests.endpoints.stores import asking
 from tests.segmentations import LABELS, Made, make_segmentation
-from tests.support import draw_picture, encode
+from tests.support import draw_picture, encode, free_port
 
 KEYS = [f"{folder}/{number}.jpg" for folder in ("cats", "dogs/small") for number in range(9)]
 # A cat in two formats, and what else a bucket may hold.
@@ -342,6 +343,20 @@ def test_overlays_are_drawn_and_what_cannot_be_is_listed(folder: str) -> None:
     summary = run(made, output, "overlay")
     assert (summary.masks, summary.written, summary.skipped) == (18, 2, 0)
     assert read_bytes(f"{output}/skipped.jsonl") == b""
+
+
+def test_a_store_that_does_not_answer_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segray.storage.objects.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("tests.segmentations.FILE_ROWS", 40)
+    keys = [f"{number}.png" for number in range(40)]
+    made = make_segmentation(str(tmp_path), keys, images="s3://nowhere/images")
+    with (
+        asking(f"http://127.0.0.1:{free_port()}"),
+        pytest.raises(InputError, match=r"s3://nowhere/images/\d+\.png"),
+    ):
+        run(made, str(tmp_path / "overlays"), "overlay")
 
 
 def test_an_overlay_is_of_the_image_that_was_segmented(tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ def test_cvat_gets_a_mask_for_each_class_of_an_image(tmp_path: Path) -> None:
     )
     for element, image in zip(root.iterfind("image"), images, strict=True):
         assert element.attrib["name"] == image.uri.rpartition("/")[2]
+        # CVAT would give an image that it does not know by name to the frame with this number.
+        assert int(element.attrib["id"]) > 10**8
         mask = np.full(image.mask.shape, 99, dtype=np.uint8)
         for part in element.iterfind("mask"):
             lengths = [int(word) for word in part.attrib["rle"].split(",")]

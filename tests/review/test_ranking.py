@@ -30,6 +30,17 @@ def test_a_class_that_is_rare_and_better_than_the_others_is_among_the_first() ->
     assert order.index(99) < order.index(98)
 
 
+def test_a_class_goes_on_after_its_worst_images() -> None:
+    """They may be frames of one video, of which all but one are left out."""
+    random = np.random.default_rng(0)
+    expected = [0.8 + value / 10 for value in random.random(300)]
+    expected += [value / 2 for value in random.random(1000)]
+    of_classes = [[value, value / 2] for value in expected[:300]]
+    of_classes += [[value, np.nan] for value in expected[300:]]
+    order = rank_images(rated(expected, of_classes), 20).tolist()
+    assert len({image for image in order if image < 300}) >= 100
+
+
 def test_a_class_that_is_nowhere_changes_nothing() -> None:
     expected = [0.3, 0.2, 0.1]
     order = rank_images(rated(expected, [[value, np.nan] for value in expected]), 2)

@@ -143,14 +143,16 @@ class _TimedPipeline(Pipeline):
                 if id is not None:
                     trial.costs[id] = trial.costs.get(id, 0.0) + spent
 
-    def _fetch(self, entry: Entry, room: contextlib.ExitStack, writer: ChunkWriter) -> bytes:
+    @contextlib.contextmanager
+    def _fetch(self, entry: Entry, writer: ChunkWriter) -> Iterator[bytes]:
         begun = time.monotonic()
         with self._lock:
             self._trial.times[entry.id] += 1
-        with self._timed("fetch", entry.id):
-            content = super()._fetch(entry, room, writer)
-        self._trial.waits.append(time.monotonic() - begun)
-        return content
+        with contextlib.ExitStack() as stack:
+            with self._timed("fetch", entry.id):
+                content = stack.enter_context(super()._fetch(entry, writer))
+            self._trial.waits.append(time.monotonic() - begun)
+            yield content
 
     def _decode(self, entry: Entry, content: bytes) -> DecodedImage:
         with self._timed("decode", entry.id):

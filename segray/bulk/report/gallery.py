@@ -4,6 +4,7 @@ The images are those whose pictures were kept as they were segmented: no image i
 """
 
 import base64
+import logging
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from segray.bulk.candidates import SIDE
 from segray.bulk.sample import Place
+from segray.errors import InputError
 from segray.page.charts import Colour, share_bar, swatch
 from segray.page.markup import (
     Element,
@@ -31,6 +33,8 @@ from segray.pixels.masks import decode_mask, encode_mask
 from segray.pixels.thumbnails import fit_size, scale_mask
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import read_parquet
+
+log = logging.getLogger(__name__)
 
 _Content = TypeVar("_Content")
 
@@ -120,13 +124,17 @@ def _read_files(
 
 
 def _read_pictures(places: dict[int, Place]) -> dict[int, bytes]:
-    """JPEG files by the ids of their images."""
+    """JPEG files by the ids of their images, without those of damaged files."""
     rows: dict[str, dict[int, int]] = defaultdict(dict)
     for id, place in places.items():
         rows[place.uri][id] = place.row
 
     def read(uri: str) -> dict[int, bytes]:
-        images = read_parquet(uri, lambda file: file.read(columns=["image"]))["image"]
+        try:
+            images = read_parquet(uri, lambda file: file.read(columns=["image"]))["image"]
+        except InputError as error:
+            log.info(f"the report does without some pictures: {error}")
+            return {}
         return {id: images[row].as_py() for id, row in rows[uri].items()}
 
     return {id: image for found in map_ahead(read, rows, _READERS) for id, image in found.items()}

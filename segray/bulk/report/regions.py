@@ -68,7 +68,7 @@ def _draw_table(sizes: RegionSizes, labels: Labels, order: Sequence[int], images
             )
         )
     headings = [tag("th", heading, scope="col") for heading in _HEADINGS]
-    head = tag("tr", tag("th", "class", scope="col"), tag("th", class_="wide"), *headings)
+    head = tag("tr", tag("th", "class", scope="col"), tag("td", class_="wide"), *headings)
     return tag("table", tag("thead", head), tag("tbody", *rows), class_="shares")
 
 

@@ -16,7 +16,7 @@ from segray.pixels.framing import Box
 from segray.pixels.labels import Labels
 from segray.pixels.masks import encode_mask
 from segray.pixels.thumbnails import encode_thumbnail
-from segray.storage.files import write_bytes
+from segray.storage.files import read_bytes, write_bytes
 from segray.storage.tables import (
     GALLERY_SCHEMA,
     results_schema,
@@ -30,6 +30,7 @@ from tests.bulk.report.outputs import (
     text_of,
     tile_names,
 )
+from tests.support import logged_lines
 
 
 def test_the_sample_has_what_is_worth_a_look(output: Output) -> None:
@@ -121,6 +122,21 @@ def test_a_file_of_pictures_that_is_of_no_use_is_passed_over(output: Output, kin
     [line] = output.lines
     assert line.startswith("the report does without some pictures: ")
     assert bad in line
+
+
+def test_a_damaged_picture_does_not_stop_the_report(output: Output) -> None:
+    for n in range(6):
+        output.add(f"/nowhere/{n}.jpg", n)
+    output.write(rows_per_file=2)
+    bad = join_uri(output.uri, "gallery", "000002.parquet")
+    # Wherever the beginning of a JPEG file is: in the data, and in statistics of it.
+    write_bytes(bad, read_bytes(bad).replace(b"\xff\xd8\xff", b"\xff\xd8\xfe"))
+
+    with logged_lines() as lines:
+        page = output.report()
+
+    assert page.count('<img class="image"') == 4
+    assert any(bad in line for line in lines)
 
 
 def test_a_damaged_mask_is_a_note(output: Output) -> None:
