@@ -1,6 +1,8 @@
 """Inventory: a table of objects, such as an S3 Inventory, that is used instead of a listing."""
 
 import contextlib
+import csv
+import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -111,6 +113,8 @@ def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> 
         raise InputError(f"{place}: a row has no URI: remove or complete it")
     size = row.get("size")
     try:
+        if isinstance(size, str):
+            size = size.removesuffix(".0")  # pandas writes 5 as 5.0 where other sizes are missing
         size = None if size in (None, "") else int(size)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{place}: the size {size!r} is no number of bytes") from error
@@ -128,7 +132,6 @@ def _read_tables(part: Part) -> Iterator[pa.Table]:
         return
     with explain_errors(part.uri), open_stream(part.uri) as raw:
         for batch in _read_csv(raw, part):
-            _check_names(batch.schema.names, part.uri)
             yield _take_columns(pa.Table.from_batches([batch]), part.uri)
 
 
@@ -138,28 +141,28 @@ def _header(raw: Any, part: Part) -> str:
     if part.uri.endswith(".gz"):
         with contextlib.suppress(zlib.error):  # damage is found when it is read
             begun = zlib.decompressobj(31).decompress(begun, _HEADER_BYTES)
-    return begun[:_HEADER_BYTES].decode(errors="replace")
+    return begun[:_HEADER_BYTES].decode("utf-8-sig", errors="replace")
 
 
 def _read_csv(raw: Any, part: Part) -> Iterator[pa.RecordBatch]:
-    compression = "gzip" if part.uri.endswith(".gz") else None
-    return cast(
-        Iterator[pa.RecordBatch],
-        pa_csv.open_csv(
-            pa.input_stream(raw, compression=compression),
-            read_options=pa_csv.ReadOptions(column_names=list(part.columns) or None),
-            parse_options=pa_csv.ParseOptions(
-                # CSV files of S3 Inventory have no header and are delimited by commas.
-                delimiter="," if part.columns else pick_delimiter(_header(raw, part)),
-                newlines_in_values=True,
-            ),
-            # All columns are read as text: a column of digits may consist of names.
-            convert_options=pa_csv.ConvertOptions(
-                column_types={name: pa.string() for names in _NAMES.values() for name in names}
-                | {name: pa.string() for name in part.columns}
-            ),
-        ),
+    # CSV files of S3 Inventory have no header and are delimited by commas.
+    names, delimiter = list(part.columns), ","
+    if not names:
+        header = _header(raw, part)
+        delimiter = pick_delimiter(header)
+        lines = csv.reader(io.StringIO(header, newline=""), delimiter=delimiter)
+        names = next(filter(None, lines), [])
+    # As text, because a column of digits may consist of names. The types of other columns would be
+    # guessed from the first rows, and what is behind them might not fit.
+    wanted = {name: pa.string() for name in names if _plain(name) in _WANTED}
+    batches = pa_csv.open_csv(
+        pa.input_stream(raw, compression="gzip" if part.uri.endswith(".gz") else None),
+        read_options=pa_csv.ReadOptions(column_names=list(part.columns) or None),
+        parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(include_columns=list(wanted), column_types=wanted),
     )
+    _check_names(names, part.uri)
+    return cast(Iterator[pa.RecordBatch], batches)
 
 
 def _plain(name: str) -> str:

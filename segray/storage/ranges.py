@@ -45,7 +45,7 @@ def open_stream(uri: str) -> BinaryIO:
         InputError: an object cannot be read. The methods of the result raise it, too.
     """
     if is_local(uri):
-        return Path(uri).open("rb")
+        return Path(uri).open("rb", buffering=_STREAM_BYTES)
     return io.BufferedReader(ObjectFile(uri), _STREAM_BYTES)
 
 

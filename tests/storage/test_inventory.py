@@ -54,6 +54,58 @@ def test_a_csv_of_another_country_s_spreadsheet(
     assert entries(uri) == [Entry("s3://b/a,b.jpg", 7, ""), Entry("s3://b/c;\td.jpg", None, "")]
 
 
+@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_columns_of_a_csv_that_are_not_wanted_may_hold_anything(
+    tmp_path: Path, s3: Callable[[str], str], place: str, is_compressed: bool
+) -> None:
+    """Far behind the rows that a type would be guessed from."""
+    folder = s3(f"wide-{is_compressed}".lower()) if place == "s3" else str(tmp_path)
+    more = ",".join(f"column_{number}" for number in range(1000))
+    rows = [f"{number:09}.jpg,5{',' * 1001}" for number in range(1100)]
+    rows += ["x.jpg,unknown" + ",7" * 1001]
+    # The first line is longer than what Python reads of a file at first.
+    content = "\n".join([f"uri,width,{more},size", *rows]).encode()
+    uri = f"{folder}/images.csv" + ".gz" * is_compressed
+    write_bytes(uri, gzip.compress(content) if is_compressed else content)
+    assert len(content) > 1 << 20
+    found = entries(uri)
+    assert len(found) == 1101
+    assert found[-1] == Entry(f"{folder}/x.jpg", 7, "")
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "last"),
+    [
+        ("URI,ETag,Last Modified", "a.jpg,1,2026", "b.jpg,ab,never"),
+        ('"Uri", E_Tag ,width', "a.jpg,1,2026", "b.jpg,ab,never"),
+    ],
+)
+def test_wanted_columns_of_a_csv_are_text_however_they_are_spelled(
+    tmp_path: Path, header: str, first: str, last: str
+) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join([header, *[first] * 100_000, last]))
+    found = entries(str(table))
+    assert found[0] == Entry(f"{tmp_path}/a.jpg", None, "1")
+    assert found[-1] == Entry(f"{tmp_path}/b.jpg", None, "ab")
+
+
+def test_keys_of_digits_keep_their_zeros(tmp_path: Path) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("Bucket,Key,Size\nb,001,5\n7,002,\n")
+    assert entries(str(table)) == [Entry("s3://b/001", 5, ""), Entry("s3://7/002", None, "")]
+
+
+def test_sizes_of_which_some_are_missing_are_numbers_as_pandas_writes_them(tmp_path: Path) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("uri,size\n/a.jpg,5.0\n/b.jpg,\n/c.jpg,3000000000.0\n")
+    assert [entry.size for entry in entries(str(table))] == [5, None, 3_000_000_000]
+    table.write_text("uri,size\n/a.jpg,5.5\n")
+    with pytest.raises(InputError, match=r"the size '5\.5' is no number of bytes"):
+        entries(str(table))
+
+
 def test_a_folder_of_parquet_files_in_s3(s3: Callable[[str], str]) -> None:
     bucket = s3("inventories")
     for number in range(3):
