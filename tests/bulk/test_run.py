@@ -29,9 +29,9 @@ from segray.errors import InputError
 from segray.model.predictor import Predictor
 from segray.pixels.labels import Labels
 from segray.pixels.masks import decode_mask
-from segray.storage.files import read_bytes, remove, write_bytes
+from segray.storage.files import PARTIAL, read_bytes, remove, write_bytes
 from segray.storage.tables import ERRORS_SCHEMA, MANIFEST_SCHEMA, results_schema, table_uris
-from segray.storage.uri import file_system, join_uri
+from segray.storage.uri import join_uri
 from tests.support import change_bundle, encode, logged_lines
 
 
@@ -478,6 +478,28 @@ def test_a_manifest_that_cannot_be_seen_is_no_empty_bucket(
             read_manifest(plan.output, plan.search.run, len(plan.search.parts))
 
 
+def test_an_interrupted_run_with_overwrite_goes_on(config: SegmentConfig) -> None:
+    """As a job is started again whose head was lost."""
+    run(config)
+    anew = dataclasses.replace(config, overwrite=True)
+    with make_plan(anew) as plan:
+        pipeline = Pipeline(PipelineConfig.of(plan, 1), plan.predictor_loader(1)(), Tally())
+        plan.claim()
+        entries = next(plan.search.list_and_record(0, plan.done, lambda found: None))
+        pipeline.segment(entries[:1])
+    [half] = Path(config.output, "results").iterdir()
+    before = half.stat()
+
+    summary, _ = run(anew)
+
+    assert half.stat().st_mtime_ns == before.st_mtime_ns
+    assert counts(summary) == (4, 4, 0)
+    # One that has ended is deleted, and so is one with other settings.
+    for other in (anew, dataclasses.replace(anew, mask_size="model")):
+        run(other)
+        assert not half.exists() or half.stat().st_ino != before.st_ino
+
+
 def test_a_second_run_at_the_same_time_is_refused(images: Path, config: SegmentConfig) -> None:
     refused = pytest.raises(InputError, match="another run is at work on this output")
     with make_plan(config), refused:
@@ -556,9 +578,11 @@ def test_an_output_that_cannot_be_written_is_named(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_no_partial_file_is_left(finished) -> None:
-    config, *_ = finished
-    found = file_system(config.output).find(config.output)
+def test_no_partial_file_is_left(config: SegmentConfig) -> None:
+    run(config)
+    output = Path(config.output)
+    assert not list(output.rglob(f"{PARTIAL}*"))
+    found = [path.name for path in output.rglob("*") if path.is_file()]
     assert all(name.endswith((".parquet", ".json", "report.html")) for name in found)
 
 
