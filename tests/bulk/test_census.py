@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pytest
-from s3fs import S3FileSystem
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.run import segment
 from segray.bulk.sample import SHOWN
-from segray.storage.s3 import forget_client
 from segray.storage.tables import read_table, table_uris, write_table
 from tests.endpoints import CountingProxy
+from tests.endpoints.stores import asking
 from tests.support import draw_picture, encode
 
 FILES = SHOWN + 20
@@ -45,7 +43,7 @@ def split(folder: str) -> None:
 
 
 def test_a_file_takes_two_requests_at_the_start_and_two_at_the_end(
-    s3, s3_endpoint: str, bundle_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3, s3_endpoint: str, bundle_uri: str, tmp_path: Path
 ) -> None:
     bucket = s3("requests")
     for number in range(FILES):
@@ -56,12 +54,8 @@ def test_a_file_takes_two_requests_at_the_start_and_two_at_the_end(
     for name in ("results", "errors"):
         split(f"{config.output}/{name}")
 
-    with CountingProxy(s3_endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        forget_client()
+    with CountingProxy(s3_endpoint) as proxy, asking(proxy.url):
         run(config)
-    forget_client()
-    S3FileSystem.clear_instance_cache()  # which has learned the proxy's address
 
     def requests(folder: str) -> Counter[int]:
         """How many files took so many requests."""

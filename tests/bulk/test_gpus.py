@@ -97,17 +97,22 @@ def test_a_predictor_that_is_killed_loses_nothing(config: SegmentConfig, tmp_pat
     load = partial(load_predictor, open_bundle(config.model, [ONNX]), "onnx", 1)
     killed: set[int] = set()
 
+    over = threading.Event()
+
     def kill_the_first() -> None:
-        while not killed:
+        while not killed and not over.is_set():
             time.sleep(0.05)
             killed.update(processes(marks))
         for pid in killed:
             kill(pid)
 
-    killer = threading.Thread(target=kill_the_first)
+    killer = threading.Thread(target=kill_the_first, daemon=True)
     killer.start()
-    run(config, partial(Marked, load, marks, 0.5))
-    killer.join()
+    try:
+        run(config, partial(Marked, load, marks, 0.5))
+    finally:
+        over.set()
+        killer.join()
 
     assert processes(marks) > killed
     ids = rows(config.output)["id"].to_pylist()

@@ -14,9 +14,10 @@ from segray.bulk.tally import Tally
 from segray.errors import InputError
 from segray.model.bundle import ONNX, open_bundle
 from segray.model.predictor import load_predictor
+from segray.storage import objects
 from segray.storage.listing import Entry
-from segray.storage.s3 import forget_client
 from tests.endpoints.server import Head, Server, read_head
+from tests.endpoints.stores import asking
 from tests.support import draw_picture, encode
 
 
@@ -56,18 +57,18 @@ def test_files_of_unknown_size_do_not_fill_the_memory(
 ) -> None:
     """A manifest may name objects without their sizes; two dozen requests are under way at once."""
     entries = [Entry(f"s3://bucket/{number}.jpg", None, "") for number in range(40)]
-    with _Store() as store:
-        credentials.setenv("AWS_ENDPOINT_URL", store.url)
-        forget_client()
+    with _Store() as store, asking(store.url):
         pipeline = make_pipeline(bundle_uri, tmp_path)
         before, peak = resident(), 0
-        worker = threading.Thread(target=pipeline.segment, args=(entries,))
+        worker = threading.Thread(target=pipeline.segment, args=(entries,), daemon=True)
         worker.start()
-        while worker.is_alive():
-            peak = max(peak, resident())
-            time.sleep(0.002)
-        worker.join()
-    forget_client()
+        try:
+            while worker.is_alive():
+                peak = max(peak, resident())
+                time.sleep(0.002)
+        finally:
+            pipeline.stop()
+            worker.join(60)
     # 128 MB, and a file once more while it is put together; the files are 1,600 MB.
     assert (peak - before) / 1e6 < 400
 
@@ -75,20 +76,24 @@ def test_files_of_unknown_size_do_not_fill_the_memory(
 def test_a_store_that_never_answers_does_not_keep_an_interrupted_run(
     bundle_uri: str, tmp_path: Path, credentials: pytest.MonkeyPatch
 ) -> None:
+    credentials.setattr(objects, "READ_SECONDS", 2.0)
     entries = [Entry(f"s3://bucket/{number}.jpg", 5, "") for number in range(200)]
     # Connections are made, and nobody ever reads from them.
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as deaf:
-        credentials.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        forget_client()
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=128) as deaf,
+        asking(f"http://127.0.0.1:{deaf.getsockname()[1]}"),
+    ):
         pipeline = make_pipeline(bundle_uri, tmp_path)
-        worker = threading.Thread(target=pipeline.segment, args=(entries,))
+        worker = threading.Thread(target=pipeline.segment, args=(entries,), daemon=True)
         worker.start()
-        time.sleep(3)
-        begun = time.monotonic()
-        pipeline.stop()
-        worker.join(60)
-        assert time.monotonic() - begun < 25
-    forget_client()
+        try:
+            time.sleep(1)
+            assert worker.is_alive()
+        finally:
+            begun = time.monotonic()
+            pipeline.stop()
+            worker.join(60)
+        assert time.monotonic() - begun < 17
     # What was not done is not in errors either: the next run does it.
     assert not list(tmp_path.rglob("*.parquet"))
 

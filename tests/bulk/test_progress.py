@@ -2,12 +2,17 @@
 
 import time
 
+import pytest
+
 from segray.bulk.progress import Progress
 from segray.bulk.tally import Tally
 
 
-def test_a_tally_that_does_not_answer_yet_is_waited_for(lines: list[str]) -> None:
+def test_a_tally_that_does_not_answer_yet_is_waited_for(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process that keeps it may take longer to start than the first line."""
+    monkeypatch.setattr("segray.bulk.progress._SECONDS_BETWEEN_LINES", 1.5)
     tally, answers = Tally(), []
 
     def totals() -> dict[str, int]:
@@ -17,7 +22,7 @@ def test_a_tally_that_does_not_answer_yet_is_waited_for(lines: list[str]) -> Non
 
     progress = Progress(totals, 10)
     with progress.running():
-        time.sleep(6.5)
+        time.sleep(2.5)
         tally.done(
             "chunk", "host:1", {"segmented": 3, "failed": 1, "bytes": 5_000_000, "retries": 2}
         )

@@ -179,12 +179,14 @@ def test_a_reader_sees_the_old_file_or_the_new_one_and_nothing_between(tmp_path:
         while not writing.is_set():
             seen.append(read_bytes(uri))
 
-    reader = threading.Thread(target=read_on)
+    reader = threading.Thread(target=read_on, daemon=True)
     reader.start()
-    for turn in range(60):
-        write_bytes(uri, contents[turn % 2])
-    writing.set()
-    reader.join()
+    try:
+        for turn in range(60):
+            write_bytes(uri, contents[turn % 2])
+    finally:
+        writing.set()
+        reader.join()
     assert len(seen) > 3
     assert set(seen) <= set(contents)
 

@@ -12,8 +12,8 @@ from segray.errors import InputError
 from segray.storage import objects
 from segray.storage.files import write_bytes
 from segray.storage.ranges import ObjectFile, open_ranges, open_stream
-from segray.storage.s3 import forget_client
 from tests.endpoints import CountingProxy, FaultyProxy
+from tests.endpoints.stores import asking
 
 CONTENT = random.Random(0).randbytes(300_000)
 
@@ -54,12 +54,8 @@ def test_files_about_as_long_as_what_comes_at_once(uri: str, size: int) -> None:
         assert file.read() == CONTENT[max(0, size - 3) : size]
 
 
-def test_parts_that_are_not_read_are_not_fetched(
-    uri: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with CountingProxy(s3_endpoint) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        forget_client()
+def test_parts_that_are_not_read_are_not_fetched(uri: str, s3_endpoint: str) -> None:
+    with CountingProxy(s3_endpoint) as proxy, asking(proxy.url):
         with ObjectFile(uri) as file:
             file.seek(-30_000, io.SEEK_END)
             assert file.read(8) == CONTENT[-30_000:-29_992]
@@ -67,7 +63,6 @@ def test_parts_that_are_not_read_are_not_fetched(
             file.seek(5)
             assert file.read(8) == CONTENT[5:13]
         assert dict(proxy.requests) == {"GET": 2}
-    forget_client()
 
 
 def test_a_store_that_fails_is_asked_again(
@@ -77,15 +72,12 @@ def test_a_store_that_fails_is_asked_again(
     monkeypatch.setattr(objects, "READ_SECONDS", 1.0)
     # A flipped bit is found by the checksums of a Parquet file's pages, and not here.
     kinds = ("slow_down", "internal_error", "expired_token", "reset", "truncated", "short")
-    with FaultyProxy(s3_endpoint, 0.4, seed=1, kinds=kinds) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        forget_client()
+    with FaultyProxy(s3_endpoint, 0.4, seed=1, kinds=kinds) as proxy, asking(proxy.url):
         with ObjectFile(uri) as file:
             for start in range(0, 200_000, 10_000):
                 file.seek(start)
                 assert file.read(100) == CONTENT[start : start + 100]
         assert sum(proxy.faults.values()) > 5
-    forget_client()
 
 
 def test_an_object_that_is_replaced_while_it_is_read_is_noticed(
