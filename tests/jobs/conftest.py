@@ -12,26 +12,35 @@ from unittest import mock
 
 import pytest
 
+from segray.storage import objects
+from tests.endpoints.stores import forget_clients
+
 JOBS = Path(__file__).parents[2] / "jobs"
 
 CallJob = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def call_job(capfd: pytest.CaptureFixture[str]) -> CallJob:
+def call_job(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CallJob:
     """Call it with a job's name and flags, and a folder, as if they were typed there.
 
     The whole script runs, as its own main program, without the seconds that a new process needs for
-    its imports. The environment has no credentials, and is afterwards what it was.
+    its imports, and with short pauses between requests. The environment has no credentials but
+    those that the call gives, and is afterwards what it was.
     """
+    monkeypatch.setattr(objects, "FIRST_PAUSE", 0.01)
 
-    def call(job: str, *flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def call(
+        job: str, *flags: str, cwd: Path, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         script = str(JOBS / f"{job}.py")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         clean |= {"HOME": str(cwd), "AWS_EC2_METADATA_DISABLED": "true", "RAY_ADDRESS": "local"}
+        clean |= environment
         numbers = (signal.SIGINT, signal.SIGTERM)
         handlers = [signal.getsignal(number) for number in numbers]
         capfd.readouterr()
+        forget_clients()
         try:
             with (
                 mock.patch.dict(os.environ, clean, clear=True),
@@ -43,6 +52,7 @@ def call_job(capfd: pytest.CaptureFixture[str]) -> CallJob:
         finally:
             for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
+            forget_clients()
         status = end.value.code
         assert isinstance(status, int)
         output, errors = capfd.readouterr()
