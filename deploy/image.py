@@ -6,7 +6,7 @@
 docs/cluster.md has the steps around it.
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def image_config(config: dict[str, Any], node_type: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    (node_type,) = sys.argv[1:]
     config = yaml.safe_load(Path(__file__).parents[1].joinpath("cluster.yaml").read_text())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("node_type", choices=config["available_node_types"])
+    node_type = parser.parse_args().node_type
     print(yaml.safe_dump(image_config(config, node_type), sort_keys=False), end="")
 
 

@@ -71,7 +71,7 @@ def segment_on_ray(plan: Plan, load: Callable[[], Predictor] | None = None) -> P
     with providing_network(plan, load or plan.predictor_loader(threads=1)) as (connect, is_ready):
         plan.claim()
         progress = Progress(lambda: _ask(tally.totals), plan.missing, is_ready)
-        room = reporting_waits("a worker", {"CPU": WORKER_CPUS}, lambda: not progress.begun)
+        room = reporting_waits("a worker", {"CPU": WORKER_CPUS}, lambda: _is_idle(progress))
         growth = asking_for_room(WORKER_CPUS, lambda: _lacking_cpus(plan, progress))
         with progress.running(), room, growth:
             written = _pipeline(plan, connect, RemoteReporter(tally), shared)
@@ -102,6 +102,11 @@ def find_shared(plan: Plan) -> SharedFiles:
             "--manifest": absolute_uri(manifest) if manifest else None,
         }
     )
+
+
+def _is_idle(progress: Progress) -> bool:
+    """Return True before the first chunk, and while there is no node that could work."""
+    return not progress.begun or not any(node.total.get("CPU") for node in worker_nodes())
 
 
 def _ask(method: Any) -> Any:

@@ -74,7 +74,8 @@ class RunFlags:
     prune: bool = False
     """Remove the rows of images that are gone or have changed since."""
     overwrite: bool = False
-    """Delete the files of earlier runs in the output, and start over."""
+    """Delete the files of earlier runs in the output, and start over. If such a run is interrupted,
+    the same command continues it."""
     max_error_rate: float = 0.05
     """Share of failed images, 0 to 1, above which the job exits with status 1."""
     max_drift: float | None = None

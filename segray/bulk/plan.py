@@ -18,6 +18,7 @@ from segray.bulk.manifest import Found
 from segray.bulk.search import Filter, Search
 from segray.bulk.settings import (
     FOLDERS,
+    OVERWRITING,
     RECORD,
     REPORT,
     check_settings,
@@ -104,6 +105,8 @@ class Plan:
         """Write the run's settings, and first delete what this run does anew.
 
         With --overwrite that is all of earlier runs, with --retry-errors the rows of failed images.
+        An interrupted run with --overwrite leaves a mark in the settings, by which the same command
+        goes on with it.
 
         Call it when all is ready, so that a run that cannot start deletes nothing.
         """
@@ -161,7 +164,12 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     settings = make_settings(config, bundle, search)
     with _hold_lock(output, config) as check:
         before = read_settings(output)
-        if before and not config.overwrite:
+        if config.overwrite:
+            settings[OVERWRITING] = True
+            if before and _is_interrupted(output, before, settings):
+                log.info("continuing the interrupted run with --overwrite")
+                config = replace(config, overwrite=False)
+        elif before:
             check_settings(before, settings, config, output)
         ids, found, first = _find_first(search)
         if ids is not None and not len(ids) and not (before and config.prune):
@@ -185,6 +193,12 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
         )
         del done  # the plan forgets them when they are not needed any more
         yield plan
+
+
+def _is_interrupted(output: str, before: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Return True if the same run with --overwrite has begun on an output and not ended."""
+    same = all(before.get(name) == value for name, value in settings.items())
+    return same and RECORD not in child_names(output)
 
 
 def _hold_lock(

@@ -15,6 +15,9 @@ FOLDERS = ("manifest", "results", "regions", "errors", "gallery")
 RECORD = "run.json"
 REPORT = "report.html"
 
+#: The setting of an output whose earlier rows the last run has deleted, as --overwrite asks for.
+OVERWRITING = "overwriting"
+
 # Settings that all rows of an output have in common.
 _FIXED = (
     "model",

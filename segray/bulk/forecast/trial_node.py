@@ -67,7 +67,7 @@ class _TrialWorker:
 
 
 def take_trial_on_node(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Fleet, float]:
-    """Segment a sample with all workers that a run has on one node of a cluster.
+    """Segment a sample with as many workers as a run has on one node of a cluster, or as fit now.
 
     With --use-gpu, they send their batches to one predictor on a GPU.
 
@@ -86,7 +86,9 @@ def take_trial_on_node(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Flee
     kinds = Counter(_kind(node) for node in nodes)
     node = max(nodes, key=lambda node: (kinds[_kind(node)], node.free.get("CPU", 0.0)))
     most = most_workers(plan)
-    count = min(max(1, int(node.total["CPU"])), most)
+    # Other jobs may hold some of its CPUs, for as long as they like.
+    free = int(min(node.total["CPU"], node.free.get("CPU", 0.0) / WORKER_CPUS))
+    count = min(max(1, free), most)
     shared = find_shared(plan)
     one = replace(plan, config=replace(plan.config, workers=1, overwrite=False))
     _start_ray_data(len(plan.search.parts))
@@ -98,13 +100,13 @@ def take_trial_on_node(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Flee
         config = PipelineConfig.of(plan, threads=1)
         workers = [make(config, connect, shared) for _ in range(count)]
         ready = False
-        with reporting_waits("the trial", {"CPU": WORKER_CPUS}, lambda: not ready):
-            for problem in ray.get([worker.problem.remote() for worker in workers]):
-                if problem:
-                    raise InputError(problem)
-            ready = True
-        began = time.monotonic()
         try:
+            with reporting_waits("the trial", {"CPU": WORKER_CPUS}, lambda: not ready):
+                for problem in ray.get([worker.problem.remote() for worker in workers]):
+                    if problem:
+                        raise InputError(problem)
+                ready = True
+            began = time.monotonic()
             trial = _take_all(workers, sample)
         except ray.exceptions.RayError as error:
             raise InputError(

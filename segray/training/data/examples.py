@@ -333,8 +333,9 @@ def _decode_chunks(
     return [results[number] for number in range(len(chunks))]
 
 
-# No limit on retries: each lost node takes some blocks with it.
-@ray.remote(max_retries=-1)
+# Many retries, because each lost node takes some blocks with it; but not for ever, because a file
+# may end each process that reads it.
+@ray.remote(max_retries=100)
 def _decode_task(
     pairs: Sequence[Pair], labels: Labels, frame: Frame, shared: SharedFiles, reading: Reading
 ) -> tuple[Block, list[Finding]]:
