@@ -91,6 +91,25 @@ def find_pairs(images: str, masks: str, image_suffix: str = "", mask_suffix: str
     return Pairing(pairs, skipped)
 
 
+def check_output(output: str, *folders: str | None) -> None:
+    """Refuse an output whose pictures the next job would take for images or masks.
+
+    Args:
+        output: the value of --output.
+        folders: the URIs of the folders of images and masks, as far as they are given.
+
+    Raises:
+        InputError: it lies in one of them.
+    """
+    output = absolute_uri(output)
+    for folder in map(absolute_uri, filter(None, folders)):
+        if f"{output}/".startswith(f"{folder.rstrip('/')}/"):
+            raise InputError(
+                f"--output {output} lies among the images or masks below {folder}, and the next "
+                "job would take its pictures for some of them: give another --output"
+            )
+
+
 def split_pairs(pairs: Sequence[Pair], fraction: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Split off a validation set at random. The same seed and keys give the same split.
 

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
-from segray.data.pairs import Pair, Pairing, find_pairs
+from segray.data.pairs import Pair, Pairing, check_output, find_pairs
 from segray.data.pairs_csv import DATASET, read_dataset
 from segray.data.pairs_table import SPLITS, read_manifest
 from segray.data.sample import SAMPLE_FOLDER, write_sample
@@ -51,6 +51,7 @@ def prepare_evaluation(config: EvaluateConfig) -> Preparation:
     engine = choose_engine(config.engine, config.use_gpu)
     bundle = open_bundle(config.model, [engine_file(engine)])
     bundle.check_overlap(config.overlap)
+    check_output(output, config.images, config.masks)
     Output(output, "evaluation", NAMES).check()
     config, pairing = _find_pairs(config)
     _report_what_was_learned(bundle, pairing.pairs)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segray.data.labelled import Reading, digest_pair
-from segray.data.pairs import Pair, find_pairs, split_pairs
+from segray.data.pairs import Pair, check_output, find_pairs, split_pairs
 from segray.data.pairs_csv import DATASET, read_dataset, select_pairs
 from segray.data.pairs_table import read_manifest
 from segray.data.sample import SAMPLE_FOLDER, write_sample
@@ -93,6 +93,11 @@ def prepare_training(config: TrainConfig) -> Preparation:
     resumed = marker is not None
     if marker:
         check_settings(output, marker, config)
+    else:
+        check_output(
+            *(output, config.images, config.masks),
+            *(config.validation_images, config.validation_masks),
+        )
     config = _with_data(config)
     if marker and is_finished(output):
         _check_moved_data(output, marker["configuration"], config)

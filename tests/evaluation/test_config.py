@@ -63,6 +63,8 @@ DATA = {"images": "data/images", "masks": "data/masks"}
         ({"model": "bundle", **DATA, "masks": "empty"}, ["no mask found", "empty"]),
         ({"model": "bundle", **DATA, "masks": "data/images"}, ["data/images", "--mask-suffix"]),
         ({"model": "bundle", **DATA, "output": "other"}, ["no evaluation", "notes.txt"]),
+        ({"model": "bundle", **DATA, "output": "data/images/out"}, ["data/images/out", "--output"]),
+        ({"model": "bundle", **DATA, "output": "data/masks/out"}, ["data/masks/out", "--output"]),
         ({"model": "bundle", "pairs": "lost.csv"}, ["lost.csv", "no such file"]),
         ({"model": "bundle", "pairs": "pairs.csv", "split": "test"}, ["--split validation"]),
         ({"model": "bundle", "pairs": "parts.csv"}, ["--split train or --split validation"]),

@@ -592,3 +592,20 @@ def test_an_output_with_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match=r"holds something that is no training run \(thesis\.tex"):
         prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none"))
+
+
+@pytest.mark.parametrize("place", ["images", "masks", "validation/images", "validation/masks"])
+def test_an_output_whose_previews_the_next_run_would_learn_from_is_refused(
+    tmp_path: Path, place: str
+) -> None:
+    write_shapes(str(tmp_path), 4)
+    write_shapes(str(tmp_path / "validation"), 4)
+    output = str(tmp_path / place / "out")
+    config = dataclasses.replace(
+        settings(str(tmp_path), output, "none"),
+        validation_images=str(tmp_path / "validation" / "images"),
+        validation_masks=str(tmp_path / "validation" / "masks"),
+    )
+    with pytest.raises(InputError, match=f"{output} lies .* give another --output"):
+        prepare_training(config)
+    prepare_training(dataclasses.replace(config, output=f"{tmp_path}/images-out"))
