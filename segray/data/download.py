@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import io
 import logging
-import re
 import ssl
 import time
 import urllib.error
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from segray.errors import InputError
 from segray.progress import ProgressLine
-from segray.storage.uri import explain_errors
+from segray.storage.uri import explain_errors, omit_passwords
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +228,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 def _plain(reason: object) -> str:
     """Put a reason on one line, without passwords: a proxy's address may contain one."""
     text = "".join(c if c.isprintable() else " " for c in str(reason) or type(reason).__name__)
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))[:200]
+    return omit_passwords(" ".join(text.split()))[:200]
 
 
 def _file_sha256(path: Path) -> str:

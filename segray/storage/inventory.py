@@ -104,7 +104,7 @@ def _make_entry(row: dict[str, Any], place: str, folder: str, encoded: bool) -> 
         uri = f"s3://{row['bucket']}/{unquote_plus(row['key']) if encoded else row['key']}"
     elif uri and uri.strip():
         uri = uri.strip()
-        if is_local(uri) and not uri.startswith(("/", "~")):
+        if is_local(uri) and not uri.startswith("/"):
             uri = f"{folder}/{uri}"
         # S3 URIs are not normalised: a key is any text, and a slash at its end is part of it. URIs
         # of other schemes end up as rows in errors.

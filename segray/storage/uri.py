@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import fsspec
 
@@ -23,12 +22,20 @@ def absolute_uri(uri: str) -> str:
     """Convert a URI to the form that means the same in every process and on every node.
 
     Raises:
-        InputError: the scheme is neither local nor S3, or the URI contains credentials.
+        InputError: the scheme is neither local nor S3, the URI contains credentials, or it begins
+            with a home folder that is unknown.
     """
     scheme = _SCHEME.match(uri)
     if not scheme:
+        # Unlike this function, Path would take ./~ for ~ as well.
+        path = os.path.expanduser(uri)  # noqa: PTH111
+        if path.startswith("~"):
+            raise InputError(
+                f"{uri} begins with a home folder that is unknown here: give the whole path, or "
+                "put ./ before a name that begins with ~"
+            )
         # Not only absolute but normalised, because the ids of images depend on the spelling.
-        return os.path.abspath(Path(uri).expanduser())  # noqa: PTH100
+        return os.path.abspath(path)  # noqa: PTH100
     if scheme[1] == "file":
         return os.path.abspath(uri[len("file://") :])  # noqa: PTH100
     if scheme[1] != "s3":
@@ -117,7 +124,12 @@ def describe_error(uri: str, error: BaseException) -> str:
     if isinstance(error, PermissionError):
         return "this user may not do that: check the permissions"
     # A URL in an error may contain the password of an endpoint or of a proxy.
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(f"{kind}: {error}".split()))[:300]
+    return omit_passwords(" ".join(f"{kind}: {error}".split()))[:300]
+
+
+def omit_passwords(text: str) -> str:
+    """Return a text without the users and passwords in its URLs."""
+    return re.sub(r"//[^/\s]*@", "//", text)  # up to the last @, as a password may contain some
 
 
 def _store_errors() -> tuple[type[Exception], ...]:

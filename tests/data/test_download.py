@@ -226,6 +226,16 @@ def test_a_redirection_out_of_the_web(mirror: Mirror, path: Path, scheme: str) -
     refusal(mirror, path)
 
 
+def test_a_password_of_another_address_is_not_repeated(mirror: Mirror, path: Path) -> None:
+    mirror.redirect = "file://user:p@ss:w0rd@elsewhere/"
+    mirror.url = mirror.url.replace("/pets", "/moved")
+
+    message = refusal(mirror, path)
+
+    assert "file://elsewhere/" in message
+    assert "w0rd" not in message
+
+
 def test_a_file_that_is_too_large(
     mirror: Mirror, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

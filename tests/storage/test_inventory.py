@@ -91,6 +91,15 @@ def test_wanted_columns_of_a_csv_are_text_however_they_are_spelled(
     assert found[-1] == Entry(f"{tmp_path}/b.jpg", None, "ab")
 
 
+def test_a_relative_path_that_begins_with_a_tilde_is_in_the_folder_of_the_table(
+    tmp_path: Path,
+) -> None:
+    table = tmp_path / "images.csv"
+    table.write_text("uri\n~$photo.jpg\n~backup/a.jpg\n~/b.jpg\n")
+    names = ["~$photo.jpg", "~backup/a.jpg", "~/b.jpg"]
+    assert [entry.uri for entry in entries(str(table))] == [f"{tmp_path}/{name}" for name in names]
+
+
 def test_keys_of_digits_keep_their_zeros(tmp_path: Path) -> None:
     table = tmp_path / "images.csv"
     table.write_text("Bucket,Key,Size\nb,001,5\n7,002,\n")
