@@ -65,9 +65,6 @@ REGIONS_SCHEMA = pa.schema(
 
 GALLERY_SCHEMA = pa.schema([("id", pa.int64()), ("image", pa.binary())])  # a JPEG file
 
-# Columns that hold PNG and JPEG files.
-_FILES = ("mask.bytes", "image")
-
 # Hugging Face's type of a column whose bytes are an image file.
 _HUGGINGFACE_IMAGE = {"_type": "Image"}
 
@@ -116,22 +113,23 @@ def write_table(uri: str, table: pa.Table) -> None:
         InputError: the file cannot be written.
     """
     buffer = io.BytesIO()
-    # Image files are compressed already, so neither compression nor a dictionary would help.
-    columns = _leaves(table.schema)
+    # Columns of bytes hold PNG and JPEG files. These are compressed already, so neither compression
+    # nor a dictionary would help.
+    is_files = {name: pa.types.is_binary(kind) for name, kind in _leaves(table.schema)}
     pq.write_table(
         table,
         buffer,
-        compression={name: "none" if name in _FILES else "zstd" for name in columns},
-        use_dictionary=[name for name in columns if name not in _FILES],
+        compression={name: "none" if is_file else "zstd" for name, is_file in is_files.items()},
+        use_dictionary=[name for name, is_file in is_files.items() if not is_file],
         write_page_checksum=True,
     )
     write_bytes(uri, buffer.getvalue())
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
-    """Return the columns by their Parquet names, which list the fields of a struct."""
+def _leaves(schema: pa.Schema) -> list[tuple[str, pa.DataType]]:
+    """Return the columns by their Parquet names, which list the fields of a struct, and types."""
     return [
-        f"{field.name}.{inner.name}" if inner else field.name
+        (f"{field.name}.{inner.name}", inner.type) if inner else (field.name, field.type)
         for field in schema
         for inner in (field.type if pa.types.is_struct(field.type) else [None])
     ]

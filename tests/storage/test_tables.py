@@ -205,6 +205,13 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
         read_table(uri)
 
 
+def test_text_is_compressed_whatever_its_column_is_called(tmp_path: Path) -> None:
+    """In the table of an evaluation, the column image has URIs."""
+    uris = [f"s3://bucket/photographs/of/animals/{number:08}.jpg" for number in range(10_000)]
+    write_table(str(tmp_path / "file.parquet"), pa.table({"image": uris}))
+    assert (tmp_path / "file.parquet").stat().st_size < sum(map(len, uris)) / 5
+
+
 def test_a_column_that_is_not_there_is_named(folder: str) -> None:
     uri = join_uri(folder, "part-0.parquet")
     write_table(uri, manifest(0))
