@@ -27,6 +27,9 @@ from segray.storage.uri import absolute_uri, join_uri
 
 # The columns that are read.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
+# The columns of the manifest that are read. One array of tens of millions of ETags has more bytes
+# than 32-bit offsets count, hence a large string.
+_LISTED_SCHEMA = pa.schema([("id", pa.int64()), ("size", pa.int64()), ("etag", pa.large_string())])
 # The files of a segmentation with its settings, and with its record, which it writes last.
 _SETTINGS, _RECORD = "config.json", "run.json"
 # What its configuration has besides settings that a user chooses.
@@ -227,7 +230,7 @@ def read_listed(segmentation: Segmentation, ids: Ids | None = None) -> Listed:
         InputError: the manifest cannot be read.
     """
     folder = join_uri(segmentation.uri, "manifest")
-    tables = read_tables(folder, ["id", "size", "etag"])
+    tables = (table.cast(_LISTED_SCHEMA) for table in read_tables(folder, _LISTED_SCHEMA.names))
     if ids is not None:
         tables = (table.filter(pa.array(are_in(as_ids(table["id"]), ids))) for table in tables)
     table = pa.concat_tables(tables).sort_by("id")
