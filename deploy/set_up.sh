@@ -18,8 +18,8 @@ environment=~/segray-env
 
 case $kind in
     # boto3 is what the head starts workers with. ray[default] has the dashboard and the jobs API.
-    cpu) packages=(-e . boto3 'ray[default]') ;;
-    gpu) packages=(-e '.[gpu]' --override deploy/overrides-gpu.txt 'ray[default]') ;;
+    cpu) packages=(-e '.[mlflow]' boto3 'ray[default]') ;;
+    gpu) packages=(-e '.[gpu,mlflow]' --override deploy/overrides-gpu.txt 'ray[default]') ;;
     *) echo "error: $0 cpu|gpu" >&2 && exit 2 ;;
 esac
 

@@ -672,7 +672,7 @@ def test_a_bare_node_gets_its_environment_once(node: Node) -> None:
     status, calls = node.set_up("cpu")
     assert status == 0
     assert [call.split()[:2] for call in calls] == [["uv", "venv"], ["uv", "pip"]]
-    assert "-c constraints.txt -e . boto3 ray[default]" in calls[1]
+    assert "-c constraints.txt -e .[mlflow] boto3 ray[default]" in calls[1]
     assert node.set_up("cpu") == (0, [])
     assert (node.home / ".bashrc").read_text().count("activate") == 1
 
@@ -713,7 +713,7 @@ def test_a_gpu_node_shows_each_time_that_its_gpu_is_used(node: Node) -> None:
 
 def test_a_gpu_node_gets_onnx_runtime_once(node: Node) -> None:
     _, calls = node.set_up("gpu")
-    assert "-e .[gpu] --override deploy/overrides-gpu.txt ray[default]" in calls[1]
+    assert "-e .[gpu,mlflow] --override deploy/overrides-gpu.txt ray[default]" in calls[1]
 
 
 # --- The guide --------------------------------------------------------------------------------

@@ -9,8 +9,7 @@ from segray.errors import InputError
 from segray.model.predictor import Engine
 from segray.pixels.canvas import OVERLAP, check_overlap
 from segray.pixels.decoding import SUFFIXES
-from segray.pixels.limits import MAX_PIXELS
-from segray.pixels.masks import MAX_MASK
+from segray.pixels.limits import MAX_MASK, MAX_PIXELS
 from segray.pixels.regions import MIN_AREA
 from segray.pixels.wide import ValueRange, check_range
 

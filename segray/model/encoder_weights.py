@@ -17,7 +17,7 @@ from segray.storage.uri import absolute_uri, exists
 # include_top=False; their convolutions fit images of every resolution. Keras publishes no checksum
 # of all of them, so they are as trustworthy as the connection that they came over.
 _IMAGENET_FOLDER = "https://storage.googleapis.com/tensorflow/keras-applications"
-# The largest weights, those of a ResNet50V2 with its top, have 103 MB.
+# The largest weights, those of a ConvNeXtTiny with its top, have 115 MB.
 _MOST_BYTES = 1 << 27
 _TIMEOUT = 60  # seconds without a byte
 

@@ -38,6 +38,10 @@ _SECONDS = 5.0
 _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412", "409")
 
 
+# A part of the paths below which Ray unpacks `ray job submit --working-dir`.
+_RAYS_COPY = "/runtime_resources/working_dir_files/"
+
+
 @contextlib.contextmanager
 def hold_lock(output: str, lock: bool = True) -> Iterator[Callable[[], None]]:
     """Lock an output against other runs. The lock of a dead process does not count.
@@ -55,9 +59,14 @@ def hold_lock(output: str, lock: bool = True) -> Iterator[Callable[[], None]]:
         A function that raises InputError if the lock was lost in the meantime.
 
     Raises:
-        InputError: another run holds the lock, the lock cannot be written, or the store does not
-            support conditional writes.
+        InputError: another run holds the lock, the lock cannot be written, the store does not
+            support conditional writes, or the folder is a copy that Ray deletes.
     """
+    if _RAYS_COPY in output:
+        raise InputError(
+            f"{output} is in the copy of the working directory that Ray made for this job, and will "
+            "delete: give --output as an s3:// URI or an absolute path"
+        )
     if not lock and not is_local(output):
         log.info(
             f"--no-lock: nothing prevents a second run on {output}: make sure that this is the "

@@ -76,6 +76,15 @@ def test_it_is_refused_while_another_process_holds_it_and_free_when_that_was_kil
     assert time.monotonic() - begun < 1.5
 
 
+def test_no_output_is_in_the_copy_of_the_working_directory_that_ray_deletes(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    with pytest.raises(InputError, match="absolute path"), hold_lock(str(folder / "output")):
+        pass
+    assert not folder.exists()
+
+
 def test_nothing_is_left_of_it(output: str) -> None:
     with hold_lock(output):
         assert child_names(output) == [LOCK]

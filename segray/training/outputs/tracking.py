@@ -60,7 +60,7 @@ def check_tracking(uri: str) -> None:
             f"--mlflow {uri}: give the URL of a tracking server, as in http://localhost:5000"
         )
     if not importlib.util.find_spec("mlflow"):
-        raise InputError("--mlflow needs MLflow's client: pip install 'segray[mlflow]'")
+        raise InputError("--mlflow needs MLflow's client: pip install mlflow-skinny")
 
 
 @contextlib.contextmanager
