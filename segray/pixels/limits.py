@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import ExifTags, ImageFile, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -16,8 +16,15 @@ from segray.pixels.framing import Frame
 from segray.pixels.refusals import DecodeError
 
 #: Images with more pixels are refused before any pixel is decoded, unless a user raises the limit.
-#: Equals 2**30 // 4 // 3, the limit above which Pillow warns: a quarter of a gibibyte of RGB.
+#: Equals 2**30 // 4 // 3: a quarter of a gibibyte of RGB.
 MAX_PIXELS = 89_478_485
+
+#: The most pixels of a mask: those of the largest TIFF (`segray.pixels.tiff_rows`).
+MAX_MASK = 1 << 29
+
+# Pillow refuses what has over twice as many. The limit of a user may be above Pillow's own one, up
+# to `MAX_MASK`, and each file is held to it by `check_pixels`.
+Image.MAX_IMAGE_PIXELS = MAX_MASK // 2
 
 #: The number of bytes that all threads of a process together decode into at a time. An image that
 #: needs more is refused before any pixel is decoded, unless a user raises the limit of pixels.

@@ -12,11 +12,9 @@ from PIL.PngImagePlugin import PngImageFile
 
 from segray.pixels.cells import Band, Runs, cut_bands, find_winner, softmax_of_winner
 from segray.pixels.labels import MAX_CLASSES, Labels
+from segray.pixels.limits import MAX_MASK
 from segray.pixels.regions import RegionFinder
 from segray.pixels.statistics import ClassStatistics, Tally
-
-#: The most pixels of a mask: those of the largest TIFF (`segray.pixels.tiff_rows`).
-MAX_MASK = 1 << 29
 
 #: Larger logits are refused: the difference of two must be finite in float32.
 MAX_LOGIT = 1e38
@@ -195,13 +193,11 @@ def encode_values(mask: npt.NDArray[np.uint8], labels: Labels) -> bytes:
         mask: uint8 [H, W] of class ids.
         labels: the classes.
     """
-    values = np.array(labels.values)[mask]
     if labels.coloured:
-        channels = [values >> shift & 255 for shift in (16, 8, 0)]
-        return _encode(Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)))
+        return _encode(Image.fromarray(np.array(labels.palette, dtype=np.uint8)[mask]))
     if max(labels.values) > 255:
-        return _encode(Image.fromarray(values.astype(np.uint16)))
-    image = _as_image(values.astype(np.uint8), "P")
+        return _encode(Image.fromarray(np.array(labels.values, dtype=np.uint16)[mask]))
+    image = _as_image(np.array(labels.values, dtype=np.uint8)[mask], "P")
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[list(labels.values)] = labels.palette
     image.putpalette(palette.tobytes())

@@ -85,7 +85,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile
         image = _DECODERS[name](io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise DecodeError(
-            f"claims over {MAX_PIXELS} pixels, which is the limit", "too large"
+            f"claims over {max_pixels} pixels, which is the limit", "too large"
         ) from error
     except SyntaxError as error:
         if name == "TIFF" and str(error).startswith(_UNKNOWN_PIXELS):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from segray.pixels.masks import MAX_MASK
+from segray.pixels.limits import MAX_MASK
 from segray.pixels.refusals import DecodeError, reasons
 
 # The pixels of a tile, or of a strip, that is decoded as a whole.
@@ -32,7 +32,7 @@ class TiffRows:
 
     Raises:
         DecodeError: the file is of another kind, is damaged, or has more pixels than
-            `segray.pixels.masks.MAX_MASK`.
+            `segray.pixels.limits.MAX_MASK`.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -20,11 +20,13 @@ from PIL import Image
 from segray.pixels import bands
 from segray.pixels.decoding import FORMATS, DecodeError, read_picture
 from segray.pixels.framing import Frame
-from segray.pixels.limits import MAX_MEMORY, MEMORY
+from segray.pixels.limits import MAX_MASK, MAX_MEMORY, MEMORY
 from segray.pixels.mask_files import read_mask
+from segray.pixels.opening import open_image
 from segray.pixels.sample import draw_sample
+from segray.pixels.thumbnails import read_small
 from tests.corpus import HEIGHT, STORED, WIDTH, Sample, corpus, oriented, quarters, save
-from tests.crafted import png, tiff
+from tests.crafted import png, tiff, webp
 from tests.support import draw_picture, encode
 
 SIZE = 32
@@ -199,6 +201,19 @@ def test_the_limit_of_pixels_can_be_raised() -> None:
     picture = read_picture(large, SIZE, max_pixels=9500**2)
     assert (picture.width, picture.height) == (9500, 9500)
     assert (picture.pixels == 7).all()
+
+
+def test_the_limit_of_pixels_can_be_raised_beyond_that_of_pillow() -> None:
+    """Which refuses over 178,956,970 pixels by itself."""
+    side = 13_400
+    large = save(Image.new("1", (side, side), 1), "TIFF", compression="group4")
+    with pytest.raises(DecodeError, match="13400 x 13400 pixels, over the limit of 89478485"):
+        read_picture(large, SIZE)
+    assert (read_picture(large, SIZE, max_pixels=MAX_MASK).pixels == 255).all()
+    assert (read_small(large, side, side, SIZE, None) == 255).all()
+    assert open_image(webp(side, side, lossless=True), MAX_MASK).size == (side, side)
+    with pytest.raises(DecodeError, match="190000000"):
+        open_image(webp(60_000, 60_000), 190_000_000)
 
 
 def test_images_that_together_take_too_much_memory_wait_for_each_other() -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from segray.pixels.labels import Labels
-from segray.pixels.masks import decode_mask, encode_mask, segment_logits
+from segray.pixels.mask_files import read_mask
+from segray.pixels.masks import decode_mask, encode_mask, encode_values, segment_logits
 
 # Where the two best logits are nearer to each other than this, either may win.
 CLOSE = 1e-9
@@ -317,6 +318,21 @@ def test_a_cut_out_of_a_mask_is_encoded_as_it_looks() -> None:
     mask = np.arange(24, dtype=np.uint8).reshape(4, 6)[::2, ::-2]
     png = encode_mask(mask, [(i, i, i) for i in range(24)])
     assert decode_mask(png).tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("values", ["#804080 #000000 #ffffff", "7 0 255", "7 0 65535"])
+def test_encoding_the_values_of_a_large_mask_takes_few_bytes_per_pixel(values: str) -> None:
+    labels = Labels.parse([f"class_{i}={value}" for i, value in enumerate(values.split())])
+    mask = np.random.default_rng(0).integers(0, 3, (2000, 3000), dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        png = encode_values(mask, labels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    written = read_mask(png, coloured=labels.coloured).values
+    assert np.array_equal(written, np.array(labels.values)[mask])
+    assert peak - len(png) < 8 * mask.size
 
 
 def test_the_mask_of_a_large_image_is_decoded() -> None:
