@@ -64,7 +64,7 @@ def hold_lock(output: str, lock: bool = True) -> Iterator[Callable[[], None]]:
     """
     if _RAYS_COPY in output:
         raise InputError(
-            f"{output} is in the copy of the working directory that Ray made for this job, and will "
+            f"{output} is in the copy of the working directory that Ray made for this job and will "
             "delete: give --output as an s3:// URI or an absolute path"
         )
     if not lock and not is_local(output):
