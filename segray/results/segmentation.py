@@ -50,7 +50,6 @@ class Segmentation:
         labels: the classes.
         model: the digest of the model.
         images: the URI of the folder that was segmented; None if a table listed the images.
-        mask_size: ``original`` or ``model``.
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
         settings: all settings of its configuration that a user may choose, by their names,
             JSON-ready; not the labels.
@@ -61,7 +60,6 @@ class Segmentation:
     labels: Labels
     model: str
     images: str | None
-    mask_size: str
     value_range: ValueRange | None
     settings: dict[str, Any]
 
@@ -141,12 +139,11 @@ def _read_settings(uri: str) -> dict[str, Any]:
     content = read_bytes(record)
     try:
         document = json.loads(content)
-        model, mask_size = str(document["model"]), str(document["mask_size"])
+        model = str(document["model"])
         low_high = document["value_range"]
         return {
             "labels": Labels.from_json(document["labels"]),
             "model": model,
-            "mask_size": mask_size,
             "images": document["images"] or None,
             "value_range": low_high and (int(low_high[0]), int(low_high[1])),
             "settings": {
