@@ -157,15 +157,17 @@ def _read_csv(uri: str, content: bytes) -> Iterator[_Row]:
     try:
         header = [name.strip() for name in next(reader, [])]
         positions = [header.index(name) for name in _check_columns(uri, header)]
-        for cells in reader:
+        for row in reader:
             place = f"{uri}, line {reader.line_num}"
-            if cells and len(cells) != len(header):
+            cells = [cell.rstrip(" \t") for cell in row]
+            if cells in ([], [""]):
+                continue
+            if len(cells) != len(header):
                 raise InputError(
                     f"{place}: has {len(cells)} cells under {len(header)} column names: put a name "
                     f"with a {delimiter!r} in it between double quotes"
                 )
-            if cells:
-                yield place, [cells[position] for position in positions]
+            yield place, [cells[position] for position in positions]
     except csv.Error as error:
         raise InputError(
             f"{uri}, line {reader.line_num}: {error}: check the quotes up to there"
@@ -205,6 +207,8 @@ def _check_text(place: str, name: str, cell: str | None) -> str:
         raise InputError(f"{place}: the cell {name} is empty: fill it in, or remove the row")
     if cell.splitlines() != [cell]:
         raise InputError(f"{place}: the cell {name} has several lines: check the quotes there")
+    if "\0" in cell:
+        raise InputError(f"{place}: the cell {name} has a zero byte: write the table again")
     return cell
 
 

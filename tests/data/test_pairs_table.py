@@ -195,6 +195,8 @@ def test_a_split_may_be_written_as_is_usual(
         as_csv(ROWS, ";"),
         as_csv(ROWS, "\t"),
         as_csv(ROWS, ", "),
+        as_csv(ROWS, " ,").replace(b"\n", b" \t\n"),
+        as_csv(ROWS) + b"   ",
         as_csv(ROWS).replace(b"\n", b"\n\n"),
         as_csv(ROWS).rstrip(),
         as_csv({"id": ["1", "2", "3"], **dict(reversed(ROWS.items()))}),
@@ -204,7 +206,8 @@ def test_a_split_may_be_written_as_is_usual(
         as_parquet({name: pa.array(cells, pa.large_string()) for name, cells in ROWS.items()}),
     ],
     ids=[
-        *("Excel", "semicolons", "tabs", "spaces", "blank lines", "no last line end"),
+        *("Excel", "semicolons", "tabs", "spaces", "spaces after"),
+        *("a last line of spaces", "blank lines", "no last line end"),
         *("more columns", "typed", "row groups", "categories", "large strings"),
     ],
 )
@@ -300,6 +303,8 @@ def test_images_may_share_a_mask(write: Callable[[bytes], str]) -> None:
         (b'image,mask\n"a.jpg,a.png\nb.jpg,b.png\n', "check the quotes"),
         (b'image,mask\n"a.jpg,\na.png",b.png\n', "line 3: the cell image has several lines"),
         (as_parquet({"image": ["a"], "mask": ["b\nc"]}), "row 1: the cell mask has several lines"),
+        (b"image,mask\na\0.jpg,a.png\n", "line 2: the cell image has a zero byte"),
+        (as_parquet({"image": ["a"], "mask": ["b\0"]}), "row 1: the cell mask has a zero byte"),
         ("image,mask\na.jpg,a.png\n".encode("utf-16"), "neither a Parquet file nor a CSV"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "neither a Parquet file nor a CSV"),
         (b"image,mask\ngs://b/a.jpg,a.png\n", "line 2: gs://"),
