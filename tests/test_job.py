@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from segray.job import show_log
+from segray.errors import InputError
+from segray.job import has_cluster, show_log
 from tests.processes import ray_cluster
 from tests.support import free_port
 
@@ -61,13 +63,21 @@ def test_the_note_of_a_killed_cluster_does_not_hang_a_job(ray_folder: Path) -> N
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_an_address_that_does_not_answer_is_named(scheme: str) -> None:
-    address = f"{scheme}127.0.0.1:{free_port()}"
+def test_an_address_that_does_not_answer_is_named() -> None:
+    address = f"127.0.0.1:{free_port()}"
     result = run(RAY_ADDRESS=address)
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: no Ray cluster answers at RAY_ADDRESS={address}")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_address_of_ray_client_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = f"ray://127.0.0.1:{free_port()}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"^no Ray cluster answers at RAY_ADDRESS={address}"):
+        has_cluster()
 
 
 def test_a_reader_that_goes_away_ends_no_job(tmp_path: Path) -> None:
@@ -170,10 +180,31 @@ def main_on_ray():
     ray.get(waits)
     return 0
 
-if {in_background}:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+# As a terminal has it, or a shell a job in the background.
+signal.signal(signal.SIGINT, signal.{on_interrupt})
 run_job({name})
 """
+
+
+def end(name: str, number: signal.Signals, ray_folder: Path, in_background: bool = False) -> int:
+    """Send a signal to a waiting job, which says how to go on; its status."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    on_interrupt = "SIG_IGN" if in_background else "default_int_handler"
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITING.format(name=name, on_interrupt=on_interrupt)],
+        env={**clean, "RAY_TMPDIR": str(ray_folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line == "waiting\n":
+                break
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert errors == "interrupted; run the same command again to resume\n"
+    return process.returncode
 
 
 @pytest.mark.parametrize(
@@ -187,22 +218,14 @@ def test_a_job_that_is_told_to_end_says_how_to_go_on(
     name: str, in_background: bool, ray_folder: Path
 ) -> None:
     """As `ray job stop` and the end of a spot instance do."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with subprocess.Popen(
-        [sys.executable, "-c", WAITING.format(name=name, in_background=in_background)],
-        env={**clean, "RAY_TMPDIR": str(ray_folder)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout
-        for line in process.stdout:
-            if line == "waiting\n":
-                break
-        process.terminate()
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert errors == "interrupted; run the same command again to resume\n"
+    assert end(name, signal.SIGTERM, ray_folder, in_background) == 143
+
+
+@pytest.mark.parametrize("name", ["main", pytest.param("main_on_ray", marks=pytest.mark.slow)])
+def test_a_job_that_the_keyboard_interrupts_has_a_status_of_its_own(
+    name: str, ray_folder: Path
+) -> None:
+    assert end(name, signal.SIGINT, ray_folder) == 130
 
 
 def test_debugging_messages_are_shown_with_their_level_if_asked_for(
