@@ -62,15 +62,18 @@ def read_mask(data: bytes, coloured: bool = False) -> Mask:
 
 def _read_numbers(image: Image.Image) -> Mask:
     refuse_floats(image)
-    # Pillow scales grey of two and four bits to eight; a mask's values are the stored ones.
-    coding = "".join(raw_modes(image)[:1])[:3]
-    stretch = {"L;2": 85, "L;4": 17}.get(coding, 1)
+    # Pillow scales grey of two and four bits to eight, and inverts it where white is zero ("L;4I");
+    # a mask's values are the stored ones.
+    coding = "".join(raw_modes(image)[:1])
+    stretch = {"L;2": 85, "L;4": 17}.get(coding[:3], 1)
+    inverted = coding.startswith("L;") and "I" in coding
     told, left = load_oriented(image)
     upright = turn_upright(image, left)
     if upright.mode == "1":
         return Mask(np.asarray(upright, dtype=np.uint8), told)
     if upright.mode in ("L", "P") or is_grey(upright):
-        return Mask(_unsigned(np.asarray(upright)) // stretch, told)
+        values = _unsigned(np.asarray(upright))
+        return Mask((255 - values if inverted else values) // stretch, told)
     raise DecodeError(
         f"the mask has the channels {'+'.join(upright.getbands())}, and one of numbers has a "
         "single channel: if colours stand for the classes, give --classes name=#rrggbb, or else "

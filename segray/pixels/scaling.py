@@ -6,7 +6,7 @@ from PIL import Image
 
 from segray.pixels.bands import cut_bands, fits_a_band
 from segray.pixels.refusals import DecodeError
-from segray.pixels.wide import ValueRange, find_highest, is_grey, tabulate
+from segray.pixels.wide import ValueRange, is_grey, tabulate_grey
 
 #: When a codec decodes an image at a reduced scale, it keeps at least this many times the requested
 #: size, so that the anti-aliasing filter, and not the codec, determines the small image. The same
@@ -38,7 +38,7 @@ def scale_to_rgb(
     if image.mode in ("RGB", "L"):
         return _resize(image, size, extent).convert("RGB")
     refuse_floats(image)
-    table = tabulate(value_range, find_highest(image)) if is_grey(image) else None
+    table = tabulate_grey(image, value_range) if is_grey(image) else None
     (width, height), (right, bottom) = image.size, extent
     if fits_a_band(image):
         return _resize(to_rgb(image, table), size, extent)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
+from PIL.TiffImagePlugin import TiffImageFile
 
 from segray.errors import InputError
 from segray.pixels.bands import cut_bands
@@ -39,6 +40,13 @@ def is_coloured(image: Image.Image) -> bool:
         image: an image file, not yet loaded. An image in memory does not show it any more.
     """
     return not is_grey(image) and any(map(_WIDE.search, raw_modes(image)))
+
+
+def _is_inverted(image: Image.Image) -> bool:
+    """Return True for a wide grey TIFF whose white is zero; Pillow inverts only those of 8 bits."""
+    if not isinstance(image, TiffImageFile) or not is_grey(image):
+        return False
+    return bool(image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION, 0) == 0)
 
 
 def raw_modes(image: Image.Image) -> list[str]:
@@ -85,8 +93,26 @@ def join_bytes(upper: Image.Image, lower: Image.Image, table: npt.NDArray[np.uin
         upper.paste(Image.frombytes(upper.mode, part.size, table[values].tobytes()), place)
 
 
-def find_highest(image: Image.Image, lower: Image.Image | None = None) -> int:
-    """Return the greatest value of a loaded wide image, without alpha.
+def tabulate_grey(image: Image.Image, value_range: ValueRange | None) -> npt.NDArray[np.uint8]:
+    """Return the 8-bit value of each stored value of a loaded image that `is_grey`, uint8 [65536].
+
+    Args:
+        image: the image.
+        value_range: as in `tabulate`.
+
+    Raises:
+        DecodeError: a value is not in 0 to 65535.
+    """
+    highest = max(check_values(values) for values in _cut_values(image, None))
+    table = tabulate(value_range, highest)
+    return table[::-1] if _is_inverted(image) else table
+
+
+def find_reach(image: Image.Image, lower: Image.Image | None = None) -> int:
+    """Return the greatest value of a loaded wide image, apart from one value in a thousand.
+
+    A dead pixel, or a value for unknown pixels, is no evidence of the range of the others. Alpha
+    does not count.
 
     Args:
         image: an image that `is_grey`, or the upper bytes of one that `is_coloured`.
@@ -94,15 +120,6 @@ def find_highest(image: Image.Image, lower: Image.Image | None = None) -> int:
 
     Raises:
         DecodeError: a value is not in 0 to 65535.
-    """
-    return max(check_values(values) for values in _cut_values(image, lower))
-
-
-def find_reach(image: Image.Image, lower: Image.Image | None = None) -> int:
-    """Return the greatest value of a loaded wide image, apart from one value in a thousand.
-
-    A dead pixel, or a value for unknown pixels, is no evidence of the range of the others. For the
-    arguments and errors see `find_highest`.
     """
     counts = np.zeros(MAX_VALUE + 1, dtype=np.int64)
     for values in _cut_values(image, lower):
@@ -114,9 +131,10 @@ def find_reach(image: Image.Image, lower: Image.Image | None = None) -> int:
 
 
 def _cut_values(image: Image.Image, lower: Image.Image | None) -> Iterator[npt.NDArray[Any]]:
+    inverted = _is_inverted(image)
     for (left, top), part in cut_bands(image):
         if lower is None:
-            yield np.asarray(part)
+            yield MAX_VALUE - np.asarray(part) if inverted else np.asarray(part)
         else:
             box = (left, top, left + part.width, top + part.height)
             yield _join(part, lower.crop(box))[..., :3]

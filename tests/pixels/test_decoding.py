@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -552,6 +553,19 @@ def test_a_one_bit_mask_gives_zeros_and_ones() -> None:
     values = read_mask_values(data)
     assert values.dtype == np.uint8
     assert values.tolist() == mask.tolist()
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+def test_a_mask_whose_white_is_zero_gives_the_stored_values(bits: int, compression: int) -> None:
+    stored = np.array([[0, 1, 2, 3], [3, 3, 1, 0]])
+    flat = "".join(f"{value:0{bits}b}" for value in stored.ravel())
+    body = int(flat, 2).to_bytes(len(flat) // 8, "big")
+    body = stored.astype("<u2").tobytes() if bits == 16 else body
+    body = zlib.compress(body) if compression == 8 else body
+    tags = {256: 4, 257: 2, 258: bits, 259: compression, 262: 0, 273: 8, 277: 1, 278: 2}
+    values = read_mask_values(tiff({**tags, 279: len(body)}, body))
+    assert values.tolist() == stored.tolist()
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", "R+G+B"), ("RGBA", "A"), ("LA", "L+A")])

@@ -109,6 +109,36 @@ def test_a_wide_coloured_image_tells_its_orientation_too() -> None:
     assert np.abs(picture.pixels.astype(int) - expected.pixels).max() <= 1
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("value_range", [None, (65535 - 4095, 65535)])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_where_white_is_zero_16_bits_look_like_8(
+    compression: int,
+    value_range: tuple[int, int] | None,
+    large: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if large:
+        monkeypatch.setattr(bands, "_BAND_PIXELS", 1000)
+
+    def store(values: npt.NDArray[np.generic], bits: int) -> bytes:
+        body = zlib.compress(values.tobytes()) if compression == 8 else values.tobytes()
+        tags = {256: WIDTH, 257: HEIGHT, 258: bits, 259: compression, 262: 0, 277: 1}
+        return tiff({**tags, 273: 8, 278: HEIGHT, 279: len(body)}, body)
+
+    stored = GREYS.astype("<u2") * 257 if value_range is None else widen(GREYS).astype("<u2")
+    content = store(stored, 16)
+    picture = read_picture(content, SIZE, value_range)
+    expected = read_picture(store(GREYS, 8), SIZE).pixels.astype(int)
+    assert np.abs(picture.pixels - expected).max() <= 1
+    dark = np.sort(65535 - stored.astype(int), axis=None)
+    assert read_reach(content) == dark[-1 - dark.size // 1000]
+    # An image of the user's is left as it is.
+    image = Image.open(io.BytesIO(content))
+    for _ in range(2):
+        assert np.array_equal(read_picture(image, SIZE, value_range).pixels, picture.pixels)
+
+
 def test_values_beyond_the_range_are_black_and_white() -> None:
     values = np.array([[0, 100, 300, 600, 65535]], dtype=np.uint16).repeat(5, axis=0)
     picture = read_picture(encode(values, "PNG"), 5, (100, 600))
