@@ -97,7 +97,7 @@ class ClusterFlags:
     """The engine, the workers and their devices."""
 
     engine: Engine = "auto"
-    """Inference engine. auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
+    """Inference engine. auto: onnx, which is ONNX Runtime."""
     workers: int | None = None
     """Maximum number of worker processes, or of GPUs with --use-gpu. 0: segment in the job's own
     process. Default: one per CPU or GPU of the cluster, and more as it grows; without a cluster, 0

@@ -147,7 +147,7 @@ def make_plan(config: SegmentConfig) -> Iterator[Plan]:
     """
     sent = requests_sent()
     output = absolute_uri(config.output)
-    engine = choose_engine(config.engine, config.use_gpu)
+    engine = choose_engine(config.engine)
     bundle = open_bundle(config.model, [engine_file(engine)])
     if config.value_range is not None:
         bundle = replace(bundle, value_range=config.value_range)

@@ -68,7 +68,7 @@ class ClusterFlags:
     """The engine, the workers and their devices."""
 
     engine: Engine = "auto"
-    """Inference engine. auto: TensorFlow on GPUs, ONNX Runtime on CPUs."""
+    """Inference engine. auto: onnx, which is ONNX Runtime."""
     workers: int | None = None
     """Number of concurrent predictors. Default: one per CPU that the cluster has now, or one per
     GPU with --use-gpu; on a cluster that starts with none, as many as it grows to."""

@@ -48,7 +48,7 @@ def prepare_evaluation(config: EvaluateConfig) -> Preparation:
         InputError: something that the user gave cannot be used.
     """
     output = absolute_uri(config.output)
-    engine = choose_engine(config.engine, config.use_gpu)
+    engine = choose_engine(config.engine)
     bundle = open_bundle(config.model, [engine_file(engine)])
     bundle.check_overlap(config.overlap)
     check_output(output, config.images, config.masks)

@@ -154,7 +154,7 @@ def evaluate_pairs(
     if not pairs:
         raise InputError("there is no labelled pair to score the model on")
     started = time.monotonic()
-    chosen = choose_engine(engine, use_gpu)
+    chosen = choose_engine(engine)
     if isinstance(model, str) or engine_file(chosen) not in model.files:
         uri = model if isinstance(model, str) else model.uri
         model = open_bundle(uri, [engine_file(chosen)])

@@ -186,8 +186,8 @@ class _PaddedPredictor:
         return self._predictor.predict(images)[:count]
 
 
-def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"]:
-    """Resolve ``auto``: TensorFlow if there is a GPU to use, otherwise ONNX Runtime.
+def choose_engine(engine: Engine) -> Literal["tensorflow", "onnx"]:
+    """Resolve ``auto``, which means ONNX Runtime.
 
     Raises:
         InputError: there is no such engine.
@@ -196,9 +196,7 @@ def choose_engine(engine: Engine, use_gpu: bool) -> Literal["tensorflow", "onnx"
         raise InputError(
             f"there is no engine {engine!r}: take one of {', '.join(get_args(Engine))}"
         )
-    if engine == "auto":
-        return "tensorflow" if use_gpu else "onnx"
-    return engine
+    return "onnx" if engine == "auto" else engine
 
 
 def engine_file(engine: Literal["tensorflow", "onnx"]) -> str:

@@ -40,7 +40,7 @@ class Segmenter:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         check_overlap(overlap)
-        chosen = choose_engine(engine, use_gpu=False)
+        chosen = choose_engine(engine)
         bundle = open_bundle(uri, [engine_file(chosen)])
         self.labels: Labels = bundle.labels
         self.image_size: tuple[int, int] = bundle.frame.shape
@@ -116,7 +116,7 @@ def load(
 
     Args:
         uri: the folder of the bundle, such as ``s3://bucket/run/model``.
-        engine: ``onnx`` (which ``auto`` means here) or ``tensorflow``.
+        engine: ``onnx`` (which ``auto`` means) or ``tensorflow``.
         overlap: the share by which neighbouring windows overlap, at least, 0 to 0.9, for a model
             that was trained with ``--fit tile``.
         test_time_flip: True to average with the prediction for the mirror image.

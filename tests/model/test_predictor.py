@@ -113,18 +113,10 @@ def test_tensorflow_takes_threads_when_it_has_already_run(
 
 
 @pytest.mark.parametrize(
-    ("engine", "use_gpu", "chosen"),
-    [
-        ("auto", False, "onnx"),
-        ("auto", True, "tensorflow"),
-        ("onnx", True, "onnx"),
-        ("tensorflow", False, "tensorflow"),
-    ],
+    ("engine", "chosen"), [("auto", "onnx"), ("onnx", "onnx"), ("tensorflow", "tensorflow")]
 )
-def test_auto_means_tensorflow_with_a_gpu_and_onnx_without(
-    engine: Engine, use_gpu: bool, chosen: str
-) -> None:
-    assert choose_engine(engine, use_gpu) == chosen
+def test_auto_means_onnx(engine: Engine, chosen: str) -> None:
+    assert choose_engine(engine) == chosen
 
 
 def test_onnx_imports_neither_tensorflow_nor_keras(bundle_uri: str, tmp_path: Path) -> None:
