@@ -81,6 +81,17 @@ def fitted(stopped, monkeypatch: pytest.MonkeyPatch) -> list[Assignment]:
     return assignments
 
 
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end, as by Ctrl-C, where they would be fitted: for tests of what is before that."""
+    from segray.training import run as run_module
+
+    def fall(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "fit", fall)
+
+
 def test_training_stops_where_nothing_gets_better(stopped) -> None:
     _, _, summary = stopped
     assert summary.epochs < 9
@@ -269,9 +280,9 @@ def test_a_wrong_class_value_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert message.endswith("lists them all: repair them or correct the flags")
 
 
-def test_fewer_images_than_a_batch_are_told(tmp_path: Path, fitted: list[Assignment]) -> None:
+def test_fewer_images_than_a_batch_are_told(tmp_path: Path, lines: list[str]) -> None:
     write_shapes(str(tmp_path), 6)
-    _, lines = run(settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0, epochs=1))
+    prepare_training(settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0, epochs=1))
     assert "5 pairs do not fill a batch of --batch-size 8: some are repeated in a batch" in lines
 
 
@@ -299,13 +310,16 @@ def test_a_part_without_a_label_is_refused_before_it_is_learned(
     assert not (tmp_path / "out" / "config.json").exists()
 
 
-def test_a_class_that_is_nowhere_is_named(tmp_path: Path, fitted: list[Assignment]) -> None:
+def test_a_class_that_is_nowhere_is_named(
+    tmp_path: Path, interrupted: None, lines: list[str]
+) -> None:
     write_shapes(str(tmp_path), 6)
     classes = ("box=10", "ground=20", "sky=30", "sea=40")
     config = settings(
         *(str(tmp_path), str(tmp_path / "out"), "none"), classes=classes, workers=0, epochs=1
     )
-    _, lines = run(config)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
     for part in ("training", "validation"):
         assert f"no pixel of the {part} set is of the class sky or sea" in lines
 
@@ -368,7 +382,7 @@ def test_a_run_whose_lock_is_taken_as_it_scores_ends_at_once(
 
 @pytest.mark.parametrize("place", ["local", "s3"])
 def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
-    tmp_path: Path, place: str, s3: Callable[[str], str], fitted: list[Assignment]
+    tmp_path: Path, place: str, s3: Callable[[str], str], interrupted: None
 ) -> None:
     write_shapes(str(tmp_path), 6)
     output = s3("locked-run") if place == "s3" else str(tmp_path / "out")
@@ -380,7 +394,8 @@ def test_a_second_run_on_an_output_is_refused_while_the_first_is_at_work(
         run(config)
     assert child_names(output) == []
     preparation = prepare_training(config)
-    run(config)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
     # One that was prepared before the other began takes the place of none.
     from segray.training.run import train
 
@@ -414,7 +429,7 @@ def test_a_validation_set_that_is_learned_from_is_refused(tmp_path: Path) -> Non
 
 
 def test_copies_of_what_is_learned_from_are_told(
-    tmp_path: Path, encoder_file: str, fitted: list[Assignment]
+    tmp_path: Path, encoder_file: str, interrupted: None, lines: list[str]
 ) -> None:
     write_shapes(str(tmp_path / "data"), 5)
     write_shapes(str(tmp_path / "copies"), 3)
@@ -424,7 +439,8 @@ def test_copies_of_what_is_learned_from_are_told(
         validation_masks=str(tmp_path / "copies" / "masks"),
         **{"workers": 0, "epochs": 1},
     )
-    _, lines = run(config)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
     [told] = [line for line in lines if "copies" in line]
     assert told.startswith(
         "3 pair(s) of the validation set are copies of pairs of the training set"

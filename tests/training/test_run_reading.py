@@ -124,6 +124,20 @@ def drawn_upright(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("drawn_upright"), A_THIRD, turn_masks=False)
 
 
+@pytest.fixture(scope="module")
+def expected_arrays(upright: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pixels]:
+    """The examples of the upright set."""
+    return arrays(gather(config_of(upright, tmp_path_factory.mktemp("gathered") / "out"))[0])
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    bundle_uri: str, upright: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, list[str]]:
+    """The figures of an evaluation on the upright set, and its lines."""
+    return evaluate(bundle_uri, upright, tmp_path_factory.mktemp("evaluated") / "out")
+
+
 def config_of(data: Path, output: Path, **others: Any) -> TrainConfig:
     defaults = {"epochs": 1, "workers": 0, "detail": 1.0, "classes": ("box=1", "ground=2")}
     return settings(str(data), str(output), "none", **{**defaults, **others})
@@ -132,12 +146,15 @@ def config_of(data: Path, output: Path, **others: Any) -> TrainConfig:
 @pytest.mark.parametrize("cache", ["memory", "none"])
 @pytest.mark.parametrize("name", ["stored", "drawn_upright"])
 def test_examples_are_those_of_the_upright_set_to_the_bit(
-    name: str, cache: str, upright: Path, tmp_path: Path, request: pytest.FixtureRequest
+    name: str,
+    cache: str,
+    expected_arrays: list[Pixels],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     folder = request.getfixturevalue(name)
-    expected = arrays(gather(config_of(upright, tmp_path / "a"))[0])
-    data, lines = gather(config_of(folder, tmp_path / "b", cache=cache))
-    for one, other in zip(arrays(data), expected, strict=True):
+    data, lines = gather(config_of(folder, tmp_path / "out", cache=cache))
+    for one, other in zip(arrays(data), expected_arrays, strict=True):
         assert np.array_equal(one, other)
     count = len(A_THIRD)
     told = [f"turned {count} {TURNED}"]
@@ -147,17 +164,18 @@ def test_examples_are_those_of_the_upright_set_to_the_bit(
     assert not data.skipped
 
 
-def test_coloured_masks_are_turned_too(upright: Path, tmp_path: Path) -> None:
+def test_coloured_masks_are_turned_too(expected_arrays: list[Pixels], tmp_path: Path) -> None:
     folder = write_set(tmp_path / "data", A_THIRD, turn_masks=True, colours=True)
-    expected = arrays(gather(config_of(upright, tmp_path / "a"))[0])
     classes = ("box=#010101", "ground=#020202")
-    data, _ = gather(config_of(folder, tmp_path / "b", classes=classes))
-    for one, other in zip(arrays(data), expected, strict=True):
+    data, _ = gather(config_of(folder, tmp_path / "out", classes=classes))
+    for one, other in zip(arrays(data), expected_arrays, strict=True):
         assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("turn_masks", [True, False])
-def test_where_nothing_says_it_the_run_stops_and_asks(turn_masks: bool, tmp_path: Path) -> None:
+def test_where_nothing_says_it_the_run_stops_and_asks(
+    turn_masks: bool, expected_arrays: list[Pixels], tmp_path: Path
+) -> None:
     folder = write_set(tmp_path / "data", FLIPPED, turn_masks)
     config = config_of(folder, tmp_path / "out")
     with pytest.raises(InputError, match=r"EXIF.*--mask-orientation stored") as refusal:
@@ -167,17 +185,17 @@ def test_where_nothing_says_it_the_run_stops_and_asks(turn_masks: bool, tmp_path
     asked = "stored" if turn_masks else "upright"
     data, lines = gather(dataclasses.replace(config, mask_orientation=asked))
     assert len(turned_told(lines)) == turn_masks
-    expected = arrays(gather(config_of(write_set(tmp_path / "u", {}, False), tmp_path / "o"))[0])
-    for one, other in zip(arrays(data), expected, strict=True):
+    for one, other in zip(arrays(data), expected_arrays, strict=True):
         assert np.array_equal(one, other)
 
 
-def test_shapes_that_contradict_each_other_decide_for_themselves_alone(tmp_path: Path) -> None:
+def test_shapes_that_contradict_each_other_decide_for_themselves_alone(
+    expected_arrays: list[Pixels], tmp_path: Path
+) -> None:
     folder = write_set(tmp_path / "data", {1: 6, 2: 6}, turn_masks=True)
     write_bytes(f"{folder}/masks/p02.png", encode(draw(2)[1], "PNG"))
-    expected = arrays(gather(config_of(write_set(tmp_path / "u", {}, False), tmp_path / "o"))[0])
     data, lines = gather(config_of(folder, tmp_path / "out"))
-    for one, other in zip(arrays(data), expected, strict=True):
+    for one, other in zip(arrays(data), expected_arrays, strict=True):
         assert np.array_equal(one, other)
     assert data.reading == Reading("auto")
     assert turned_told(lines) == [
@@ -257,9 +275,13 @@ def test_a_run_ends_as_that_on_the_upright_set(
 
 
 def test_evaluations_of_all_three_sets_are_alike(
-    bundle_uri: str, upright: Path, stored: Path, drawn_upright: Path, tmp_path: Path
+    bundle_uri: str,
+    evaluated: tuple[Any, list[str]],
+    stored: Path,
+    drawn_upright: Path,
+    tmp_path: Path,
 ) -> None:
-    expected, lines = evaluate(bundle_uri, upright, tmp_path / "upright")
+    expected, lines = evaluated
     assert expected[0]["evaluated"] == COUNT
     assert not turned_told(lines)
     found, lines = evaluate(bundle_uri, stored, tmp_path / "stored")
@@ -271,9 +293,9 @@ def test_evaluations_of_all_three_sets_are_alike(
 
 
 def test_an_evaluation_stops_and_asks_where_nothing_says_it(
-    bundle_uri: str, upright: Path, tmp_path: Path
+    bundle_uri: str, evaluated: tuple[Any, list[str]], tmp_path: Path
 ) -> None:
-    expected, _ = evaluate(bundle_uri, upright, tmp_path / "upright")
+    expected, _ = evaluated
     flipped = write_set(tmp_path / "flipped", FLIPPED, turn_masks=True)
     with pytest.raises(InputError, match=r"EXIF.*--mask-orientation"):
         evaluate(bundle_uri, flipped, tmp_path / "out")
