@@ -1,19 +1,23 @@
 """jobs/evaluate.py as a user runs it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.support import draw_picture, encode
+import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.jobs.conftest import CallJob
+from tests.support import draw_picture, encode
 
 
 def test_too_many_unreadable_pairs_end_the_job_with_one_line_and_all_that_was_found(
-    bundle_uri: str, tmp_path: Path
+    bundle_uri: str,
+    tmp_path: Path,
+    ray_session: None,
+    call_job: CallJob,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """On the tests' Ray; that the job starts its own one is seen in test_other_labels.py."""
+    monkeypatch.setattr("segray.job.start_ray", lambda use_gpu: None)
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
     for number in range(3):
@@ -23,14 +27,7 @@ def test_too_many_unreadable_pairs_end_the_job_with_one_line_and_all_that_was_fo
         (tmp_path / "images" / name).write_bytes(encode(picture, "PNG"))
         (tmp_path / "masks" / name).write_bytes(mask if number else b"damaged")
     flags = ["--model", bundle_uri, "--images", "images", "--masks", "masks", "--output", "out"]
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "jobs" / "evaluate.py"), *flags],
-        cwd=tmp_path,
-        env={**os.environ, "RAY_ADDRESS": "local"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = call_job("evaluate", *flags, cwd=tmp_path)
     assert result.returncode == 1
     [line] = result.stderr.strip().splitlines()
     assert line.startswith("error: 1 of 3 ")

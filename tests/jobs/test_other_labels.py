@@ -15,6 +15,7 @@ from PIL import Image
 
 from segray.pixels.masks import decode_mask
 from segray.storage.tables import read_tables
+from tests.jobs.conftest import CallJob
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -192,8 +193,11 @@ def test_what_could_not_be_used_is_listed_with_the_reason(streets: Streets) -> N
     assert "images/alone.png: no such file" in skipped["alone.png"]
 
 
-def test_a_finished_run_says_so_and_starts_nothing(streets: Streets) -> None:
-    first, *lines = streets.run("train", *TRAINING).splitlines()
+def test_a_finished_run_says_so_and_starts_nothing(streets: Streets, call_job: CallJob) -> None:
+    result = call_job("train", *TRAINING, cwd=streets.folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    first, *lines = result.stdout.splitlines()
     assert first == "this run is finished already; for another run give another --output"
     assert lines[1].startswith("best of 2 epochs: epoch ")
 

@@ -7,22 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.jobs.conftest import CallJob
 from tests.processes import ray_cluster
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def run_on(address: str, bundle_uri: str, folder: Path) -> str:
-    """What jobs/segment.py says at its end when it is refused."""
-    command = [sys.executable, "jobs/segment.py", "--model", bundle_uri, "--images", str(folder)]
-    done = subprocess.run(
-        [*command, "--output", str(folder / "out")],
-        cwd=ROOT,
-        env={**os.environ, "RAY_ADDRESS": address},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """What a job says at its end when it is refused."""
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr.splitlines()[-1]
@@ -36,9 +28,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_address_of_the_jobs_api_is_no_cluster(bundle_uri: str, folder: Path) -> None:
+def test_the_address_of_the_jobs_api_is_no_cluster(
+    bundle_uri: str, folder: Path, call_job: CallJob
+) -> None:
     """It stands in the same variable where somebody submits jobs."""
-    line = run_on("http://127.0.0.1:8265", bundle_uri, folder)
+    flags = ["--model", bundle_uri, "--images", str(folder), "--output", str(folder / "out")]
+    done = call_job("segment", *flags, cwd=ROOT, RAY_ADDRESS="http://127.0.0.1:8265")
+    line = last_line(done)
     assert line.startswith("error: RAY_ADDRESS=http://127.0.0.1:8265 is where jobs are submitted")
 
 
@@ -46,7 +42,16 @@ def test_a_cluster_that_wants_a_token_is_named(bundle_uri: str, folder: Path) ->
     token = folder / "token"
     token.write_text("0123456789abcdef0123456789abcdef")
     security = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    command = [sys.executable, "jobs/segment.py", "--model", bundle_uri, "--images", str(folder)]
     with ray_cluster({**os.environ, **security}) as address:
-        line = run_on(address, bundle_uri, folder)
+        done = subprocess.run(
+            [*command, "--output", str(folder / "out")],
+            cwd=ROOT,
+            env={**os.environ, "RAY_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+    line = last_line(done)
     assert line.startswith(f"error: Failed to connect to Ray cluster at {address}: ")
     assert "RAY_AUTH_TOKEN_PATH" in line
