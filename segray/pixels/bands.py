@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 # The approximate number of pixels of a band.
@@ -23,3 +25,16 @@ def cut_bands(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image
     else:
         for left in range(0, width, thickness):
             yield (left, 0), image.crop((left, 0, min(left + thickness, width), height))
+
+
+def to_array(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an image in mode RGB, uint8 [H, W, 3].
+
+    Pillow would hold them twice on the way.
+    """
+    if fits_a_band(image):
+        return np.asarray(image)
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for (left, top), part in cut_bands(image):
+        pixels[top : top + part.height, left : left + part.width] = np.asarray(part)
+    return pixels

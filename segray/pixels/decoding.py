@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
+from segray.pixels.bands import to_array
 from segray.pixels.framing import Box, Frame
 from segray.pixels.limits import MAX_PIXELS, MEMORY, check_row, check_scaled, memory_needed
 from segray.pixels.opening import FORMATS, SUFFIXES, load_oriented, name_format, open_image
@@ -42,8 +43,9 @@ __all__ = [
 ]
 
 
-# Bytes for each pixel of an image that is not made small: a scaled one, and its pixels as an array.
-_COPIES = 4 + 3
+# Bytes for each pixel of an image that is not made small: its pixels as an array, and a scaled or
+# converted image.
+_ARRAY, _SCALED = 3, 4
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def read_picture(
             _, extent = image.draft(image.mode, (least, least)) or (None, None)
         needed = memory_needed(image, source, original_size, max_pixels)
         if frame.fit == "tile":
-            needed += _COPIES * math.prod(frame.place(*original_size)[2:])
+            kept = image.mode == "RGB" and frame.scale == 1
+            copies = _ARRAY if kept else _ARRAY + _SCALED
+            needed += copies * math.prod(frame.place(*original_size)[2:])
         with MEMORY.reserved(needed):
             if extent is None:
                 return _make_picture(image, frame, value_range)
@@ -201,7 +205,7 @@ def _scale_upright(
     upright = turn_upright(image, left)
     box = frame.place(upright.height, upright.width)
     small = scale_to_rgb(upright, (box.width, box.height), upright.size, value_range)
-    return Picture(frame.pad(np.asarray(small), box), *upright.size, box, told)
+    return Picture(frame.pad(to_array(small), box), *upright.size, box, told)
 
 
 def _make_reduced(

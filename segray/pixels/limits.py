@@ -13,6 +13,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from segray.pixels.formats import check_jpeg, may_tell_orientation
 from segray.pixels.framing import Frame
+from segray.pixels.orientation import tell_orientation
 from segray.pixels.refusals import DecodeError
 
 #: Images with more pixels are refused before any pixel is decoded, unless a user raises the limit.
@@ -131,12 +132,14 @@ def memory_needed(
     width, height = full_size
     stored = {"1": 1, "L": 1, "P": 1}.get(image.mode, 4)
     # Pillow keeps a pointer to each row, and converts whole rows; an image may have a single one.
-    needed = stored * image.width * image.height + 8 * max(image.size)
+    pixels = stored * image.width * image.height
+    needed = pixels + 8 * max(image.size)
     if isinstance(image, JpegImageFile):
         needed += check_jpeg(content) * width * height
+        needed += pixels if tell_orientation(image) != 1 else 0  # and upright
     elif isinstance(image, WebPImageFile):
         # libwebp's canvas, the one before it, a copy of the frame, and Pillow's pixels.
-        needed = 4 * 4 * width * height
+        needed = 4 * pixels + (pixels if tell_orientation(image) != 1 else 0)
     elif isinstance(image, PngImageFile) and may_tell_orientation(content):
         needed *= 2  # the pixels as they are stored, and upright
     elif isinstance(image, TiffImageFile):

@@ -20,7 +20,7 @@ from segray.pixels.formats import (
     strip_png,
 )
 from segray.pixels.limits import MAX_PIXELS, check_pixels
-from segray.pixels.orientation import ORIENTATIONS
+from segray.pixels.orientation import ORIENTATIONS, tell_orientation
 from segray.pixels.refusals import DecodeError
 from segray.pixels.tiff import explain_pixels, has_signed_bytes, mend_planes
 
@@ -112,10 +112,5 @@ def load_oriented(image: Image.Image) -> tuple[int, int]:
     """
     told = image.tag_v2.get(ExifTags.Base.Orientation) if isinstance(image, TiffImageFile) else None
     image.load()
-    try:
-        left = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        # Damaged EXIF data are common and do not affect the pixels.
-        left = 1
-    left = left if left in ORIENTATIONS else 1
+    left = tell_orientation(image)
     return (told if told in ORIENTATIONS else left), left

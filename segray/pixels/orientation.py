@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from segray.errors import InputError
 
@@ -36,6 +36,16 @@ ORIENTATIONS = frozenset(_TO_UPRIGHT)
 def swaps_sides(orientation: int) -> bool:
     """Return True if the stored and the upright image have width and height swapped."""
     return orientation in (5, 6, 7, 8)
+
+
+def tell_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 to 8; 1 if there is none."""
+    try:
+        told = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        # Damaged EXIF data are common and do not affect the pixels.
+        return 1
+    return told if told in ORIENTATIONS else 1
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:

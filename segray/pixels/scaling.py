@@ -36,7 +36,7 @@ def scale_to_rgb(
         DecodeError: the pixels are floating-point numbers, or grey outside 0 to 65535.
     """
     if image.mode in ("RGB", "L"):
-        return _resize(image, size, extent).convert("RGB")
+        return to_rgb(_resize(image, size, extent))
     refuse_floats(image)
     table = tabulate_grey(image, value_range) if is_grey(image) else None
     (width, height), (right, bottom) = image.size, extent
@@ -60,6 +60,8 @@ def to_rgb(image: Image.Image, table: npt.NDArray[np.uint8] | None = None) -> Im
     if table is not None:
         # Pillow's own conversion clips 16 bits to 8 instead of scaling them.
         return Image.fromarray(table[np.asarray(image)]).convert("RGB")
+    if image.mode == "RGB":
+        return image  # Pillow would copy it
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         # In one step, Pillow would warn of the lost alpha, which is intended here.
         return image.convert("RGBA").convert("RGB")
@@ -67,6 +69,8 @@ def to_rgb(image: Image.Image, table: npt.NDArray[np.uint8] | None = None) -> Im
 
 
 def _resize(image: Image.Image, size: tuple[int, int], extent: tuple[float, float]) -> Image.Image:
+    if image.size == size == extent:
+        return image  # Pillow would copy it
     return image.resize(
         size, Image.Resampling.BILINEAR, (0, 0, *extent), reducing_gap=REDUCED_MARGIN
     )

@@ -123,6 +123,7 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 from segray.pixels.decoding import DecodeError, read_picture
+from segray.pixels.framing import Frame
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -131,17 +132,17 @@ contents = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())]
 before = peak()
 for content in contents:
     try:
-        read_picture(content, 128)
+        read_picture(content, Frame(128, 128, sys.argv[2]))
     except DecodeError:
         pass
 print((peak() - before) / 1024)
 """
 
 
-def peak_memory(folder: Path, contents: list[bytes]) -> float:
+def peak_memory(folder: Path, contents: list[bytes], fit: str = "squash") -> float:
     for number, content in enumerate(contents):
         (folder / str(number)).write_bytes(content)
-    command = [sys.executable, "-c", MEASURE, str(folder)]
+    command = [sys.executable, "-c", MEASURE, str(folder), fit]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -188,6 +189,28 @@ def test_a_large_image_takes_the_memory_that_is_planned_for_it(
     make: Callable[[], bytes], bytes_per_pixel: float, tmp_path: Path
 ) -> None:
     peak = peak_memory(tmp_path, [make()])
+    planned = bytes_per_pixel * SIDE * SIDE / 2**20
+    print(f"planned {planned:.0f} MiB, taken {peak:.0f} MiB")
+    assert peak < planned + 80
+
+
+@pytest.mark.parametrize(
+    ("make", "bytes_per_pixel"),
+    [
+        (lambda: save(PLAIN, "JPEG"), 7),
+        (lambda: save(PLAIN, "JPEG", exif=oriented(6)), 11),
+        (lambda: save(PLAIN.convert("L"), "JPEG"), 8),
+        (lambda: save(PLAIN, "PNG"), 7),
+        (lambda: save(PLAIN, "PNG", exif=oriented(6)), 11),
+        (lambda: save(PLAIN, "WEBP", lossless=True, method=0), 19),
+        (lambda: save(PLAIN, "WEBP", lossless=True, method=0, exif=oriented(6)), 23),
+    ],
+    ids=["jpeg", "turned jpeg", "grey jpeg", "png", "turned png", "webp", "turned webp"],
+)
+def test_an_image_that_is_not_made_small_takes_the_memory_that_is_planned_for_it(
+    make: Callable[[], bytes], bytes_per_pixel: float, tmp_path: Path
+) -> None:
+    peak = peak_memory(tmp_path, [make()], "tile")
     planned = bytes_per_pixel * SIDE * SIDE / 2**20
     print(f"planned {planned:.0f} MiB, taken {peak:.0f} MiB")
     assert peak < planned + 80
