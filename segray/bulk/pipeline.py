@@ -33,7 +33,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from threading import Event, Lock, Semaphore
+from threading import Condition, Event, Lock, Semaphore
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +122,7 @@ class Pipeline:
         self._config, self._predictor, self._reporter = config, predictor, reporter
         self._requests = ThreadPoolExecutor(_REQUESTS)
         self._turn = Lock()
-        self._alone = Lock()
+        self._gate = _Gate()
         self._fetched = Memory(_FETCHED_BYTES)
         self._decoders = Semaphore(config.threads)
         self._maskers = ThreadPoolExecutor(config.threads)
@@ -172,12 +172,14 @@ class Pipeline:
         writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter, regions)
         attempt = self._reporter.begin(writer.name)
         if attempt.number <= _ATTEMPTS:
-            images, batch_size = self._read_ahead(writer), config.batch_size
+            gate, batch_size = self._gate.beside_others(), config.batch_size
+            images = self._read_ahead(writer)
         else:
-            images, batch_size = self._read_alone(writer, attempt.deadly), 1
+            gate, batch_size = self._gate.alone(), 1
+            images = self._read_alone(writer, attempt.deadly)
         masks: list[Future[Result | Failure | None]] = []
         # Closed at an exception, too: it holds the turn that other chunks wait for.
-        with contextlib.closing(images):
+        with gate, contextlib.closing(images):
             windows = self._cut(images, writer)
             while batch := list(itertools.islice(windows, batch_size)):
                 logits = self._predict(batch)
@@ -221,24 +223,23 @@ class Pipeline:
                     yield image
 
     def _read_alone(self, writer: ChunkWriter, deadly: Collection[int]) -> Generator[DecodedImage]:
-        """Fetch, decode and yield one image at a time, which no other chunk does meanwhile."""
-        with self._alone:
-            for entry in writer.missing:
-                if self._stopped.is_set():
-                    return
-                if entry.id in deadly:
-                    message = (
-                        "several processes died while they had this image in hand: it may take "
-                        "more memory than there is"
-                    )
-                    writer.add(Failure(entry, "process", "ProcessDied", message))
-                    continue
-                self._reporter.hold_alone(writer.name, entry.id)
-                image = self._read(entry, writer)
-                if isinstance(image, Failure):
-                    writer.add(image)
-                else:
-                    yield image
+        """Fetch, decode and yield one image at a time."""
+        for entry in writer.missing:
+            if self._stopped.is_set():
+                return
+            if entry.id in deadly:
+                message = (
+                    "several processes died while they had this image in hand: it may take more "
+                    "memory than there is"
+                )
+                writer.add(Failure(entry, "process", "ProcessDied", message))
+                continue
+            self._reporter.hold_alone(writer.name, entry.id)
+            image = self._read(entry, writer)
+            if isinstance(image, Failure):
+                writer.add(image)
+            else:
+                yield image
 
     def _read(self, entry: Entry, writer: ChunkWriter) -> DecodedImage | Failure:
         """The first two stages for one image; its file takes room until it is decoded."""
@@ -309,6 +310,41 @@ class Pipeline:
 
     def _finish(self, writer: ChunkWriter) -> None:
         writer.finish()
+
+
+class _Gate:
+    """Chunks go through it side by side, or one alone, which waits until the others are done."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._inside, self._is_closed = 0, False
+
+    @contextlib.contextmanager
+    def beside_others(self) -> Iterator[None]:
+        """Let the block run beside others like it."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let the block run while no other one does."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_closed)
+            self._is_closed = True  # no others come in between
+            self._changed.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_closed = False
+                self._changed.notify_all()
 
 
 def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:

@@ -110,18 +110,21 @@ class Plan:
 
         Call it when all is ready, so that a run that cannot start deletes nothing.
         """
-        overwrite = self.config.overwrite
+        overwrite, folder = self.config.overwrite, folder_of(self.output)
+        before = read_settings(self.output)
+        if overwrite and before and before.pop(OVERWRITING, False):
+            # That was another run, so that this one is not taken for it before all is deleted.
+            folder.write_settings(before)
         # The record is written last: an output without it is unfinished.
         names = (RECORD, REPORT) if overwrite else (RECORD,)
         files = [join_uri(self.output, name) for name in child_names(self.output) if name in names]
-        folders = FOLDERS if overwrite else ("errors",) * self.config.retry_errors
-        for folder in folders:
-            files += table_uris(join_uri(self.output, folder))
+        for name in FOLDERS if overwrite else ("errors",) * self.config.retry_errors:
+            files += table_uris(join_uri(self.output, name))
         for uri in files:
             remove(uri)
         if overwrite and files:
             log.info(f"deleted {len(files)} files of earlier runs")
-        folder_of(self.output).write_settings(self.settings)
+        folder.write_settings(self.settings)
 
     def predictor_loader(self, threads: int) -> Callable[[], Predictor]:
         """A function that makes the network ready, on the GPU or on so many cores of a process."""

@@ -93,6 +93,8 @@ class Tally:
     def done(self, chunk: str, predictor: str, counts: Counts, last: bool = False) -> None:
         with self._lock:
             self._done[chunk] = predictor, dict(counts)
+            if last:
+                self._alone.pop(chunk, None)
 
     def note_requests(self, process: str, requests: Counter[str]) -> None:
         """Note the requests that a process has sent so far; they replace those noted before."""

@@ -137,7 +137,8 @@ def _compare(comparison: Comparison, pairing: Pairing, show: int) -> None:
         comparison.confusion += part.confusion
         comparison.compared += len(part.rows)
         comparison.most = heapq.nlargest(show, comparison.most + part.most, key=_by_change)
-        waiting.append(part.rows)
+        if len(part.rows):
+            waiting.append(part.rows)
         if sum(map(len, waiting)) >= _FILE_ROWS:
             write()
         progress.add(len(part.rows) + len(part.skipped), failed=len(part.skipped))

@@ -37,7 +37,7 @@ _ACCOUNT_ROWS = 64
 # Images in a row that cannot be fetched, after which the store is given up; and the kinds of
 # failures that say nothing about the store.
 _FAILURES = 32
-_OF_THE_IMAGE = {"NotFound", "Changed", "Archived", "TooLarge"}
+_OF_THE_IMAGE = {"NotFound", "NotAFile", "Forbidden", "Changed", "Archived", "TooLarge"}
 # The files of images that are fetched at once, and of the one that is drawn, take so much memory.
 _FETCHED_BYTES = 1 << 27
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -131,7 +131,7 @@ def do_work(work: pa.Table, task: Task) -> Iterator[pa.Table]:
 
 
 def _do_piece(piece: _Row, task: Task, account: _Account) -> Iterator[None]:
-    """Export the masks of a piece, and yield whenever one has been written or skipped."""
+    """Export the masks of a piece, and yield when one has been written, or an overlay skipped."""
     rows = _whole(_read(piece, task), account)
     if task.format == "rle":
         for written in write_parts(task.output, _describe(rows, task, account)):

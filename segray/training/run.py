@@ -191,6 +191,8 @@ def _evaluate(preparation: Preparation, data: DataSet) -> None:
         join_uri(output, "model"),
         data.validation.examples.pairs,
         join_uri(output, EVALUATION),
+        # With GPUs the engine that has just used them.
+        engine="tensorflow" if config.workers_use_gpu else "auto",
         use_gpu=config.workers_use_gpu,
         shared=data.validation.examples.shared,
         mask_orientation=data.reading.mask_orientation,

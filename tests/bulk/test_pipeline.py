@@ -6,11 +6,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
 import pytest
 
 from segray.bulk import writer
 from segray.bulk.pipeline import Pipeline, PipelineConfig
-from segray.bulk.tally import Tally
+from segray.bulk.tally import Attempt, Tally
 from segray.errors import InputError
 from segray.model.bundle import ONNX, open_bundle
 from segray.model.predictor import load_predictor
@@ -122,3 +125,76 @@ def test_a_write_that_fails_ends_all_chunks(
     thread.join(60)
     assert not thread.is_alive()
     assert "results" in str(failed[0])
+
+
+class _Deaths(Tally):
+    """Tells that two processes have died with some chunk; notes the images in hand alone."""
+
+    def __init__(self, suspect: list[Entry]) -> None:
+        super().__init__()
+        self._suspect, self.alone = {entry.id for entry in suspect}, list[int]()
+        self._names: list[str] = []
+
+    def begin(self, chunk: str) -> Attempt:
+        self._names.append(chunk)
+        return Attempt(3 if len(self._names) == 2 else 1, frozenset())
+
+    def hold_alone(self, chunk: str, id: int) -> None:
+        assert id in self._suspect
+        self.alone.append(id)
+
+
+class _Waiting:
+    """A network of zeros whose first batch takes until it is let go."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes, self.reached, self.let_go = classes, threading.Event(), threading.Event()
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.reached.set()
+        assert self.let_go.wait(60)
+        return np.zeros((*images.shape[:3], self._classes), dtype=np.float32)
+
+
+def test_an_image_that_is_suspected_is_the_only_one_of_its_process(
+    bundle_uri: str, tmp_path: Path
+) -> None:
+    """Else it would be blamed for what an image of another chunk does."""
+    for number in range(6):
+        (tmp_path / f"{number}.jpg").write_bytes(encode(draw_picture(20, 30), "JPEG"))
+    entries = [Entry(f"{tmp_path}/{number}.jpg", None, "") for number in range(6)]
+    bundle = open_bundle(bundle_uri, [ONNX])
+    config = PipelineConfig(bundle, str(tmp_path / "out"), "original", 8, 2)
+    deaths, network = _Deaths(entries[3:]), _Waiting(len(bundle.labels))
+    pipeline = Pipeline(config, network, deaths)
+    workers = [
+        threading.Thread(target=pipeline.segment, args=(chunk,), daemon=True)
+        for chunk in (entries[:3], entries[3:])
+    ]
+    workers[0].start()
+    assert network.reached.wait(60)
+    workers[1].start()
+    time.sleep(0.5)
+    assert deaths.alone == []
+
+    network.let_go.set()
+    for worker in workers:
+        worker.join(60)
+
+    assert deaths.alone == [entry.id for entry in entries[3:]]
+    assert sum(pq.read_table(tmp_path / "out" / "results")["id"].is_valid().to_pylist()) == 6
+
+
+def test_only_an_image_that_processes_died_with_twice_is_blamed() -> None:
+    tally = Tally()
+    for _ in range(2):
+        assert tally.begin("a").deadly == frozenset()
+        tally.hold_alone("a", 1)
+        tally.hold_alone("a", 2)
+    assert tally.begin("a").deadly == {2}
+
+    # Whoever finishes a chunk has not died with it.
+    for _ in range(3):
+        assert tally.begin("b").deadly == {2}
+        tally.hold_alone("b", 3)
+        tally.done("b", "host:1", {"segmented": 1, "failed": 0, "bytes": 0, "retries": 0}, True)

@@ -499,6 +499,31 @@ def test_an_interrupted_run_with_overwrite_goes_on(config: SegmentConfig) -> Non
     assert not half.exists()
 
 
+def test_an_overwrite_that_is_interrupted_while_it_deletes_deletes_the_rest(
+    config: SegmentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anew = dataclasses.replace(config, overwrite=True)
+    run(anew)
+    [old] = [path.stat().st_mtime_ns for path in Path(config.output, "results").iterdir()]
+    removed: list[str] = []
+
+    def stop_at_the_third(uri: str) -> None:
+        removed.append(uri)
+        if len(removed) == 3:
+            raise KeyboardInterrupt
+        remove(uri)
+
+    with monkeypatch.context() as patch, make_plan(anew) as plan:
+        patch.setattr("segray.bulk.plan.remove", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            plan.claim()
+    assert list(Path(config.output, "results").iterdir())
+
+    run(anew)
+
+    assert all(path.stat().st_mtime_ns != old for path in Path(config.output, "results").iterdir())
+
+
 def test_a_second_run_at_the_same_time_is_refused(images: Path, config: SegmentConfig) -> None:
     refused = pytest.raises(InputError, match="another run is at work on this output")
     with make_plan(config), refused:

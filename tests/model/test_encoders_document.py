@@ -29,12 +29,14 @@ def test_each_encoder_has_a_row() -> None:
 def test_its_figures_are_those_of_the_network(name: EncoderName) -> None:
     """With three classes and the slim decoder; of a megapixel, which is a million pixels."""
     network = square(3, 1024, encoder=name, decoder="slim")
-    weights, all_weights, multiplications, *_, file = CELLS[name]
+    weights, all_weights, multiplications, *rates, file = CELLS[name]
 
     assert weights == f"{ENCODERS[name].weights / 1e6:.1f}"
     assert all_weights == f"{count_weights(network) / 1e6:.1f}"
     by_pixel = count_multiplications(network) / 1024**2
     assert multiplications == f"{by_pixel / 1e3:.1f}"
+    assert len(rates) == 3
+    assert all(float(rate) > 0 for rate in rates)
     [named] = re.findall(r"with `([^` ]*)`", file) or re.findall(r"^`([^` ]*)`$", file)
     if file.startswith(("with", "the same with")):
         named = CELLS["MobileNetV2"][-1].strip("`").replace("1.0", named)
