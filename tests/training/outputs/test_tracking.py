@@ -232,5 +232,5 @@ def test_a_uri_that_cannot_be_used_is_refused(uri: str, message: str, tmp_path: 
 def test_a_missing_client_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)  # as if it were not installed
     config = TrainConfig(output=str(tmp_path / "out"), mlflow="http://127.0.0.1:5000")
-    with pytest.raises(InputError, match="--mlflow needs .*: pip install mlflow"):
+    with pytest.raises(InputError, match=r"--mlflow needs .*: pip install mlflow"):
         prepare_training(config)
