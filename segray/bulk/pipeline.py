@@ -31,14 +31,16 @@ import itertools
 from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from threading import Condition, Event, Lock, Semaphore
+from threading import Event, Lock, Semaphore
 
 import numpy as np
 import numpy.typing as npt
 
 from segray.bulk.config import MaskSize
+from segray.bulk.gate import Gate
 from segray.bulk.plan import Plan
 from segray.bulk.rows import Composition, DecodedImage, Failure, Result
 from segray.bulk.tally import Reporter
@@ -122,7 +124,7 @@ class Pipeline:
         self._config, self._predictor, self._reporter = config, predictor, reporter
         self._requests = ThreadPoolExecutor(_REQUESTS)
         self._turn = Lock()
-        self._gate = _Gate()
+        self._gate = Gate()
         self._fetched = Memory(_FETCHED_BYTES)
         self._decoders = Semaphore(config.threads)
         self._maskers = ThreadPoolExecutor(config.threads)
@@ -171,12 +173,12 @@ class Pipeline:
         regions = config.min_area is not None
         writer = ChunkWriter(entries, config.output, config.bundle.labels, self._reporter, regions)
         attempt = self._reporter.begin(writer.name)
-        if attempt.number <= _ATTEMPTS:
-            gate, batch_size = self._gate.beside_others(), config.batch_size
-            images = self._read_ahead(writer)
+        alone = attempt.number > _ATTEMPTS
+        if alone:
+            gate, images = self._gate.alone(), self._read_alone(writer, attempt.deadly)
         else:
-            gate, batch_size = self._gate.alone(), 1
-            images = self._read_alone(writer, attempt.deadly)
+            gate, images = self._gate.beside_others(), self._read_ahead(writer)
+        batch_size = 1 if alone else config.batch_size
         masks: list[Future[Result | Failure | None]] = []
         # Closed at an exception, too: it holds the turn that other chunks wait for.
         with gate, contextlib.closing(images):
@@ -185,7 +187,7 @@ class Pipeline:
                 logits = self._predict(batch)
                 self._write(masks, writer)  # an image takes its windows in their order
                 masks = self._mask(batch, logits)
-                if batch_size == 1:
+                if alone:
                     wait(masks)
         self._write(masks, writer)
         if not self._stopped.is_set():
@@ -251,14 +253,11 @@ class Pipeline:
         except DecodeError as error:
             return Failure(entry, "decode", error.kind, str(error))
 
-    @contextlib.contextmanager
-    def _fetch(self, entry: Entry, writer: ChunkWriter) -> Iterator[bytes]:
-        def note_retry(_: str) -> None:
-            writer.count_retry()
-
-        memory, stopped = self._fetched, self._stopped
-        with fetched(memory, entry.uri, entry.size, entry.etag, note_retry, stopped) as content:
-            yield content
+    def _fetch(self, entry: Entry, writer: ChunkWriter) -> AbstractContextManager[bytes]:
+        return fetched(
+            *(self._fetched, entry.uri, entry.size, entry.etag),
+            *(lambda _: writer.count_retry(), self._stopped),
+        )
 
     def _decode(self, entry: Entry, content: bytes) -> DecodedImage:
         bundle, most = self._config.bundle, self._config.max_pixels
@@ -310,41 +309,6 @@ class Pipeline:
 
     def _finish(self, writer: ChunkWriter) -> None:
         writer.finish()
-
-
-class _Gate:
-    """Chunks go through it side by side, or one alone, which waits until the others are done."""
-
-    def __init__(self) -> None:
-        self._changed = Condition()
-        self._inside, self._is_closed = 0, False
-
-    @contextlib.contextmanager
-    def beside_others(self) -> Iterator[None]:
-        """Let the block run beside others like it."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Let the block run while no other one does."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._is_closed)
-            self._is_closed = True  # no others come in between
-            self._changed.wait_for(lambda: not self._inside)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._is_closed = False
-                self._changed.notify_all()
 
 
 def _await_one(under_way: set[Future[None]]) -> set[Future[None]]:

@@ -111,8 +111,8 @@ class Plan:
         Call it when all is ready, so that a run that cannot start deletes nothing.
         """
         overwrite, folder = self.config.overwrite, folder_of(self.output)
-        before = read_settings(self.output)
-        if overwrite and before and before.pop(OVERWRITING, False):
+        before = read_settings(self.output) if overwrite else None
+        if before and before.pop(OVERWRITING, False):
             # That was another run, so that this one is not taken for it before all is deleted.
             folder.write_settings(before)
         # The record is written last: an output without it is unfinished.

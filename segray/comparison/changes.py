@@ -103,16 +103,17 @@ class ChangesTable:
         self._images: list[tuple[int, str, float]] = []
         self._pixels: list[npt.NDArray[np.int64]] = []
 
-    def add(self, row: dict[str, Any], confusion: Confusion) -> None:
+    def add(self, row: dict[str, Any], confusion: Confusion, changed: float) -> None:
         """Append the row of an image.
 
         Args:
             row: its row in the first segmentation.
             confusion: int64 [C, C], its pixels by their class before and after.
+            changed: see `share_changed`.
         """
         kept = np.diag(confusion)
         lost, gained = confusion.sum(axis=1) - kept, confusion.sum(axis=0) - kept
-        self._images.append((row["id"], row["uri"], share_changed(confusion)))
+        self._images.append((row["id"], row["uri"], changed))
         self._pixels.append(np.stack([kept, lost, gained]))
 
     def finish(self) -> pa.Table:

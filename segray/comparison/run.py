@@ -177,8 +177,8 @@ def _compare_rows(
             continue
         confusion = confusion_matrix(*masks, len(classes))
         total += confusion
-        table.add(row, confusion)
         changed = share_changed(confusion)
+        table.add(row, confusion, changed)
         rank = (changed, row["id"])
         if changed and (len(most) < show or (most and rank > min(map(_by_change, most)))):
             most = heapq.nlargest(show, [*most, make_change(row, changed, *masks)], key=_by_change)

@@ -15,7 +15,7 @@ from segray.data.skipped import Skipped
 from segray.errors import InputError
 from segray.pixels.decoding import SUFFIXES
 from segray.storage.listing import list_entries, relative_key
-from segray.storage.uri import absolute_uri, exists, is_local
+from segray.storage.uri import absolute_uri, exists, is_local, lies_in
 
 # File formats in which one file annotates many images.
 _ANNOTATIONS = (".json", ".xml", ".csv", ".parquet", ".txt", ".zip", ".npy", ".npz", ".mat")
@@ -103,7 +103,7 @@ def check_output(output: str, *folders: str | None) -> None:
     """
     output = absolute_uri(output)
     for folder in map(absolute_uri, filter(None, folders)):
-        if f"{output}/".startswith(f"{folder.rstrip('/')}/"):
+        if lies_in(output, folder):
             raise InputError(
                 f"--output {output} lies among the images or masks below {folder}, and the next "
                 "job would take its pictures for some of them: give another --output"

@@ -51,7 +51,7 @@ def draw_overlay(
             colours = palette[mask]
     except Exception as error:
         raise DecodeError(f"its mask is damaged ({type(error).__name__})") from error
-    blend = image // 2 + colours // 2
+    blend = ((image.astype(np.uint16) + colours) // 2).astype(np.uint8)
     blend[_boundaries(mask)] = _BOUNDARY
     buffer = io.BytesIO()
     # JPEG usually halves the resolution of colour, which would blur lines one pixel wide.

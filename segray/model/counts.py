@@ -35,8 +35,7 @@ def _decoder_channels(architecture: Architecture) -> list[tuple[int, int]]:
     """Return the input and output channels of the decoder's transposed convolutions."""
     *skips, taken = ENCODERS[architecture.encoder].channels
     channels = []
-    pairs = itertools.zip_longest(architecture.filters, reversed(skips), fillvalue=0)
-    for given, skip in pairs:
+    for given, skip in itertools.zip_longest(architecture.filters, reversed(skips), fillvalue=0):
         channels.append((taken, given))
         taken = given + skip
     return [*channels, (taken, architecture.classes)]

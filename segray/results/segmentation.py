@@ -23,7 +23,7 @@ from segray.storage.tables import (
     read_tables,
     table_uris,
 )
-from segray.storage.uri import absolute_uri, join_uri
+from segray.storage.uri import absolute_uri, join_uri, lies_in
 
 # The columns that are read.
 _COLUMNS = ["id", "uri", "width", "height", "mask"]
@@ -78,20 +78,16 @@ class Segmentation:
         Raises:
             InputError: it lies in this segmentation, or among the images of it.
         """
-        if _lies_in(output, self.uri):
+        if lies_in(output, self.uri):
             raise InputError(
                 f"--output {output} lies in --results {self.uri}, which jobs/segment.py reads as "
                 "its own: give another --output"
             )
-        if writes_images and self.images and _lies_in(output, self.images):
+        if writes_images and self.images and lies_in(output, self.images):
             raise InputError(
                 f"--output {output} lies among the images below {self.images}, and the next "
                 "jobs/segment.py would take its files for images: give another --output"
             )
-
-
-def _lies_in(uri: str, folder: str) -> bool:
-    return f"{uri}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def open_segmentation(uri: str) -> Segmentation:

@@ -94,6 +94,11 @@ def explain_errors(uri: str, doing: str = "read") -> Iterator[None]:
         raise InputError(f"cannot {doing} {uri}: {describe_error(uri, error)}") from error
 
 
+def lies_in(uri: str, folder: str) -> bool:
+    """Return True if an absolute URI is that of a folder, or of something below it."""
+    return f"{uri}/".startswith(f"{folder.rstrip('/')}/")
+
+
 def describe_error(uri: str, error: BaseException) -> str:
     """Describe an error with a URI and a way out of it, on one line and without secrets."""
     kind = type(error).__name__
