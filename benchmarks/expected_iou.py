@@ -100,7 +100,7 @@ def main() -> None:
         for strength in strengths:
             seen = list(_look(bundle, predictor, pairs, name, strength))
             clean = clean or seen
-            lines.append(_summarise(name, strength, seen, bundle.iou_exponent))
+            lines.append(_summarise(name, strength, seen, bundle))
             print(_format(lines[-1]), flush=True)
     print("\n".join(_describe_classes(clean, bundle)))
     write_figures(config.json, config, lines=lines)
@@ -173,9 +173,10 @@ def _compare(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8], clas
     )
 
 
-def _summarise(name: str, strength: float, seen: list[Seen], exponent: float) -> dict[str, object]:
+def _summarise(name: str, strength: float, seen: list[Seen], bundle: Bundle) -> dict[str, object]:
+    usual, exponent = bundle.usual_shares, bundle.iou_exponent
     true = [mean_iou(one.confusion) for one in seen]
-    expected = [one.overlap.mean_iou(exponent) for one in seen]
+    expected = [float(one.overlap.image_iou(usual, exponent)) for one in seen]
     measures = {
         "expected": expected,
         "confidence": [one.confidence for one in seen],

@@ -25,6 +25,8 @@ def main() -> int:
     )
     for name, count in made.classes.items():
         log.info(f"{name:<20} in {count} images")
+    if made.labelled:
+        log.info(f"{made.labelled} were left out because they are labelled")
     if made.alike:
         log.info(f"{made.alike} were left out because they are like a chosen one")
     if made.failed:

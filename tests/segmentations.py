@@ -83,8 +83,11 @@ class Made:
         counts = np.bincount(mask.ravel(), minlength=len(LABELS)).tolist()
         pixels = {f"pixels_{name}": n for name, n in zip(LABELS.names, counts, strict=True)}
         expected = self.expected.get(entry.uri, 0.5)
-        of_classes = zip(LABELS.names, counts, strict=True)
-        pixels |= {f"expected_iou_{name}": expected if n else None for name, n in of_classes}
+        for name, n in zip(LABELS.names, counts, strict=True):
+            pixels[f"expected_pixels_{name}"] = n
+            # The confidence that gives that expected IoU.
+            pixels[f"confidence_{name}"] = 2 * expected / (1 + expected) if n else None
+            pixels[f"expected_iou_{name}"] = expected if n else None
         png = encode_mask(mask, LABELS.palette)
         return {
             "id": entry.id,
@@ -117,6 +120,7 @@ def make_segmentation(
         "images": made.images,
         "value_range": None,
         "labels": LABELS.to_json(),
+        "usual_shares": [0.04] * len(LABELS),
     }
     write_bytes(join_uri(made.uri, "config.json"), json.dumps(settings).encode())
     write_bytes(join_uri(made.uri, "run.json"), b"{}")

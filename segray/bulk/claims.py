@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from segray.storage.files import remove
-from segray.storage.ids import Ids, are_in
+from segray.storage.ids import FirstRows, Ids, are_in
 from segray.storage.tables import read_table, write_table
 
 
@@ -24,7 +24,7 @@ class Claims:
 
     def __init__(self, listed: Ids, prune: bool) -> None:
         self._listed, self._prune = listed, prune
-        self._is_claimed = np.zeros(len(listed), dtype=np.bool_)
+        self._first = FirstRows(listed)
         self.claimed = self.doubled = self.stale = 0
 
     def claim(self, uri: str, table: pa.Table) -> tuple[npt.NDArray[np.intp], pa.Table, Ids]:
@@ -40,7 +40,7 @@ class Claims:
         """
         ids = table["id"].to_numpy()
         is_listed = are_in(ids, self._listed)
-        rows = self._claim_first(ids, is_listed)
+        rows = self._first.find(ids)
         kept = np.zeros(len(ids), dtype=np.bool_) if self._prune else ~is_listed
         kept[rows] = True
         if not kept.all():
@@ -50,14 +50,6 @@ class Claims:
         self.doubled += listed - len(rows)
         self.stale += len(ids) - listed
         return np.cumsum(kept)[rows] - 1, table.take(rows), ids[kept]
-
-    def _claim_first(self, ids: Ids, is_listed: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-        """The rows, ascending, whose images are listed and claimed by no earlier row."""
-        places = np.searchsorted(self._listed, ids[is_listed])
-        distinct, firsts = np.unique(places, return_index=True)
-        new = ~self._is_claimed[distinct]
-        self._is_claimed[distinct[new]] = True
-        return np.flatnonzero(is_listed)[np.sort(firsts[new])]
 
 
 def _keep_rows(uri: str, kept: npt.NDArray[np.bool_]) -> None:

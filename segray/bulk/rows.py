@@ -169,9 +169,10 @@ class Composition:
 
     def _expected_columns(self, statistics: ClassStatistics) -> dict[str, Any]:
         names, exponent = self._bundle.labels.names, self._bundle.iou_exponent
+        usual = self._bundle.usual_shares
         pixels = self._expected.finish(statistics)
         overlap = ExpectedOverlap.of(statistics.pixels, statistics.summed_confidence, pixels)
-        row: dict[str, Any] = {"expected_iou": overlap.mean_iou(exponent)}
+        row: dict[str, Any] = {"expected_iou": float(overlap.image_iou(usual, exponent))}
         for name, count, iou in zip(names, pixels, overlap.class_iou(exponent), strict=True):
             row[f"expected_pixels_{name}"] = float(count)
             row[f"expected_iou_{name}"] = None if np.isnan(iou) else float(iou)

@@ -36,8 +36,9 @@ _LATER = {
     "min_area": None,
     "columns": 1,
 }
-# The version of the columns of results: 2 has the expected IoU, and 3 the appearance of images.
-_COLUMNS = 3
+# The version of the columns of results: 2 has the expected IoU, 3 the appearance of
+# images, and 4 an expected IoU in which a class counts by its share of the image.
+_COLUMNS = 4
 # Settings that choose the images; a later run may choose others.
 _CHOICE = ("images", "manifest", "suffixes", "include", "exclude")
 
@@ -54,6 +55,8 @@ def make_settings(config: SegmentConfig, bundle: Bundle, search: Search) -> dict
         "regions": config.regions,
         "min_area": config.min_area if config.regions else None,
         "labels": bundle.labels.to_json(),
+        # A review needs them.
+        "usual_shares": list(bundle.usual_shares),
         # Names in an export are relative to it.
         "images": search.root,
         "manifest": "" if config.manifest is None else absolute_uri(config.manifest),

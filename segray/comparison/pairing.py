@@ -42,9 +42,8 @@ def pair_images(before: Segmentation, after: Segmentation) -> Pairing:
     Raises:
         InputError: there is none, or a file cannot be read.
     """
-    table, files = read_current(before, [])
-    other_table, other_files = read_current(after, [])
-    ids, other_ids = as_ids(table["id"]), as_ids(other_table["id"])
+    ids, files = _find_rows(before)
+    other_ids, other_files = _find_rows(after)
     shared = are_in(ids, other_ids)
     if not shared.any():
         raise InputError(
@@ -55,3 +54,12 @@ def pair_images(before: Segmentation, after: Segmentation) -> Pairing:
     others = other_files[find_ids(other_ids, common)]
     pairs = np.stack([files[shared], others], axis=1)
     return Pairing(common, pairs, (len(ids) - len(common), len(other_ids) - len(common)))
+
+
+def _find_rows(segmentation: Segmentation) -> tuple[Ids, npt.NDArray[np.intp]]:
+    """The ids of the current images, ascending, and the results files of their rows, by index."""
+    found = [(as_ids(table["id"]), file) for file, table in read_current(segmentation, ["id"])]
+    ids = np.concatenate([ids for ids, _ in found])
+    files = np.repeat([file for _, file in found], [len(ids) for ids, _ in found])
+    order = np.argsort(ids)
+    return ids[order], files[order]

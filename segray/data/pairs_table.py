@@ -73,7 +73,7 @@ def read_manifest(*uris: str) -> dict[str, list[Pair]]:
     for uri in map(absolute_uri, uris):
         added = _read_table(uri)
         before = {files[image]: image for image in rows}
-        files |= {image: _follow(image) for image in added}
+        files |= {image: follow_link(image) for image in added}
         for image in added if before else ():
             earlier = rows.pop(before.get(files[image], ""), None)
             if earlier and earlier.split != "train":
@@ -81,9 +81,9 @@ def read_manifest(*uris: str) -> dict[str, list[Pair]]:
         rows |= added
     images = {files[image]: row.place for image, row in rows.items()}
     for row in rows.values():
-        if _follow(row.mask) in images:
+        if place := images.get(follow_link(row.mask)):
             raise InputError(
-                f"{row.mask} is an image in {images[_follow(row.mask)]} and a mask in {row.place}: "
+                f"{row.mask} is an image in {place} and a mask in {row.place}: "
                 "name another file in one of these columns"
             )
     parts: dict[str, list[Pair]] = {split: [] for split in SPLITS.values()}
@@ -212,7 +212,7 @@ def _check_text(place: str, name: str, cell: str | None) -> str:
     return cell
 
 
-def _follow(uri: str) -> str:
+def follow_link(uri: str) -> str:
     """Return the file that a URI leads to, by links on a disk."""
     if not is_local(uri):
         return uri

@@ -293,7 +293,10 @@ def _pipeline(
             **whole,
         )
         .map_batches(
-            count, fn_args=(labels, frame, bundle.iou_exponent), num_cpus=_TASK_CPUS, **whole
+            count,
+            fn_args=(labels, frame, bundle.usual_shares, bundle.iou_exponent),
+            num_cpus=_TASK_CPUS,
+            **whole,
         )
     )
 

@@ -5,7 +5,7 @@ could not be read, and later stages pass the row on.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -40,9 +40,9 @@ _READ = pa.schema([*_KEYS, *_TRUTH, ("pixels", pa.large_binary())])
 _MASKS = [pa.field(name, pa.large_binary()) for name in ("mask_own", "prediction")]
 #: The expected overlap in an image, lists of C.
 OVERLAP_FIELDS = [
-    pa.field("expected_intersection", pa.list_(pa.float64())),
-    pa.field("expected_union", pa.list_(pa.float64())),
-    pa.field("expected_there", pa.list_(pa.bool_())),
+    pa.field("overlap_intersection", pa.list_(pa.float64())),
+    pa.field("overlap_union", pa.list_(pa.float64())),
+    pa.field("overlap_pixels", pa.list_(pa.int64())),
 ]
 _STATISTICS = [pa.field("fractions", pa.list_(pa.float64())), pa.field("summed_loss", pa.float64())]
 _PREDICTED = pa.schema([*_KEYS, *_TRUTH, *_MASKS, *OVERLAP_FIELDS, *_STATISTICS])
@@ -173,7 +173,7 @@ class Prediction:
         self._row["fractions"] = statistics.fractions
         pixels = self._expected.finish(statistics)
         overlap = ExpectedOverlap.of(statistics.pixels, statistics.summed_confidence, pixels)
-        self._row |= {f"expected_{name}": values for name, values in vars(overlap).items()}
+        self._row |= {f"overlap_{name}": values for name, values in vars(overlap).items()}
         self._row["prediction"] = pack(self._model.finish()[0])
         self._row["summed_loss"] = self._loss
 
@@ -217,14 +217,26 @@ def counted_schema(labels: Labels) -> pa.Schema:
     )
 
 
-def count(images: pa.Table, labels: Labels, frame: Frame, iou_exponent: float = 1.0) -> pa.Table:
+def count(
+    images: pa.Table,
+    labels: Labels,
+    frame: Frame,
+    usual_shares: Sequence[float],
+    iou_exponent: float = 1.0,
+) -> pa.Table:
     """Compare masks with the ground truth -> metrics and counts of each image."""
-    rows = [_count_one(row, labels, frame, iou_exponent) for row in images.to_pylist()]
+    rows = [
+        _count_one(row, labels, frame, usual_shares, iou_exponent) for row in images.to_pylist()
+    ]
     return pa.Table.from_pylist(rows, counted_schema(labels))
 
 
 def _count_one(
-    row: dict[str, Any], labels: Labels, frame: Frame, iou_exponent: float
+    row: dict[str, Any],
+    labels: Labels,
+    frame: Frame,
+    usual_shares: Sequence[float],
+    iou_exponent: float,
 ) -> dict[str, Any]:
     if row["reason"]:
         return row
@@ -245,7 +257,7 @@ def _count_one(
         "labelled_pixels": own.pixels,
         "mean_iou": own.mean_iou,
         "accuracy": own.accuracy,
-        "expected_iou": number(expected.mean_iou(iou_exponent)),
+        "expected_iou": float(expected.image_iou(usual_shares, iou_exponent)),
         **{
             f"{kind}_{name}": value
             for kind, values in figures.items()

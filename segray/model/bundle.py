@@ -21,6 +21,7 @@ from segray.model.encoders import ENCODERS
 from segray.model.reference import REFERENCE
 from segray.packages import package_versions
 from segray.pixels.canvas import OVERLAP
+from segray.pixels.expected import USUAL_SHARE
 from segray.pixels.framing import MAX_SCALE, Fit, Frame
 from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange, check_range
@@ -69,6 +70,8 @@ class Bundle:
             None if the training set had no such image.
         iou_exponent: the power of the expected IoU (`segray.pixels.expected`) that agreed with the
             true one on the validation set; 1 for a model that was not calibrated so.
+        usual_shares: the usual share of each class in an image of the training set, see
+            `segray.pixels.expected.find_usual_shares`.
     """
 
     uri: str
@@ -77,6 +80,7 @@ class Bundle:
     architecture: Architecture
     fit: Fit
     files: dict[str, bytes]
+    usual_shares: tuple[float, ...]
     value_range: ValueRange | None = None
     scale: float = 1.0
     iou_exponent: float = 1.0
@@ -157,6 +161,7 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
         fit, scale = _parse_fit(settings["fit"]), _parse_scale(settings["scale"])
         value_range = _parse_value_range(settings.get("value_range"))
         exponent = _parse_exponent(document.get("iou_exponent", 1.0))
+        shares = _parse_usual_shares(document.get("usual_shares"), architecture.classes)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{description} is no model description ({type(error).__name__}: {shorten(error)}): "
@@ -167,7 +172,9 @@ def open_bundle(uri: str, files: Sequence[str]) -> Bundle:
     for name in files:
         check_file(join_uri(uri, name), content[name], architecture)
     digest = hashlib.sha256(text).hexdigest()[:16]
-    return Bundle(uri, digest, labels, architecture, fit, content, value_range, scale, exponent)
+    return Bundle(
+        *(uri, digest, labels, architecture, fit, content, shares, value_range, scale, exponent)
+    )
 
 
 def _parse_labels(document: Any, classes: Any) -> Labels:
@@ -203,6 +210,18 @@ def _parse_exponent(exponent: Any) -> float:
     if type(exponent) not in (int, float) or not low <= exponent <= high:
         raise ValueError(f"the exponent {exponent!r} of the expected IoU")
     return float(exponent)
+
+
+def _parse_usual_shares(shares: Any, classes: int) -> tuple[float, ...]:
+    if shares is None:  # as in older bundles
+        return (USUAL_SHARE,) * classes
+    if (
+        type(shares) is not list
+        or len(shares) != classes
+        or any(type(share) not in (int, float) or not 0 < share <= 1 for share in shares)
+    ):
+        raise ValueError(f"the usual shares {shares!r} of {classes} classes")
+    return tuple(map(float, shares))
 
 
 def _parse_value_range(value_range: Any) -> ValueRange | None:

@@ -104,6 +104,7 @@ _SCALES = {
     "upper_detail": Scale(0, 1),
 }
 _SIZE = ("width", "height")
+_LEAST_SHARE = 0.001
 
 #: The features of an image itself.
 IMAGE_FEATURES = (
@@ -116,14 +117,19 @@ IMAGE_FEATURES = (
 def mask_features(labels: Labels) -> tuple[Feature, ...]:
     """Return the features of the mask that a model made: its expected IoU, the shares of classes.
 
-    Small shares differ more from each other than large ones, so their bins are narrower.
+    Small shares differ more from each other than large ones, so their bins are narrower. Shares of
+    less than a thousandth are a few stray pixels, and count as 0.
     """
     share = Scale(0, 1, np.sqrt, np.square)
     columns = (f"fraction_{name}" for name in labels.names)
     return (
         Feature("expected_iou", ("expected_iou",), np.positive, Scale(0, 1)),
-        *(Feature(column, (column,), np.positive, share) for column in columns),
+        *(Feature(column, (column,), _without_strays, share) for column in columns),
     )
+
+
+def _without_strays(shares: Values) -> Values:
+    return np.where(shares < _LEAST_SHARE, 0.0, shares)
 
 
 def features_of(labels: Labels) -> tuple[Feature, ...]:

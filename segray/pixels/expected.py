@@ -11,6 +11,7 @@ sum(p), the expected pixels of the class; a few of the network's logits are enou
 where another class won.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +23,11 @@ from segray.pixels.statistics import ClassStatistics
 # Of at least 96 rows or columns of logits, every third one is sampled. An even step was measured to
 # be off; it meets the same phase of the network's up-sampling again and again.
 _STEP, _LEAST_SIDE = 3, 96
-# The least share of an image that mask and ground truth of a class together are expected to cover
-# for the class to count as there. Every class has some probability everywhere.
+# A class without a pixel in the mask counts as there if it is expected to cover more than this
+# share of the image. Every class has some probability everywhere.
 _LEAST_SHARE = 0.001
+#: The usual share of a class of which nothing is known, see `find_usual_shares`.
+USUAL_SHARE = 0.04
 
 
 class ExpectedPixels:
@@ -71,13 +74,12 @@ class ExpectedOverlap:
     Attributes:
         intersection: float64 [..., C], in pixels.
         union: float64 [..., C], in pixels.
-        there: bool [..., C], True if the union is more than a thousandth of the image, or of one of
-            the images.
+        pixels: int64 [..., C], those of the masks.
     """
 
     intersection: npt.NDArray[np.float64]
     union: npt.NDArray[np.float64]
-    there: npt.NDArray[np.bool_]
+    pixels: npt.NDArray[np.int64]
 
     @classmethod
     def of(
@@ -93,42 +95,92 @@ class ExpectedOverlap:
             summed_confidence: likewise.
             expected_pixels: see `ExpectedPixels.finish`.
         """
-        union = pixels + expected_pixels - summed_confidence
-        least = _LEAST_SHARE * pixels.sum(axis=-1, keepdims=True)
-        return cls(summed_confidence, union, union > least)
+        return cls(summed_confidence, pixels + expected_pixels - summed_confidence, pixels)
 
     @classmethod
     def zero(cls, classes: int) -> "ExpectedOverlap":
         """Return the overlap in no image."""
-        return cls(np.zeros(classes), np.zeros(classes), np.zeros(classes, dtype=np.bool_))
+        return cls(np.zeros(classes), np.zeros(classes), np.zeros(classes, dtype=np.int64))
 
     def sum(self) -> "ExpectedOverlap":
         """Return the overlap in all images together, arrays [C], of arrays [N, C]."""
         return ExpectedOverlap(
-            self.intersection.sum(axis=0),
-            self.union.sum(axis=0),
-            np.logical_or.reduce(self.there, axis=0),
+            self.intersection.sum(axis=0), self.union.sum(axis=0), self.pixels.sum(axis=0)
         )
 
     def __add__(self, other: "ExpectedOverlap") -> "ExpectedOverlap":
         return ExpectedOverlap(
             self.intersection + other.intersection,
             self.union + other.union,
-            self.there | other.there,
+            self.pixels + other.pixels,
         )
 
     def class_iou(self, exponent: float = 1.0) -> npt.NDArray[np.float64]:
         """Compute the expected IoU of each class, float64 [..., C] in [0, 1].
 
-        NaN for a class that is not there.
+        NaN for a class that is not there: it has no pixel in the masks, and is expected to cover a
+        thousandth of the pixels at most.
 
         Args:
             exponent: the correction of the model, see `segray.model.bundle.Bundle.iou_exponent`.
         """
+        there = (self.pixels > 0) | (self.union > _LEAST_SHARE * self._total)
         undefined = np.full(self.union.shape, np.nan)
-        ratio = np.divide(self.intersection, self.union, out=undefined, where=self.there)
+        ratio = np.divide(self.intersection, self.union, out=undefined, where=there)
         return np.minimum(1.0, ratio) ** exponent
 
     def mean_iou(self, exponent: float = 1.0) -> float:
-        """Return the mean of `class_iou` over the classes that are there; NaN if none is."""
+        """Return the mean of `class_iou` over the classes that are there; NaN if none is.
+
+        This is for many images together, of arrays [C]. For one image, see `image_iou`.
+        """
         return mean_defined(self.class_iou(exponent))
+
+    def image_iou(
+        self, usual_shares: Sequence[float], exponent: float = 1.0
+    ) -> npt.NDArray[np.float64]:
+        """Compute the mean of `class_iou` of each image, float64 [...], weighted by `weights`.
+
+        A plain mean would let a class that won a few stray pixels, or just has some probability,
+        halve the figure of an otherwise perfect mask.
+
+        Args:
+            usual_shares: see `find_usual_shares`.
+            exponent: see `class_iou`.
+        """
+        weights, ious = self.weights(usual_shares), np.nan_to_num(self.class_iou(exponent))
+        return (weights * ious).sum(axis=-1) / weights.sum(axis=-1)
+
+    def weights(self, usual_shares: Sequence[float]) -> npt.NDArray[np.float64]:
+        """Compute how much each class counts in the mean of an image, float64 [..., C] in [0, 1].
+
+        It is 1 for a class that is expected to cover at least half of its usual share of an image,
+        and falls with the square of what it is expected to cover.
+
+        Args:
+            usual_shares: see `find_usual_shares`.
+        """
+        expected = self.union - self.pixels + self.intersection
+        return np.clip(2 * expected / (np.array(usual_shares) * self._total), 0, 1) ** 2
+
+    @property
+    def _total(self) -> npt.NDArray[np.int64]:
+        """The pixels of each image, int64 [..., 1]."""
+        return self.pixels.sum(axis=-1, keepdims=True)
+
+
+def find_usual_shares(pixels: npt.NDArray[np.int64]) -> list[float]:
+    """Return the usual share of each class: the mean over the images that have the class, [C].
+
+    Args:
+        pixels: int64 [N, C], the labelled pixels of each class in each image.
+
+    Returns:
+        0 to 1, and `USUAL_SHARE` for a class that no image has.
+    """
+    shares = pixels / np.maximum(1, pixels.sum(axis=1, keepdims=True))
+    images = (pixels > 0).sum(axis=0)
+    means = np.divide(
+        shares.sum(axis=0), images, out=np.full(len(images), USUAL_SHARE), where=images > 0
+    )
+    return [float(f"{mean:.4g}") for mean in means]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,7 +13,7 @@ from segray.errors import InputError
 from segray.pixels.labels import Labels
 from segray.pixels.wide import ValueRange
 from segray.storage.files import child_names, read_bytes
-from segray.storage.ids import Ids, are_in, as_ids, find_ids
+from segray.storage.ids import FirstRows, Ids, are_in, as_ids, find_ids
 from segray.storage.parallel import map_ahead
 from segray.storage.tables import (
     open_parquet,
@@ -33,7 +32,7 @@ _LISTED_SCHEMA = pa.schema([("id", pa.int64()), ("size", pa.int64()), ("etag", p
 # The files of a segmentation with its settings, and with its record, which it writes last.
 _SETTINGS, _RECORD = "config.json", "run.json"
 # What its configuration has besides settings that a user chooses.
-_NOT_CHOSEN = ("labels", "columns")
+_NOT_CHOSEN = ("labels", "columns", "usual_shares")
 # Results files that are read at once.
 _READERS = 16
 # Masks that are in memory at a time while a file is read.
@@ -50,6 +49,7 @@ class Segmentation:
         labels: the classes.
         model: the digest of the model.
         images: the URI of the folder that was segmented; None if a table listed the images.
+        usual_shares: see `segray.model.bundle.Bundle`.
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
         settings: all settings of its configuration that a user may choose, by their names,
             JSON-ready; not the labels.
@@ -60,6 +60,7 @@ class Segmentation:
     labels: Labels
     model: str
     images: str | None
+    usual_shares: tuple[float, ...]
     value_range: ValueRange | None
     settings: dict[str, Any]
 
@@ -141,6 +142,7 @@ def _read_settings(uri: str) -> dict[str, Any]:
             "labels": Labels.from_json(document["labels"]),
             "model": model,
             "images": document["images"] or None,
+            "usual_shares": tuple(map(float, document["usual_shares"])),
             "value_range": low_high and (int(low_high[0]), int(low_high[1])),
             "settings": {
                 name: value for name, value in document.items() if name not in _NOT_CHOSEN
@@ -170,28 +172,24 @@ def read_current_ids(segmentation: Segmentation) -> Ids:
 
 def read_current(
     segmentation: Segmentation, columns: Sequence[str]
-) -> tuple[pa.Table, npt.NDArray[np.intp]]:
-    """Read columns of the rows that count: the first row of each image that is in the manifest.
+) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows that count: the first row of each image that is in the manifest.
 
     Args:
         segmentation: the segmentation.
-        columns: the names of the columns besides ``id``.
+        columns: the names of the columns; ``id`` is among them.
 
-    Returns:
-        The rows, ascending by ``id``; and intp [N], the results files that they are in, by index.
+    Yields:
+        The index of a results file, and columns of those of its rows that count.
 
     Raises:
         InputError: a file cannot be read, or lacks a column.
     """
-    current = read_current_ids(segmentation)
-    names = ["id", *columns]
-    tables = list(map_ahead(lambda uri: read_table(uri, names), segmentation.files, _READERS))
-    files = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
-    table = pa.concat_tables(tables)
-    # A task that ran twice may have left two rows for an image.
-    ids, first = np.unique(as_ids(table["id"]), return_index=True)
-    rows = first[are_in(ids, current)]
-    return table.take(rows), files[rows]
+    first = FirstRows(read_current_ids(segmentation))
+    tables = map_ahead(lambda uri: read_table(uri, list(columns)), segmentation.files, _READERS)
+    for file, table in enumerate(tables):
+        # A task that ran twice may have left two rows for an image.
+        yield file, table.take(first.find(as_ids(table["id"])))
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,12 @@ class ReviewConfig:
 
     results: str = "output/segment"
     """URI of the output folder of jobs/segment.py."""
+    labelled: tuple[str, ...] = ()
+    """Tables of pairs, as --pairs of jobs/train.py takes them. Images that they list are not
+    chosen, because they have been labelled already."""
     output: str = "output/review"
-    """URI of the folder that receives the masks. It must be empty, or hold an interrupted review,
-    because the masks of a finished one may have been corrected."""
+    """URI of the folder that receives the masks. It must be empty, because the masks of an earlier
+    review may have been corrected."""
     count: int = 200
     """The number of images."""
     format: Format = "pairs"

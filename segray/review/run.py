@@ -1,13 +1,15 @@
 """A review: from the rows of a segmentation to images with masks to correct."""
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from segray.data.pairs_table import follow_link, read_manifest
 from segray.errors import InputError
 from segray.pixels.decoding import DecodeError
 from segray.pixels.labels import Labels
@@ -18,6 +20,7 @@ from segray.progress import ProgressLine
 from segray.results.segmentation import (
     Segmentation,
     open_segmentation,
+    read_current,
     read_listed,
     read_rows,
 )
@@ -26,8 +29,8 @@ from segray.review.config import Format, ReviewConfig
 from segray.review.cvat import Cvat
 from segray.review.label_studio import LabelStudio
 from segray.review.likeness import Gathering, describe_image
-from segray.review.pairs import MASKS, Pairs
-from segray.review.ranking import Rated, rank_images, rate_images
+from segray.review.pairs import Pairs
+from segray.review.ranking import Ranked, Ranking
 from segray.storage.failures import FetchError
 from segray.storage.files import child_names
 from segray.storage.lock import LOCK, hold_lock
@@ -63,6 +66,7 @@ class Review:
         files: the names of what was written there.
         expected: the expected IoU of each chosen image.
         classes: the number of images with each class, by its name.
+        labelled: the number of images that were left out because they have been labelled.
         alike: the number of images that were left out because they are like a chosen one.
         failed: the number of images that were left out because they, or their masks, are damaged,
             gone, or have changed.
@@ -73,6 +77,7 @@ class Review:
     classes: dict[str, int]
     files: list[str] = field(default_factory=list)
     expected: list[float] = field(default_factory=list)
+    labelled: int = 0
     alike: int = 0
     failed: int = 0
     reason: str = ""
@@ -95,18 +100,20 @@ def review(config: ReviewConfig) -> Review:
     output = absolute_uri(config.output)
     segmentation.check_output(output, writes_images=config.format == "pairs")
     _check_empty(output)  # so that not even a lock is left in a folder of something else
+    labelled = _find_labelled(config.labelled)
     with hold_lock(output, config.lock) as check_lock:
         _check_empty(output)
-        rated = rate_images(segmentation)
         made = Review(output, dict.fromkeys(segmentation.classes, 0))
+        ranked = _rank(segmentation, config.count, labelled, made)
         writer = _FORMATS[config.format](output, segmentation.labels)
-        for chosen in _choose(segmentation, rated, made, config.count):
+        for chosen in _choose(segmentation, ranked, made, config.count):
             check_lock()
             writer.add(chosen)
             made.note(chosen)
         if not made.expected:
             raise InputError(
-                f"no image of {segmentation.uri} can be reviewed: {made.reason or 'it has none'}"
+                f"no image of {segmentation.uri} can be reviewed: "
+                f"{made.reason or 'it has none that is not labelled'}"
             )
         check_lock()
         made.files = writer.finish()
@@ -114,21 +121,40 @@ def review(config: ReviewConfig) -> Review:
 
 
 def _check_empty(output: str) -> None:
-    """Refuse an output with files that are not of a review that was interrupted."""
-    names = set(child_names(output)) - {LOCK}
-    if names - {MASKS}:
+    """Refuse an output with files."""
+    if set(child_names(output)) - {LOCK}:
         raise InputError(
             f"{output} is not empty, and may hold masks that were corrected: give another --output"
         )
 
 
-def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) -> Iterator[Chosen]:
+def _find_labelled(tables: Sequence[str]) -> frozenset[str]:
+    """Return the files of all images that tables of pairs list."""
+    splits = read_manifest(*tables) if tables else {}
+    return frozenset(follow_link(pair.image) for pairs in splits.values() for pair in pairs)
+
+
+def _rank(segmentation: Segmentation, count: int, labelled: frozenset[str], made: Review) -> Ranked:
+    """Read what the model expects of its masks, and rank the images that are not labelled."""
+    ranking = Ranking(segmentation.labels, segmentation.usual_shares, count)
+    columns = [*ranking.columns, *(["uri"] if labelled else [])]
+    for file, table in read_current(segmentation, columns):
+        if labelled:
+            new = [follow_link(uri) not in labelled for uri in table["uri"].to_pylist()]
+            made.labelled += len(new) - sum(new)
+            table = table.filter(pa.array(new, pa.bool_()))
+        ranking.add(file, table)
+    return ranking.finish()
+
+
+def _choose(
+    segmentation: Segmentation, ranked: Ranked, made: Review, count: int
+) -> Iterator[Chosen]:
     """Look at images in the order of the ranking until enough are chosen, and yield those."""
-    order = rank_images(rated, count)
-    wanted = min(count, len(order))
+    wanted = min(count, len(ranked))
     progress = ProgressLine("choosing", "images", wanted)
     gathering = Gathering(wanted)
-    listed = read_listed(segmentation, np.sort(rated.ids[order]))
+    listed = read_listed(segmentation, np.sort(ranked.ids))
     memory = Memory(_FETCHED_BYTES)
 
     def look(row: dict[str, Any]) -> tuple[Chosen, npt.NDArray[np.float32]] | Exception:
@@ -147,8 +173,8 @@ def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) 
         return Chosen(row["id"], uri, mask, row["expected_iou"]), described
 
     unfetched = 0
-    for start in range(0, len(order), _LOOKED_AT):
-        rows = _read(segmentation, rated, order[start : start + _LOOKED_AT])
+    for start in range(0, len(ranked), _LOOKED_AT):
+        rows = _read(segmentation, ranked, slice(start, start + _LOOKED_AT))
         for row, seen in map_ahead(lambda row: (row, look(row)), rows, _REQUESTS):
             if len(gathering) == wanted:
                 return
@@ -169,17 +195,14 @@ def _choose(segmentation: Segmentation, rated: Rated, made: Review, count: int) 
                 made.alike += 1
 
 
-def _read(
-    segmentation: Segmentation, rated: Rated, images: npt.NDArray[np.intp]
-) -> Iterator[dict[str, Any]]:
+def _read(segmentation: Segmentation, ranked: Ranked, images: slice) -> Iterator[dict[str, Any]]:
     """Yield the rows of some images, in their order, with the expected IoU."""
+    ids, files = ranked.ids[images], ranked.files[images]
 
     def read(file: int) -> list[dict[str, Any]]:
-        ids = rated.ids[images[rated.files[images] == file]].tolist()
-        return list(read_rows(segmentation.files[file], ids))
+        return list(read_rows(segmentation.files[file], ids[files == file].tolist()))
 
-    files = np.unique(rated.files[images]).tolist()
-    found = {row["id"]: row for rows in map_ahead(read, files, _READERS) for row in rows}
-    for image in images.tolist():
-        expected = float(rated.expected[image])
-        yield {**found[int(rated.ids[image])], "expected_iou": expected}
+    tables = map_ahead(read, np.unique(files).tolist(), _READERS)
+    found = {row["id"]: row for rows in tables for row in rows}
+    for id, expected in zip(ids.tolist(), ranked.expected[images].tolist(), strict=True):
+        yield {**found[id], "expected_iou": expected}

@@ -26,6 +26,30 @@ def find_ids(ascending: Ids, values: Ids) -> npt.NDArray[np.intp]:
     return np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
 
 
+class FirstRows:
+    """Finds the first row of each image, of rows that arrive one file after the other.
+
+    Args:
+        listed: the ids of the images, int64, ascending; rows of others do not count.
+    """
+
+    def __init__(self, listed: Ids) -> None:
+        self._listed = listed
+        self._seen = np.zeros(len(listed), dtype=np.bool_)
+
+    def find(self, ids: Ids) -> npt.NDArray[np.intp]:
+        """Return the rows, ascending, whose images are listed and have had no earlier row.
+
+        Args:
+            ids: int64 [N], the ids of the next rows.
+        """
+        rows = np.flatnonzero(are_in(ids, self._listed))
+        images, firsts = np.unique(np.searchsorted(self._listed, ids[rows]), return_index=True)
+        new = ~self._seen[images]
+        self._seen[images[new]] = True
+        return rows[np.sort(firsts[new])]
+
+
 def are_in(values: Ids, ascending: Ids) -> npt.NDArray[np.bool]:
     """Return bool [M], True for the values, int64 [M], that are in a sorted array, int64 [N].
 

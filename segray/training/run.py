@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from segray.data.skipped import check_error_rate, write_skipped
+from segray.data.skipped import check_error_rate, describe_first, write_skipped
 from segray.errors import InputError
 from segray.evaluation.run import evaluate_pairs
 from segray.evaluation.write import METRICS
@@ -22,6 +22,7 @@ from segray.nodes import (
     SharedFiles,
     worker_nodes,
 )
+from segray.pixels.expected import find_usual_shares
 from segray.storage.files import read_bytes, remove, remove_partial
 from segray.storage.lock import hold_lock
 from segray.storage.output import SETTINGS
@@ -168,7 +169,7 @@ def _learn(
         class_weights=config.weigh_classes(data.train.class_pixels.sum(axis=0)),
         encoder_weights=None if weights is None else ray.put(weights),
         start=None if start is None else ray.put(start),
-        record=record,
+        record={**record, "usual_shares": find_usual_shares(data.train.class_pixels)},
     )
     fit(assignment, track)
 
@@ -238,10 +239,12 @@ def _report_skipped(preparation: Preparation, data: DataSet) -> None:
     skipped, uri = preparation.skipped + data.skipped, join_uri(output, SKIPPED)
     if skipped or exists(uri):
         write_skipped(uri, skipped)
-    if data.skipped:
-        log.info(f"{len(data.skipped)} pair(s) cannot be used: see {uri}")
     total = len(preparation.train) + len(preparation.validation) + len(preparation.skipped)
     check_error_rate(skipped, total, preparation.config.max_error_rate, uri)
+    if data.skipped:
+        log.info(
+            f"{len(data.skipped)} pair(s) cannot be used, {describe_first(data.skipped)}; see {uri}"
+        )
     train, validation = len(data.train.examples), len(data.validation.examples)
     if not train or not validation:
         raise InputError(

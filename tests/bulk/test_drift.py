@@ -106,6 +106,18 @@ def test_a_small_change_of_very_many_images_is_no_drift(labels: Labels) -> None:
     assert not contrast.moved
 
 
+def test_a_few_stray_pixels_of_a_class_are_no_drift_and_objects_of_it_are(labels: Labels) -> None:
+    rng = np.random.default_rng(7)
+    name = f"fraction_{labels.names[0]}"
+    first, second = (make_images(rng, 500, labels) for _ in range(2))
+    column = first.column_names.index(name)
+    without = first.set_column(column, name, pa.array(np.zeros(500)))
+    for most, moved in ((0.0009, []), (0.1, [name])):
+        shares = pa.array(rng.random(500) * most)
+        drift = compare(without, second.set_column(column, name, shares), labels)
+        assert [feature.feature.name for feature in drift.moved] == moved
+
+
 def test_the_order_and_the_files_of_the_rows_do_not_matter(labels: Labels) -> None:
     rng = np.random.default_rng(6)
     reference, images = (make_images(rng, 100, labels) for _ in range(2))

@@ -43,7 +43,7 @@ def count_one(
     }
     prediction = Prediction(row, frame, len(LABELS), overlap=0)
     prediction.add(logits)
-    [counted] = count(pa.Table.from_pylist([row]), LABELS, frame).to_pylist()
+    [counted] = count(pa.Table.from_pylist([row]), LABELS, frame, [0.3, 0.3]).to_pylist()
     return counted
 
 
@@ -128,7 +128,7 @@ def test_a_pair_that_cannot_be_read_is_a_row_with_a_reason_to_the_end(tmp_path: 
     (tmp_path / "m.png").write_bytes(b"no image")
     pair = {"number": 3, "key": "a", "image": f"{tmp_path}/i.png", "mask": f"{tmp_path}/m.png"}
     rows = read(pa.Table.from_pylist([pair], PAIRS_SCHEMA), LABELS, Frame(16, 16))
-    counted = count(rows.append_column("logits", [[None]]), LABELS, Frame(16, 16))
+    counted = count(rows.append_column("logits", [[None]]), LABELS, Frame(16, 16), [0.3, 0.3])
     assert counted.schema.equals(counted_schema(LABELS))
     [row] = counted.to_pylist()
     assert row["number"] == 3

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from segray.pixels.expected import ExpectedOverlap, ExpectedPixels
+from segray.pixels.expected import ExpectedOverlap, ExpectedPixels, find_usual_shares
 from segray.pixels.masks import segment_logits
 from segray.pixels.metrics import class_iou, confusion_matrix
 
@@ -77,7 +77,7 @@ def test_rows_of_logits_may_arrive_a_few_at_a_time(rows: int) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2, 90), (90, 1), (31, 33)])
 def test_narrow_images_have_one_too(size: tuple[int, int]) -> None:
     overlap = expect(draw_logits(*size, 3), 40, 30)
-    assert 0 < overlap.mean_iou() <= 1
+    assert 0 < overlap.image_iou([0.3] * 3) <= 1
 
 
 def test_the_formula() -> None:
@@ -95,14 +95,54 @@ def test_a_network_that_is_sure_expects_no_error() -> None:
     assert expect(logits, 64, 64).mean_iou() == pytest.approx(1, abs=1e-6)
 
 
-def test_a_class_of_hardly_a_pixel_is_not_there_and_one_that_is_overlooked_is() -> None:
-    pixels, confidence = np.array([10_000, 0, 0]), np.array([9900.0, 0.0, 0.0])
-    overlap = ExpectedOverlap.of(pixels, confidence, np.array([9900.0, 9.0, 91.0]))
+def test_a_class_is_there_if_it_won_a_pixel_or_is_overlooked() -> None:
+    pixels, confidence = np.array([9999, 0, 0, 1]), np.array([9899.0, 0.0, 0.0, 0.5])
+    overlap = ExpectedOverlap.of(pixels, confidence, np.array([9899.0, 9.0, 91.0, 1.0]))
     iou = overlap.class_iou()
-    assert iou[0] == pytest.approx(0.99)
+    assert iou[0] == pytest.approx(9899 / 9999)
     assert np.isnan(iou[1])
     assert iou[2] == 0
-    assert overlap.mean_iou() == pytest.approx(0.99 / 2)
+    assert iou[3] == pytest.approx(0.5 / 1.5)
+    assert overlap.mean_iou() == pytest.approx(np.mean([9899 / 9999, 0, 0.5 / 1.5]))
+
+
+def test_a_class_that_hardly_occurs_hardly_counts_in_the_figure_of_an_image() -> None:
+    """One mask is right but for some probability of other classes, and one is half wrong."""
+    good = ExpectedOverlap.of(
+        np.array([7000, 2995, 5, 0]),
+        np.array([6950.0, 2970.0, 1.0, 0.0]),
+        np.array([6955.0, 2975.0, 20.0, 50.0]),
+    )
+    bad = ExpectedOverlap.of(
+        np.array([7000, 3000, 0, 0]),
+        np.array([6000.0, 1500.0, 0.0, 0.0]),
+        np.array([7000.0, 3000.0, 0.0, 0.0]),
+    )
+    assert good.mean_iou() < bad.mean_iou()
+    assert good.image_iou([0.1] * 4) > 0.95
+    assert bad.image_iou([0.1] * 4) < 0.7
+
+
+def test_small_things_count_if_they_are_usually_small() -> None:
+    overlap = ExpectedOverlap.of(
+        np.array([9950, 50]), np.array([9945.0, 30.0]), np.array([9950.0, 50.0])
+    )
+    plain = overlap.mean_iou()
+    assert overlap.image_iou([0.99, 0.01]) == pytest.approx(plain)
+    assert overlap.image_iou([0.99, 0.5]) > plain + 0.2
+
+
+def test_the_usual_share_is_the_mean_over_images_with_the_class() -> None:
+    pixels = np.array([[90, 10, 0], [100, 0, 0], [35, 15, 0], [0, 0, 0]])
+    assert find_usual_shares(pixels) == pytest.approx([(0.9 + 1 + 0.7) / 3, 0.2, 0.04], abs=1e-4)
+
+
+def test_a_rare_class_counts_fully_over_many_images() -> None:
+    """As small things in large images: each has a thousandth of its image."""
+    images = ExpectedOverlap.of(
+        np.tile([9990, 10], (10, 1)), np.tile([9985.0, 6.0], (10, 1)), np.tile([9988, 12], (10, 1))
+    )
+    assert images.sum().mean_iou() == pytest.approx((9985 / 9993 + 6 / 16) / 2)
 
 
 def test_images_are_summed_before_anything_is_divided() -> None:

@@ -16,8 +16,9 @@ from segray.pixels.labels import Labels
 from segray.pixels.mask_files import read_mask
 from segray.results.segmentation import Segmentation
 from segray.review.config import ReviewConfig
-from segray.review.ranking import Rated, rate_images
+from segray.review.ranking import Ranked
 from segray.review.run import Review, review
+from segray.review.run import _rank as rank
 from segray.storage import lock
 from segray.storage.files import child_names, read_bytes, write_bytes
 from segray.storage.listing import Shard, list_pages
@@ -74,6 +75,25 @@ def test_the_worst_images_become_pairs_of_mask_values(made: Made, tmp_path: Path
     for name, count in result.classes.items():
         ids = [made.masks[pair.image] == LABELS.names.index(name) for pair in pairs]
         assert count == sum(there.any() for there in ids)
+
+
+def test_images_that_are_labelled_are_left_out(made: Made, tmp_path: Path) -> None:
+    Path(f"{tmp_path}/linked").symlink_to(made.images)
+    tables = [f"{tmp_path}/of-training.csv", f"{tmp_path}/of-first-review.csv"]
+    write_bytes(tables[0], b"image,mask,split\nimages/11.png,11-mask.png,validation\n")
+    write_bytes(tables[1], b"image,mask\nlinked/9.png,9-mask.png\n")
+
+    result = run(made, tmp_path, count=3, labelled=tuple(tables))
+
+    assert set(names(tmp_path)) == {"10.png", "8.png", "7.png"}
+    assert result.labelled == 2
+
+
+def test_images_that_are_all_labelled_are_nothing_to_review(made: Made, tmp_path: Path) -> None:
+    rows = [f"images/{key},{key}-mask.png" for key in KEYS]
+    write_bytes(f"{tmp_path}/pairs.csv", "\n".join(["image,mask", *rows]).encode())
+    with pytest.raises(InputError, match="not labelled"):
+        run(made, tmp_path, labelled=(f"{tmp_path}/pairs.csv",))
 
 
 def test_masks_of_colours_are_coloured(made: Made, tmp_path: Path) -> None:
@@ -160,17 +180,13 @@ def test_a_store_that_does_not_answer_is_given_up(made: Made, tmp_path: Path) ->
         run(made, tmp_path, count=5)
 
 
-def test_an_interrupted_review_is_made_again(made: Made, tmp_path: Path) -> None:
-    write_bytes(f"{tmp_path}/review/masks/0123.png", b"left")
-    run(made, tmp_path, count=2)
-    assert len(names(tmp_path)) == 2
-
-
-def test_a_folder_of_something_else_is_left_as_it_is(made: Made, tmp_path: Path) -> None:
-    write_bytes(f"{tmp_path}/review/notes.txt", b"mine")
+@pytest.mark.parametrize("name", ["notes.txt", "masks/of-an-interrupted-review.png"])
+def test_a_folder_with_files_is_left_as_it_is(made: Made, tmp_path: Path, name: str) -> None:
+    write_bytes(f"{tmp_path}/review/{name}", b"mine")
     with pytest.raises(InputError, match="not empty"):
         run(made, tmp_path, count=2)
-    assert [path.name for path in Path(tmp_path, "review").iterdir()] == ["notes.txt"]
+    files = [path for path in Path(tmp_path, "review").rglob("*") if path.is_file()]
+    assert [path.read_bytes() for path in files] == [b"mine"]
 
 
 def test_images_that_are_gone_are_passed_over(made: Made, tmp_path: Path) -> None:
@@ -219,12 +235,12 @@ def test_a_review_whose_lock_was_taken_writes_nothing(
     monkeypatch.setattr(lock, "BEAT", 0.1)
     output = s3("taken-review") + "/out"
 
-    def rate_late(segmentation: Segmentation) -> Rated:
+    def rank_late(segmentation: Segmentation, *rest: Any) -> Ranked:
         write_bytes(f"{output}/{LOCK}", b'{"run": "of someone else"}')
         time.sleep(1)
-        return rate_images(segmentation)
+        return rank(segmentation, *rest)
 
-    monkeypatch.setattr("segray.review.run.rate_images", rate_late)
+    monkeypatch.setattr("segray.review.run._rank", rank_late)
     with pytest.raises(InputError, match="was taken by another run"):
         review(ReviewConfig(results=made.uri, output=output))
     assert child_names(output) == [LOCK]

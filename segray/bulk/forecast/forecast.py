@@ -116,7 +116,8 @@ def make_forecast(
         start: seconds until the first image is fetched.
         already: the requests that the plan and the survey have taken.
     """
-    failures = _share(len(trial.failures), len(trial.failures) + len(trial.sizes))
+    tried = len(trial.failures) + len(trial.sizes)
+    failures = _share(len(trial.failures), tried, chunks.images)
     segmented = chunks.images * (1 - failures.value) / chunks.count
     pictures = expected_pictures(segmented, len(plan.bundle.labels))
     stages = trial.stage_seconds(pictures * chunks.count / chunks.images)
@@ -171,9 +172,19 @@ def _rate(trial: Trial, seconds: float) -> Interval:
     return Interval(busy.mean() / seconds, low, high)
 
 
-def _share(count: int, of: int) -> Interval:
-    """A share and Wilson's interval for it (https://doi.org/10.1080/01621459.1927.10502953)."""
+def _share(count: int, of: int, among: int) -> Interval:
+    """A share and Wilson's interval for it (https://doi.org/10.1080/01621459.1927.10502953).
+
+    Args:
+        count: those of a random sample that count.
+        of: the size of the sample.
+        among: the size of what it was drawn from; the interval narrows to nothing as the sample
+            approaches it.
+    """
     share, z = count / of, _NORMAL
-    centre = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + (z / (2 * of)) ** 2)
+    if of >= among:
+        return Interval(share, share, share)
+    size = of * (among - 1) / (among - of)
+    centre = (share + z * z / (2 * size)) / (1 + z * z / size)
+    half = z / (1 + z * z / size) * math.sqrt(share * (1 - share) / size + (z / (2 * size)) ** 2)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))

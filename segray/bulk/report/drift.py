@@ -59,8 +59,8 @@ def describe_drift(drift: Drift | None) -> str:
     """The features that have moved, in a sentence; None stands for a drift that is not known."""
     if drift is None:
         return (
-            "Whether the images have drifted is not known: there is none, or the model has no "
-            "reference.json."
+            "Whether the images have drifted is not known: no image was segmented, or the model "
+            "has no reference.json."
         )
     if not drift.can_tell:
         return "There are too few images to tell whether they differ from the training images."

@@ -133,7 +133,11 @@ def fit_exponent(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.uint8]) 
     overlap = ExpectedOverlap.of(
         counted.pixels, counted.summed_confidence, shares.sum(axis=0, dtype=np.float64)
     )
-    expected, wanted = (overlap.intersection / overlap.union)[known], true[known].mean()
+    # 0 of 0 if a class has no probability at all.
+    ratio = np.divide(
+        overlap.intersection, overlap.union, out=np.zeros(len(known)), where=overlap.union > 0
+    )
+    expected, wanted = ratio[known], true[known].mean()
     # The mean falls as the exponent rises, so bisection finds the one.
     low, high = np.log(_LEAST), np.log(_MOST)
     for _ in range(_HALVINGS):

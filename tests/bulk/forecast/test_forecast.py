@@ -10,7 +10,7 @@ import pytest
 
 from segray.bulk.config import SegmentConfig
 from segray.bulk.forecast.dry_run import forecast
-from segray.bulk.forecast.forecast import Forecast
+from segray.bulk.forecast.forecast import Forecast, Interval
 from segray.bulk.forecast.lines import describe_forecast
 from segray.bulk.forecast.survey import SAMPLE, Survey
 from segray.bulk.plan import make_plan
@@ -88,7 +88,9 @@ def test_a_run_on_s3_comes_out_as_foretold_and_nothing_is_written_before(
     assert survey.found.missing == summary.processed == len(images)
     assert survey.bytes == sum(len(content) for content in images.values())
     assert dict(survey.suffixes) == {".jpg": GOOD + 1, ".png": BAD - 1}
-    assert foretold.failures.value == summary.census.failed / summary.census.listed == 0.25
+    # All of the images were tried.
+    assert foretold.failures == Interval(0.25, 0.25, 0.25)
+    assert summary.census.failed / summary.census.listed == 0.25
     kinds = {(kind.stage, kind.error): kind.count for kind in summary.census.errors}
     failures = foretold.trial.failures.values()
     assert {pair: sum(f[:2] == pair for f in failures) for pair in kinds} == kinds

@@ -66,6 +66,19 @@ def test_the_exponent_brings_the_expected_mean_iou_to_the_true_one(wrong: float)
     assert fit_exponent(logits, winner.astype(np.uint8)) == 1
 
 
+def test_a_class_without_any_probability_does_not_spoil_the_exponent() -> None:
+    from segray.training.step.calibration import fit_exponent
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (20_000, 4)).astype(np.float32)
+    truth = draw_truth(logits)
+    logits[:, 3] = -200
+    hopeful = fit_exponent(logits, truth)
+    logits[:, 3] = -20
+    assert hopeful == pytest.approx(fit_exponent(logits, truth), rel=0.01)
+    assert hopeful > 1
+
+
 class Validation:
     """Examples in memory."""
 
