@@ -11,20 +11,25 @@ from segray.comparison.config import CompareConfig
 from segray.comparison.run import CHANGES, PAGE, SKIPPED, compare
 from segray.flags import read_flags
 from segray.job import run_job
+from segray.page.markup import format_confidence
 
 log = logging.getLogger("segray.jobs.compare")
 
 
 def main() -> int:
     result = compare(read_flags(CompareConfig))
-    log.info(f"\n{'class':<20} {'agreement':>12}")
+    sides = (result.before, result.after)
+    log.info(f"\n{'class':<20} {'agreement':>9}   expected IoU before   after")
     for name, agreement in result.agreement.items():
-        log.info(f"{name:<20} {'-' if agreement is None else f'{agreement:.4f}':>12}")
+        before, after = (format_confidence(side.expected_iou.get(name)) for side in sides)
+        log.info(f"{name:<20} {format_confidence(agreement):>9} {before:>21} {after:>7}")
+    before, after = (format_confidence(side.expected_mean_iou) for side in sides)
+    log.info(f"{'mean':<20} {'':>9} {before:>21} {after:>7}")
     log.info(
         f"\n{result.changed:.2%} of the pixels of {result.compared} images changed, in "
         f"{result.seconds:.0f} s"
     )
-    for alone, side in zip(result.alone, (result.before, result.after), strict=True):
+    for alone, side in zip(result.alone, sides, strict=True):
         if alone:
             log.info(f"{alone} images are only in {side.uri}")
     if result.settings:

@@ -41,7 +41,8 @@ def main() -> int:
     log.info(f"\nsegmented {census.segmented} of {census.listed} images, {census.failed} failed")
     if summary.processed and summary.seconds >= 1:
         log.info(
-            f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, start included"
+            f"{summary.images_per_second:.1f} images/s over {summary.seconds:.0f} s, "
+            "the start of the workers included"
         )
     log.info(f"masks: {summary.output}/results/*.parquet")
     if census.regions:

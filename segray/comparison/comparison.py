@@ -67,7 +67,13 @@ class Comparison:
         sides = zip(("before", "after"), (self.before, self.after), self.alone, strict=True)
         return {
             **{
-                name: {"results": side.uri, "model": side.model, "images_alone": alone}
+                name: {
+                    "results": side.uri,
+                    "model": side.model,
+                    "images_alone": alone,
+                    "expected_mean_iou": side.expected_mean_iou,
+                    "expected_iou": side.expected_iou,
+                }
                 for name, side, alone in sides
             },
             "settings": {

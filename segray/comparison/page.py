@@ -15,6 +15,7 @@ from segray.page.charts import share_bar, swatch
 from segray.page.markup import (
     NONE,
     Element,
+    format_confidence,
     format_count,
     format_share,
     tag,
@@ -73,6 +74,11 @@ def _draw_figures(comparison: Comparison) -> Iterator[Element]:
     figures = [
         ("changed", format_share(comparison.changed), "of all pixels"),
         ("agreement", f"{np.mean(agreement):.3f}" if agreement else NONE, "mean IoU of the two"),
+        (
+            "expected IoU",
+            format_confidence(comparison.after.expected_mean_iou),
+            f"before: {format_confidence(comparison.before.expected_mean_iou)}",
+        ),
         ("compared", format_count(comparison.compared), "images of both"),
         ("only before", format_count(comparison.alone[0]), "images"),
         ("only after", format_count(comparison.alone[1]), "images"),
@@ -113,6 +119,8 @@ def _draw_classes(comparison: Comparison) -> Iterator[Element]:
             tag("td", word),
             tag("td", format_share(before[i] / total)),
             tag("td", format_share(after[i] / total)),
+            tag("td", format_confidence(comparison.before.expected_iou.get(name))),
+            tag("td", format_confidence(comparison.after.expected_iou.get(name))),
         )
 
 

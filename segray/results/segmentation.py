@@ -51,6 +51,9 @@ class Segmentation:
         images: the URI of the folder that was segmented; None if a table listed the images.
         usual_shares: see `segray.model.bundle.Bundle`.
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
+        expected_iou: the IoU that the model expects of each class over all of its images
+            (`segray.pixels.expected`), by its name; None for a class that is not there.
+        expected_mean_iou: the mean over the classes that are there.
         settings: all settings of its configuration that a user may choose, by their names,
             JSON-ready; not the labels.
     """
@@ -62,6 +65,8 @@ class Segmentation:
     images: str | None
     usual_shares: tuple[float, ...]
     value_range: ValueRange | None
+    expected_iou: dict[str, float | None]
+    expected_mean_iou: float | None
     settings: dict[str, Any]
 
     @property
@@ -116,7 +121,7 @@ def open_segmentation(uri: str) -> Segmentation:
             f"{', '.join(missing)}): give --results the folder that "
             "jobs/segment.py was given as --output"
         )
-    return Segmentation(uri, files, **settings)
+    return Segmentation(uri, files, **settings, **_read_record(uri))
 
 
 def _read_settings(uri: str) -> dict[str, Any]:
@@ -150,7 +155,24 @@ def _read_settings(uri: str) -> dict[str, Any]:
         }
     except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{record} is no record of a segmentation: run jobs/segment.py again"
+            f"{record} is no record of a segmentation by this version of segray: run "
+            "jobs/segment.py again, with --overwrite"
+        ) from error
+
+
+def _read_record(uri: str) -> dict[str, Any]:
+    """Return what the model expects of its masks."""
+    record = join_uri(uri, _RECORD)
+    try:
+        document = json.loads(read_bytes(record))
+        return {
+            "expected_iou": {str(name): iou for name, iou in document["expected_iou"].items()},
+            "expected_mean_iou": document["expected_mean_iou"],
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{record} is no record of a segmentation by this version of segray: run "
+            "jobs/segment.py again"
         ) from error
 
 

@@ -107,6 +107,25 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     assert re.search("mask size.*original.*model", page)
 
 
+def test_what_each_model_expects_is_told(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    ious = {LABELS.names[0]: 0.777, LABELS.names[1]: None, LABELS.names[2]: 0.333}
+    record = {"expected_iou": ious, "expected_mean_iou": 0.555}
+    write_bytes(f"{after.uri}/run.json", json.dumps(record).encode())
+
+    result = run(before, after)
+
+    record = json.loads(read_bytes(f"{result.output}/comparison.json"))
+    assert record["after"]["expected_iou"] == ious
+    assert (record["before"]["expected_mean_iou"], record["after"]["expected_mean_iou"]) == (
+        0.625,
+        0.555,
+    )
+    page = read_bytes(f"{result.output}/compare.html").decode()
+    for value in ("0.625", "0.777", "0.333", "0.555"):
+        assert value in page
+
+
 def test_changes_are_those_of_the_masks(tmp_path: Path) -> None:
     before, after = make(tmp_path, "before"), make(tmp_path, "after")
     change(after, KEYS[2:5])

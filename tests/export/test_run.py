@@ -255,13 +255,14 @@ def test_a_segmentation_is_exported_only_when_its_last_run_is_finished(tmp_path:
     manifest = f"{made.uri}/manifest/older-00000.parquet"
     write_table(manifest, pa.Table.from_pylist(rows, MANIFEST_SCHEMA))
     made.write_rows([changed], name="older")
+    record = read_bytes(f"{made.uri}/run.json")
     remove(f"{made.uri}/run.json")
     with pytest.raises(InputError, match=r"segmented is not finished .*jobs/segment\.py"):
         run(made, str(tmp_path / "masks"), "png")
     assert not (tmp_path / "masks").exists()
 
     remove(manifest)
-    write_bytes(f"{made.uri}/run.json", b"{}")
+    write_bytes(f"{made.uri}/run.json", record)
     assert run(made, str(tmp_path / "masks"), "png").masks == 18
 
 

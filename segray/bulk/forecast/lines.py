@@ -23,7 +23,7 @@ def describe_forecast(forecast: Forecast, config: SegmentConfig) -> Iterator[str
     price = config.price
     yield "\nforecast of a run; nothing has been written"
     yield from _describe_images(forecast)
-    yield from _describe_failures(forecast)
+    yield from _describe_failures(forecast, config.max_error_rate)
     yield from _describe_stages(forecast)
     if config.use_gpu:
         yield (
@@ -64,13 +64,16 @@ def _describe_images(forecast: Forecast) -> Iterator[str]:
         )
 
 
-def _describe_failures(forecast: Forecast) -> Iterator[str]:
+def _describe_failures(forecast: Forecast, most: float) -> Iterator[str]:
     trial, share = forecast.trial, forecast.failures
     tried = len(trial.sizes) + len(trial.failures)
     yield (
         f"failures: {len(trial.failures)} of {tried} in the sample, "
         f"{_format_interval(share.map(lambda x: 100 * x), _format_percent)} of all images"
     )
+    found = forecast.survey.found
+    if share.value * found.missing > most * found.images:
+        yield f"  the run would end with exit status 1, because of --max-error-rate {most:.2%}"
     kinds = Counter((stage, kind) for stage, kind, *_ in trial.failures.values())
     for (stage, kind), count in kinds.most_common():
         yield f"  {stage}, {kind}: {count}"
@@ -114,7 +117,7 @@ def _describe_duration(duration: Duration, price: float | None) -> str:
     if price is None:
         return text
     dollars = duration.seconds.map(lambda seconds: seconds / 3600 * duration.nodes * price)
-    return f"{text}, {_format_interval(dollars, lambda x: f'{x:.2f} dollars')}"
+    return f"{text}, {_format_interval(dollars, _format_dollars)}"
 
 
 def _describe_requests(requests: Counter[str]) -> str:
@@ -135,6 +138,10 @@ def _format_time(seconds: float) -> str:
     if seconds < 6000:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def _format_dollars(dollars: float) -> str:
+    return f"{dollars:.2f} dollars" if dollars >= 1 else f"{dollars:.2g} dollars"
 
 
 def _format_percent(share: float) -> str:

@@ -65,8 +65,7 @@ def describe_drift(drift: Drift | None) -> str:
     if not drift.can_tell:
         return "There are too few images to tell whether they differ from the training images."
     if not drift.moved:
-        few = f"; of so few, only distances above {drift.chance:.2f} show" * (drift.chance > LEAST)
-        return f"No drift of the images from the training images was found{few}."
+        return f"No drift of the images from the training images was found{_limit(drift)}."
     parts = [
         f"{title_of(feature)} (distance {feature.distance:.2f}, mean {_describe_means(feature)})"
         for feature in drift.moved[:_NAMED_FEATURES]
@@ -74,6 +73,18 @@ def describe_drift(drift: Drift | None) -> str:
     if others := len(drift.moved) - len(parts):
         parts.append(f"and {others} more")
     return f"The images have drifted from the training images: {', '.join(parts)}."
+
+
+def _limit(drift: Drift) -> str:
+    """What few images hide. Masks were learned from fewer images: those of the validation set."""
+    images, masks = drift.chance, max(feature.chance for feature in drift.features)
+    if masks <= LEAST:
+        return ""
+    of_masks = f"above {masks:.2f}" if masks < 1 else "none"
+    return (
+        "; with so few images, or so few in the validation set, only distances above "
+        f"{max(images, LEAST):.2f} show, and of the masks {of_masks}"
+    )
 
 
 def title_of(drift: FeatureDrift) -> str:

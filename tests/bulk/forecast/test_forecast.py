@@ -175,6 +175,15 @@ def test_times_and_dollars_follow_from_the_nodes(config: SegmentConfig) -> None:
     assert " dollars" not in "\n".join(describe_forecast(foretold, config))
 
 
+def test_a_run_that_would_fail_is_foretold(config: SegmentConfig) -> None:
+    foretold = foretell(config)
+    assert foretold
+    for most, fails in ((0.2, True), (0.3, False)):
+        limited = dataclasses.replace(config, max_error_rate=most)
+        text = "\n".join(describe_forecast(foretold, limited))
+        assert ("exit status 1" in text) == fails
+
+
 def test_results_have_the_size_that_was_foretold(config: SegmentConfig) -> None:
     foretold = foretell(config)
     assert foretold
