@@ -1,6 +1,8 @@
 """Skipped files: a list of the files that a run leaves out, and a limit on their share."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -44,7 +46,8 @@ def check_error_rate(
 
     Args:
         skipped: the files that are left out.
-        total: the number of all pairs, including those in `skipped` and files without a partner.
+        total: the number of all pairs, including those in `skipped`, and of files without a
+            partner.
         limit: --max-error-rate, the largest accepted share, 0 to 1.
         skipped_uri: the URI of the list that `write_skipped` wrote.
 
@@ -53,19 +56,47 @@ def check_error_rate(
     """
     if not skipped or len(skipped) / total <= limit:
         return
-    first = _in_order(skipped)[0]
+    lone = [item for item in skipped if item.image is None or item.mask is None]
+    unusable = [item for item in skipped if item.image and item.mask]
+    pairs = total - len(lone)
+    if unusable:
+        # A single flag, such as --classes, may be the reason for all of them.
+        what, way_out = f"{len(unusable)} of {pairs} pairs cannot be used", "repair them"
+        if lone:
+            what += f" and {len(lone)} file(s) have no partner"
+    else:
+        what = f"{len(lone)} file(s) have no partner, beside {pairs} pair(s)"
+        way_out = "add their partners"
+    way_out += " or correct the flags"
+    if len(skipped) < total:
+        way_out += ", or raise --max-error-rate"
+    reasons = "; ".join(describe_first(items) for items in (unusable, lone) if items)
+    raise InputError(
+        f"{what} ({len(skipped) / total:.2%}), over --max-error-rate {limit:.2%}; {reasons}; "
+        f"{skipped_uri} lists them all: {way_out}"
+    )
+
+
+def describe_first(skipped: Sequence[Skipped]) -> str:
+    """Describe on one line the first file, or pair, of those with the most frequent reason.
+
+    Args:
+        skipped: at least one.
+    """
+    kinds = [(_kind(item), item) for item in _in_order(skipped)]
+    [(most, count)] = Counter(kind for kind, _ in kinds).most_common(1)
+    first = next(item for kind, item in kinds if kind == most)
     names = [name for name in (first.image, first.mask) if name]
     named = any(name in first.reason for name in names)
     reason = first.reason if named else f"{names[0]}: {first.reason}"
-    # A single flag, such as --classes, may be the reason for all of them.
-    way_out = "repair them or correct the flags"
-    if len(skipped) < total:
-        way_out += ", or raise --max-error-rate"
-    raise InputError(
-        f"{len(skipped)} of {total} pairs ({len(skipped) / total:.2%}) cannot be used, over "
-        f"--max-error-rate {limit:.2%}; the first: {reason}; {skipped_uri} lists them all: "
-        f"{way_out}"
-    )
+    return f"the first{f' of {count} alike' if count > 1 else ''}: {reason}"
+
+
+def _kind(item: Skipped) -> str:
+    """Return what is the same in reasons that differ only in the names and numbers in them."""
+    if item.image is None or item.mask is None:
+        return "no image" if item.image is None else "no mask"
+    return re.sub(r"\d+", "", item.reason.replace(item.image, "").replace(item.mask, ""))
 
 
 def _in_order(skipped: Sequence[Skipped]) -> list[Skipped]:

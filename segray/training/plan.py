@@ -9,7 +9,7 @@ from segray.data.pairs import Pair, check_output, find_pairs, split_pairs
 from segray.data.pairs_csv import DATASET, read_dataset, select_pairs
 from segray.data.pairs_table import read_manifest
 from segray.data.sample import SAMPLE_FOLDER, write_sample
-from segray.data.skipped import Skipped
+from segray.data.skipped import Skipped, check_error_rate, write_skipped
 from segray.errors import InputError
 from segray.evaluation.write import METRICS
 from segray.model.architecture import check_image_size
@@ -18,6 +18,7 @@ from segray.model.encoder_weights import read_encoder_weights
 from segray.model.encoders import ENCODERS
 from segray.model.start import StartingModel, open_start
 from segray.storage.files import child_names
+from segray.storage.lock import hold_lock
 from segray.storage.uri import absolute_uri, exists, join_uri
 from segray.training.config import TrainConfig
 from segray.training.marker import (
@@ -133,10 +134,12 @@ def prepare_training(config: TrainConfig) -> Preparation:
             f"{config.epochs}"
         )
     if skipped and not resumed:
-        log.info(
-            f"{len(skipped)} file(s) have no partner and are left out: see "
-            f"{join_uri(output, SKIPPED)}"
-        )
+        uri = join_uri(output, SKIPPED)
+        with hold_lock(output, config.lock):
+            write_skipped(uri, skipped)
+        total = len(train) + len(validation) + len(skipped)
+        check_error_rate(skipped, total, config.max_error_rate, uri)
+        log.info(f"{len(skipped)} file(s) have no partner and are left out: see {uri}")
     # The encoder's weights are not read again if a checkpoint or the model contains them: the file
     # may no longer exist.
     has_learned = _has_learned(output)

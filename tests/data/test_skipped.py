@@ -82,9 +82,9 @@ def test_the_refusal_says_how_many_why_and_what_to_do() -> None:
         check_error_rate(SKIPPED[2:], 16, 0.05, "s3://bucket/run/skipped.jsonl")
     message = str(refusal.value)
     for part in (
-        "2 of 16 pairs (12.50%)",
+        "1 of 15 pairs cannot be used and 1 file(s) have no partner (12.50%)",
         "--max-error-rate 5.00%",
-        "/data/a.jpg: no mask below /masks is named a",
+        "/data/a.jpg: is 3 x 4 pixels; the first: /data/a.jpg: no mask below /masks is named a",
         "s3://bucket/run/skipped.jsonl",
     ):
         assert part in message
@@ -92,6 +92,32 @@ def test_the_refusal_says_how_many_why_and_what_to_do() -> None:
     assert message.endswith("repair them or correct the flags, or raise --max-error-rate")
     with pytest.raises(InputError, match=r"lists them all: repair them or correct the flags$"):
         check_error_rate(SKIPPED[2:], 2, 0.05, "s3://bucket/run/skipped.jsonl")
+
+
+def test_files_without_a_partner_alone_are_no_pairs() -> None:
+    with pytest.raises(InputError) as refusal:
+        check_error_rate(SKIPPED[1:3], 16, 0.05, "/run/skipped.jsonl")
+    message = str(refusal.value)
+    assert message.startswith("2 file(s) have no partner, beside 14 pair(s) (12.50%), over ")
+    assert "pairs cannot be used" not in message
+    assert message.endswith("add their partners or correct the flags, or raise --max-error-rate")
+
+
+def test_the_most_frequent_reason_of_a_pair_comes_first() -> None:
+    lone = [Skipped(None, f"/m/{n}.png", f"no image below /i is named {n}") for n in range(70)]
+    pairs = [Skipped("/i/1.jpg", "/m/1.png", "/m/1.png: the file is empty")] + [
+        Skipped(f"/i/{n}.jpg", f"/m/{n}.png", f"/m/{n}.png: has the value 3 in {n} pixels")
+        for n in range(2, 9)
+    ]
+    for skipped in (lone + pairs, pairs[::-1] + lone):
+        with pytest.raises(InputError) as refusal:
+            check_error_rate(skipped, 90, 0.05, "/run/skipped.jsonl")
+        assert str(refusal.value) == (
+            "8 of 20 pairs cannot be used and 70 file(s) have no partner (86.67%), over "
+            "--max-error-rate 5.00%; the first of 7 alike: /m/2.png: has the value 3 in 2 pixels; "
+            "the first of 70 alike: /m/0.png: no image below /i is named 0; /run/skipped.jsonl "
+            "lists them all: repair them or correct the flags, or raise --max-error-rate"
+        )
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,9 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     (tmp_path / "images" / "shape_3.jpg").write_bytes(b"no image")
     (tmp_path / "masks" / "shape_4.png").unlink()
     config = settings(str(tmp_path), str(tmp_path / "out"), encoder_file, workers=0, epochs=1)
-    with pytest.raises(InputError, match=r"2 of 12 pairs \(16\.67%\) cannot be used"):
-        run(config)
+    said = r"^1 of 11 pairs cannot be used and 1 file\(s\) have no partner \(16\.67%\)"
+    with pytest.raises(InputError, match=said):
+        run(dataclasses.replace(config, max_error_rate=0.1))
     skipped = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
     assert [Path(json.loads(line)["image"]).name for line in skipped] == [
         "shape_3.jpg",
@@ -258,6 +259,9 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     assert not fitted
     summary, lines = run(dataclasses.replace(config, max_error_rate=0.2))
     assert "decoded 11 pairs" in "\n".join(lines)
+    [told] = [line for line in lines if "cannot be used" in line]
+    assert told.startswith(f"1 pair(s) cannot be used, the first: {tmp_path}/images/shape_3.jpg: ")
+    assert told.endswith(f"; see {tmp_path}/out/skipped.jsonl")
     [assignment] = fitted
     pairs = [*assignment.train.pairs, *assignment.validation.pairs]
     left = {f"shape_{number}.jpg" for number in range(12) if number not in (3, 4)}
@@ -266,13 +270,30 @@ def test_unreadable_and_lone_files_are_listed_and_left_out(
     assert {Path(pair.image).name for pair in pairs} == left
 
 
+def test_too_many_files_without_a_partner_are_refused_before_anything_is_decoded(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    write_shapes(str(tmp_path), 6)
+    for number in range(4):
+        (tmp_path / "masks" / f"shape_{number}.png").unlink()
+    config = settings(str(tmp_path), str(tmp_path / "out"), "none", workers=0)
+    said = r"^4 file\(s\) have no partner, beside 2 pair\(s\) \(66\.67%\), over --max-error-rate"
+    with pytest.raises(InputError, match=said):
+        prepare_training(config)
+    assert len((tmp_path / "out" / "skipped.jsonl").read_text().splitlines()) == 4
+    preparation = prepare_training(dataclasses.replace(config, max_error_rate=0.7))
+    assert len(preparation.skipped) == 4
+    [told] = [line for line in lines if "no partner" in line]
+    assert told == f"4 file(s) have no partner and are left out: see {tmp_path}/out/skipped.jsonl"
+
+
 def test_a_wrong_class_value_is_told_with_what_to_do(tmp_path: Path) -> None:
     write_shapes(str(tmp_path), 6)
     classes = ("box=11", "ground=21")
     with pytest.raises(InputError) as refusal:
         run(settings(str(tmp_path), str(tmp_path / "out"), "none", classes=classes, workers=0))
     message = str(refusal.value)
-    assert message.startswith("6 of 6 pairs (100.00%) cannot be used")
+    assert message.startswith("6 of 6 pairs cannot be used (100.00%)")
     assert "has the values 20 in " in message
     # To ignore all that the masks have would leave nothing to learn.
     assert "train with a class for each" in message
