@@ -267,7 +267,23 @@ def _advise(images: Collection[str], masks: Collection[str]) -> str:
     )
     if beyond:
         return f"give --mask-suffix {beyond.most_common(1)[0][0]}"
+    if _differ_in_front(images, masks):
+        return "list the pairs in a table for --pairs, as these names differ in front"
     return (
         "give what the names have beyond that as --mask-suffix and --image-suffix, or list the "
         "pairs in a table for --pairs"
+    )
+
+
+def _differ_in_front(images: Collection[str], masks: Collection[str]) -> bool:
+    """Return True if names begin differently, so that no suffix makes them equal."""
+    sides = [{key.rpartition("/")[2] for key in keys} for keys in (images, masks)]
+    if not {name[:1] for name in sides[0]} & {name[:1] for name in sides[1]}:
+        return True
+    # Or if those of one side end with those of the other.
+    return any(
+        name[start:] in others
+        for names, others in (sides, sides[::-1])
+        for name in islice(names, _COMPARED)
+        for start in range(1, len(name))
     )

@@ -173,17 +173,36 @@ def test_a_folder_within_the_other_is_of_its_own_kind(tmp_path: Path, masks_with
 @pytest.mark.parametrize(
     ("mask_name", "flag"),
     [
-        ("a_mask.png", "--mask-suffix _mask"),
-        ("other.png", "--mask-suffix"),
-        ("other.png", "--pairs"),
+        ("cat_mask.png", "--mask-suffix _mask"),
+        ("cow.png", "--mask-suffix"),
+        ("cow.png", "--pairs"),
     ],
 )
 def test_names_that_do_not_match_get_the_flag_that_helps(
     tmp_path: Path, mask_name: str, flag: str
 ) -> None:
-    images, masks = touch(tmp_path / "i", "a.jpg"), touch(tmp_path / "m", mask_name)
+    images, masks = touch(tmp_path / "i", "cat.jpg"), touch(tmp_path / "m", mask_name)
     with pytest.raises(InputError, match=flag):
         find_pairs(images, masks)
+
+
+@pytest.mark.parametrize(
+    ("image_names", "mask_names"),
+    [
+        (["Cat_1.jpg", "mastiff_1.jpg"], ["mask_Cat_1.png", "mask_mastiff_1.png"]),
+        (["img_cat.jpg", "img_dog.jpg"], ["cat.png", "ibex.png"]),
+        (["img_1.jpg", "img_2.jpg"], ["mask_1.png", "mask_2.png"]),
+        (["x/1.jpg", "y/1.jpg"], ["x/gt_1.png", "y/gt_1.png"]),
+    ],
+    ids=["masks", "images", "both", "in folders"],
+)
+def test_names_that_differ_in_front_are_a_matter_for_a_table(
+    tmp_path: Path, image_names: list[str], mask_names: list[str]
+) -> None:
+    images, masks = touch(tmp_path / "i", *image_names), touch(tmp_path / "m", *mask_names)
+    with pytest.raises(InputError, match="--pairs") as refusal:
+        find_pairs(images, masks)
+    assert "-suffix" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("suffixes", [{"mask_suffix": "_mask"}, {"image_suffix": "_img"}])
