@@ -41,6 +41,8 @@ TRAIN = ["--images", "data/images", "--masks", "data/masks", *CLASSES, "--encode
     ("flags", "parts"),
     [
         (["--images", "nowhere", "--masks", "data/masks"], ["nowhere", "no such folder"]),
+        (["--images", "data/note", "--masks", "data/masks"], ["it is a file; give the folder"]),
+        (["--images", "data/images", "--masks", "data/note"], ["it is a file; give the folder"]),
         (["--images", "data/images", "--masks", "empty"], ["no mask found", "empty"]),
         (["--images", "data/images", "--masks", "other"], ["no image matches a mask"]),
         (["--images", "data/images"], ["--images and --masks go together"]),
@@ -122,6 +124,7 @@ def test_a_mask_value_that_no_class_claims(data: Path) -> None:
     [
         ([], ["output/train/model", "model.json is missing", "jobs/train.py"]),
         (["--model", "bundle", "--images", "nowhere"], ["nowhere", "no such folder"]),
+        (["--model", "bundle", "--images", "data/images/shape_0.jpg"], ["it is a file; give the"]),
         (["--model", "bundle", "--images", "empty"], ["no image found", "empty"]),
         (["--model", "bundle", "--images", "data/images", "--output", "data"], ["no segmentation"]),
         (["--model", "damaged", "--images", "data/images"], ["model.onnx", "sha256"]),
