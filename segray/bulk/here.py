@@ -1,6 +1,5 @@
 """A segmentation in the job's own process, without Ray."""
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -11,6 +10,7 @@ from segray.bulk.progress import Progress
 from segray.bulk.sizes import LOCAL_CHUNKS, chunk_size, split_into_chunks
 from segray.bulk.tally import Reporter, Tally
 from segray.storage.listing import Entry
+from segray.storage.parallel import count_cpus
 
 
 def segment_here(plan: Plan) -> Progress:
@@ -37,11 +37,6 @@ def segment_here(plan: Plan) -> Progress:
             (pipeline or make()).segment_all(chain([first], chunks))
     progress.predictors = tally.predictors()
     return progress
-
-
-def count_cpus() -> int:
-    """The CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def count_this_node() -> tuple[int, float]:

@@ -3,7 +3,6 @@
 import heapq
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from segray.storage.files import remove, write_bytes
 from segray.storage.ids import Ids
 from segray.storage.lock import hold_lock
 from segray.storage.output import Output
-from segray.storage.parallel import map_ahead
+from segray.storage.parallel import count_cpus, map_ahead
 from segray.storage.tables import table_uris, write_table
 from segray.storage.uri import absolute_uri, exists, join_uri
 
@@ -132,7 +131,7 @@ def _compare(comparison: Comparison, pairing: Pairing, show: int) -> None:
         waiting.clear()
 
     # A results file holds some 64 MB of compressed masks, so a piece does, too.
-    for part in map_ahead(work, pairing.pieces(), os.cpu_count() or 1):
+    for part in map_ahead(work, pairing.pieces(), count_cpus()):
         comparison.skipped += part.skipped
         comparison.confusion += part.confusion
         comparison.compared += len(part.rows)

@@ -71,7 +71,9 @@ class ClusterFlags:
     """Inference engine. auto: onnx, which is ONNX Runtime."""
     workers: int | None = None
     """Number of concurrent predictors. Default: one per CPU that the cluster has now, or one per
-    GPU with --use-gpu; on a cluster that starts with none, as many as it grows to."""
+    GPU with --use-gpu; on a cluster that starts with none, as many as it grows to. 0: score in the
+    job's own process, without Ray; this is the default for up to 1,000 images without a
+    cluster."""
     use_gpu: bool = False
     """Give each predictor a GPU."""
     batch_size: int = 32
@@ -107,9 +109,8 @@ class EvaluateConfig(ClusterFlags, RunFlags, DataFlags):
             self.split is None or self.split.lower() in SPLITS,
             f"there is no --split {self.split}: take one of train, validation, test",
         )
-        for name in ("workers", "batch_size"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1")
+        require(self.batch_size >= 1, "--batch-size must be at least 1")
+        require(self.workers is None or self.workers >= 0, "--workers must not be below 0")
         require(0 <= self.max_error_rate <= 1, "--max-error-rate must be in 0 to 1")
         check_range(self.value_range)
         check_overlap(self.overlap)

@@ -20,6 +20,9 @@ from segray.storage.uri import absolute_uri, join_uri
 
 log = logging.getLogger(__name__)
 
+# Ray takes as long to start as this many images take to be scored.
+_SMALL = 1000
+
 
 @dataclass(frozen=True)
 class Preparation:
@@ -36,6 +39,12 @@ class Preparation:
     output: str
     bundle: Bundle
     pairing: Pairing
+
+    @property
+    def is_small(self) -> bool:
+        """True if the job's own process is done sooner than Ray has started."""
+        few = len(self.pairing.pairs) <= _SMALL and self.bundle.fit != "tile"
+        return few and not self.config.use_gpu
 
 
 def prepare_evaluation(config: EvaluateConfig) -> Preparation:

@@ -1,5 +1,6 @@
 """An evaluation run: from labelled images to metrics, with a result for each image."""
 
+import contextlib
 import heapq
 import logging
 import math
@@ -12,7 +13,6 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
 
 from segray.data.labelled import Reading
 from segray.data.pairs import Pair
@@ -21,18 +21,10 @@ from segray.data.values import check_values
 from segray.errors import InputError
 from segray.evaluation.expected import rank_correlation
 from segray.evaluation.pictures import Worst
+from segray.evaluation.pipeline import PREDICTOR_CPUS, Pipeline
 from segray.evaluation.plan import Preparation
 from segray.evaluation.scores import Scores
-from segray.evaluation.stages import (
-    MODEL,
-    OVERLAP_FIELDS,
-    OWN,
-    PAIRS_SCHEMA,
-    Predict,
-    count,
-    figures_schema,
-    read,
-)
+from segray.evaluation.stages import MODEL, OVERLAP_FIELDS, OWN, figures_schema
 from segray.evaluation.write import Evaluation, write_evaluation
 from segray.model.bundle import Bundle, open_bundle
 from segray.model.predictor import Engine, choose_engine, engine_file, load_gpu_predictor
@@ -48,22 +40,17 @@ from segray.storage.uri import absolute_uri, join_uri
 
 log = logging.getLogger(__name__)
 
-# Shares of a CPU: below 1, so that every CPU has room for the tasks beside its predictor, and
-# different from each other, so that Ray does not fuse the stages.
-_TASK_CPUS = 0.2
-_PREDICTOR_CPUS = 0.75
-# The number of images in a block if windows are cut from them.
-_LARGE_IMAGES = 2
 _WORST_IMAGES = 12
 _NO_FILES = SharedFiles()
 _OVERLAP = [field.name for field in OVERLAP_FIELDS]
 
 
-def evaluate(preparation: Preparation) -> Evaluation:
-    """Run the evaluation that the flags ask for. Ray must have been started.
+def evaluate(preparation: Preparation, on_ray: bool = True) -> Evaluation:
+    """Run the evaluation that the flags ask for.
 
     Args:
         preparation: the result of `segray.evaluation.plan.prepare_evaluation`.
+        on_ray: True if Ray, which has been started, does the work; else this process does.
 
     Raises:
         InputError: see `evaluate_pairs`; or another run is using the output.
@@ -78,7 +65,7 @@ def evaluate(preparation: Preparation) -> Evaluation:
             pairing.pairs,
             preparation.output,
             engine=config.engine,
-            workers=config.workers,
+            workers=config.workers if on_ray else 0,
             use_gpu=config.use_gpu,
             batch_size=config.batch_size,
             overlap=config.overlap,
@@ -117,7 +104,7 @@ def evaluate_pairs(
     scored: Callable[[Bundle, pa.Table], None] | None = None,
     check_lock: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Score a model on labelled pairs, and write the output folder. Ray must have been started.
+    """Score a model on labelled pairs, and write the output folder.
 
     The counts, and therefore all metrics over all images, are the same for any number of workers:
     they are integers, and an image is always predicted in a batch with the same other images. The
@@ -128,7 +115,8 @@ def evaluate_pairs(
         pairs: the pairs to score the model on.
         output: the URI of the folder for the files described in docs/outputs/evaluation.md.
         engine: the inference engine.
-        workers: the number of concurrent predictors; None for one per CPU or GPU.
+        workers: the number of concurrent predictors on Ray, which must have been started; None for
+            one per CPU or GPU; 0 to score in this process, without Ray.
         use_gpu: True to give each predictor a GPU.
         batch_size: images, or windows of images, per batch of a predictor.
         overlap: see `segray.pixels.canvas.Canvas`.
@@ -159,18 +147,29 @@ def evaluate_pairs(
         uri = model if isinstance(model, str) else model.uri
         model = open_bundle(uri, [engine_file(chosen)])
     log.info(f"scoring {len(pairs)} pairs with {chosen}")
-    await_node("GPU" if use_gpu else "CPU", "a predictor")
-    shared.check_nodes()
-    if use_gpu:
-        _check_gpu(model, chosen)
-    # Ray Data gives up after half an hour without a block, but nodes may take longer to start.
-    ray.data.DataContext.get_current().execution_no_progress_timeout_s = -1
+    on_ray = workers != 0
+    if on_ray:
+        await_node("GPU" if use_gpu else "CPU", "a predictor")
+        shared.check_nodes()
+        if use_gpu:
+            _check_gpu(model, chosen)
+    pipeline = Pipeline(model, chosen, pairs, use_gpu, batch_size, overlap, test_time_flip)
 
     def score(reading: Reading) -> _Gathered:
-        counted = _pipeline(
-            *(model, chosen, pairs, reading, workers, use_gpu, batch_size, overlap, test_time_flip)
-        )
-        return _gather(counted, model.labels, len(pairs), use_gpu)
+        gathered = _Gathered(model.labels)
+        progress = ProgressLine("scoring", "pairs", len(pairs))
+        with contextlib.ExitStack() as stack:
+            if on_ray:
+                asked = {"GPU": 1.0} if use_gpu else {"CPU": PREDICTOR_CPUS}
+                waits = reporting_waits("a predictor", asked, lambda: not progress.done)
+                stack.enter_context(waits)
+                tables = pipeline.run_on_ray(reading, workers)
+            else:
+                tables = pipeline.run_here(reading)
+            for table in tables:
+                gathered.add(table)
+                progress.add(len(table), len(table) - table["reason"].null_count)
+        return gathered
 
     reading = Reading(mask_orientation, value_range or model.value_range)
     gathered = score(reading)
@@ -186,7 +185,7 @@ def evaluate_pairs(
         )
     if model.labels.others_ignored:
         log.info(f"{gathered.ignored:.1%} of the pixels are ignored")
-    if gathered.reasons:
+    if gathered.reasons and on_ray:
         # Nodes that joined in the meantime may not see the files, and have reported them as
         # unreadable.
         shared.check_nodes()
@@ -227,23 +226,6 @@ def evaluate_pairs(
     return evaluation
 
 
-def _gather(
-    counted: ray.data.Dataset,
-    labels: Labels,
-    pairs: int,
-    use_gpu: bool,
-) -> "_Gathered":
-    """Execute the pipeline, and collect its results."""
-    gathered = _Gathered(labels)
-    progress = ProgressLine("scoring", "pairs", pairs)
-    asked = {"GPU": 1.0} if use_gpu else {"CPU": _PREDICTOR_CPUS}
-    with reporting_waits("a predictor", asked, lambda: not progress.done):
-        for table in counted.iter_batches(batch_size=None, batch_format="pyarrow"):
-            gathered.add(table)
-            progress.add(len(table), len(table) - table["reason"].null_count)
-    return gathered
-
-
 def _check_gpu(bundle: Bundle, engine: Literal["tensorflow", "onnx"]) -> None:
     """Refuse a GPU that the engine does not see; inside a predictor the reason would be lost."""
     with reporting_waits("a predictor", {"GPU": 1.0}, lambda: True):
@@ -258,62 +240,6 @@ def _find_gpu_problem(bundle: Bundle, engine: Literal["tensorflow", "onnx"]) -> 
     except InputError as error:
         return str(error)
     return ""
-
-
-def _pipeline(
-    bundle: Bundle,
-    engine: Literal["tensorflow", "onnx"],
-    pairs: Sequence[Pair],
-    reading: Reading,
-    workers: int | None,
-    use_gpu: bool,
-    batch_size: int,
-    overlap: float,
-    test_time_flip: bool,
-) -> ray.data.Dataset:
-    """Build the pipeline: pairs in, metrics and counts of each image out."""
-    labels, frame = bundle.labels, bundle.frame
-    rows = _block_rows(bundle, batch_size)
-    predicted = bundle.limit_batch(batch_size)
-    blocks = _as_tables(pairs, rows)
-    # At most as many predictors as blocks: Ray would wait for the idle ones.
-    most = min(workers or len(blocks), len(blocks))
-    # A batch is the same block in all stages. If batches were formed as blocks arrive, the last
-    # digits of the logits, and with them a few pixels, would depend on the number of workers.
-    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    return (
-        ray.data.from_arrow(blocks)
-        .map_batches(read, fn_args=(labels, frame, reading), num_cpus=_TASK_CPUS, **whole)
-        .map_batches(
-            Predict,
-            fn_constructor_args=(bundle, engine, use_gpu, predicted, overlap, test_time_flip),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-            num_cpus=0 if use_gpu else _PREDICTOR_CPUS,
-            num_gpus=1 if use_gpu else 0,
-            **whole,
-        )
-        .map_batches(
-            count,
-            fn_args=(labels, frame, bundle.usual_shares, bundle.iou_exponent),
-            num_cpus=_TASK_CPUS,
-            **whole,
-        )
-    )
-
-
-def _block_rows(bundle: Bundle, batch_size: int) -> int:
-    return _LARGE_IMAGES if bundle.fit == "tile" else bundle.limit_batch(batch_size)
-
-
-def _as_tables(pairs: Sequence[Pair], rows: int) -> list[pa.Table]:
-    numbered = [
-        {"number": i, "key": pair.key, "image": pair.image, "mask": pair.mask}
-        for i, pair in enumerate(pairs)
-    ]
-    return [
-        pa.Table.from_pylist(numbered[start : start + rows], PAIRS_SCHEMA)
-        for start in range(0, len(numbered), rows)
-    ]
 
 
 class _Gathered:

@@ -97,11 +97,12 @@ class Predict:
         batch_size: int,
         overlap: float = OVERLAP,
         test_time_flip: bool = False,
+        threads: int = 1,
     ) -> None:
         if use_gpu:
             self._predictor = load_gpu_predictor(bundle, engine, batch_size, test_time_flip)
         else:
-            self._predictor = load_predictor(bundle, engine, 1, test_time_flip)
+            self._predictor = load_predictor(bundle, engine, threads, test_time_flip)
         self._frame, self._classes = bundle.frame, len(bundle.labels)
         self._batch_size, self._overlap = batch_size, overlap
 

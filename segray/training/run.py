@@ -194,6 +194,7 @@ def _evaluate(preparation: Preparation, data: DataSet) -> None:
         join_uri(output, EVALUATION),
         # With GPUs the engine that has just used them.
         engine="tensorflow" if config.workers_use_gpu else "auto",
+        workers=0 if config.most_workers == 0 else None,
         use_gpu=config.workers_use_gpu,
         shared=data.validation.examples.shared,
         mask_orientation=data.reading.mask_orientation,

@@ -20,7 +20,7 @@ from tests.support import write_shapes
         ({"split": "test"}, ["--split", "--pairs"]),
         ({"pairs": "p", "mask_suffix": "_mask"}, ["--mask-suffix", "--masks"]),
         ({"pairs": "p", "split": "tset"}, ["--split tset", "train, validation, test"]),
-        ({"workers": 0}, ["--workers must be at least 1"]),
+        ({"workers": -1}, ["--workers must not be below 0"]),
         ({"batch_size": 0}, ["--batch-size must be at least 1"]),
         ({"max_error_rate": 1.5}, ["--max-error-rate"]),
     ],

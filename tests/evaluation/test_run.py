@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -282,6 +284,24 @@ def test_two_workers_and_s3_give_the_same_figures(
         assert Path(one.pop("image")).name == Path(other.pop("image")).name
         assert one.pop("mask") != other.pop("mask")
         assert one == other
+
+
+def test_a_process_without_ray_gives_the_same_figures(finished, tmp_path: Path) -> None:
+    config, _ = finished
+    again = dataclasses.replace(config, output=str(tmp_path / "out"), workers=0)
+    code = (
+        "import sys; from segray.evaluation.config import EvaluateConfig\n"
+        "from segray.evaluation.plan import prepare_evaluation\n"
+        "from segray.evaluation.run import evaluate\n"
+        "import ray\n"
+        f"evaluate(prepare_evaluation({again!r}), on_ray=False)\n"
+        "sys.exit(ray.is_initialized())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    first, second = metrics(config.output), metrics(again.output)
+    for part in ("counts", "original_resolution", "model_resolution", "expected"):
+        assert json.dumps(first[part]) == json.dumps(second[part])
+    assert rows(config.output) == rows(again.output)
 
 
 def test_a_manifest_s_split_is_scored_with_a_bundle_in_memory(

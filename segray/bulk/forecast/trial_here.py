@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from segray.bulk.fleet import Fleet
 from segray.bulk.forecast.trial import Trial, take_trial
-from segray.bulk.here import count_cpus
 from segray.bulk.pipeline import PipelineConfig
 from segray.bulk.plan import Plan
 from segray.storage.listing import Entry
+from segray.storage.parallel import count_cpus
 
 
 def take_trial_here(plan: Plan, sample: Sequence[Entry]) -> tuple[Trial, Fleet, float]:
