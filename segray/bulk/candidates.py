@@ -72,7 +72,7 @@ class Candidates:
         Args:
             id: id of the image; no other one has it.
             fractions: the share of each class in the mask, 0 to 1.
-            expected_iou: the mean over the classes, 0 to 1.
+            expected_iou: that of the image, 0 to 1.
             picture: the image as the network saw it.
         """
         # An id is a digest, so the smallest ones are a random sample: of any number of chunks

@@ -66,7 +66,7 @@ class Sample:
             rows: [N], their numbers in it.
             ids: int64 [N], of the images.
             shares: float64 [N, C], the share of each class in its image, 0 to 1.
-            expected_iou: float64 [N], the mean over the classes of each image, 0 to 1.
+            expected_iou: float64 [N], that of each image, 0 to 1.
             unlike: float64 [N], how unlike the training images each image is.
         """
         # An id is a digest: the smallest ones are a random sample.

@@ -88,7 +88,7 @@ def check_settings(
     """Refuse to mix rows of several models or versions, and to prune what was only left out."""
     if before["columns"] != _COLUMNS:
         raise InputError(
-            f"{output} was started by another version of segray, whose results have other columns: "
+            f"{output} was started by another version of segray, whose results have other figures: "
             "give another --output, or --overwrite to delete what is there"
         )
     for name in _FIXED:

@@ -72,8 +72,8 @@ class ClusterFlags:
     workers: int | None = None
     """Number of concurrent predictors. Default: one per CPU that the cluster has now, or one per
     GPU with --use-gpu; on a cluster that starts with none, as many as it grows to. 0: score in the
-    job's own process, without Ray; this is the default for up to 1,000 images without a
-    cluster."""
+    job's own process, without Ray; this is the default without a cluster for up to 1,000
+    images, unless the model takes windows or with --use-gpu."""
     use_gpu: bool = False
     """Give each predictor a GPU."""
     batch_size: int = 32

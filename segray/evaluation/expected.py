@@ -66,7 +66,7 @@ def draw_expected(
         s=9,
         color="0.4",
         linewidths=0,
-        label="an image, mean of its classes",
+        label="an image",
     )
     named = len(labels) <= _NAMED_CLASSES
     expected, true = overlap.class_iou(exponent), class_iou(scores.confusion)

@@ -1,5 +1,6 @@
 """The pipeline of an evaluation: pairs in, metrics and counts of each image out."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,7 +50,10 @@ class Pipeline:
         """Yield the metrics and counts of each block, in order, computed in this process."""
         labels, frame, threads = self.bundle.labels, self.bundle.frame, count_cpus()
         predict = Predict(*self._predictor_settings, threads=threads)
-        blocks = map_ahead(lambda block: read(block, labels, frame, reading), self._blocks, threads)
+        # One by one, so that few large images are in memory, and Ctrl-C waits for few.
+        singles = (block.slice(row, 1) for block in self._blocks for row in range(len(block)))
+        images = map_ahead(lambda pair: read(pair, labels, frame, reading), singles, threads)
+        blocks = (pa.concat_tables(itertools.islice(images, len(b))) for b in self._blocks)
         counting = self._count_settings
         yield from map_ahead(lambda block: count(block, *counting), map(predict, blocks), threads)
 

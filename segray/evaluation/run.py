@@ -108,7 +108,7 @@ def evaluate_pairs(
 
     The counts, and therefore all metrics over all images, are the same for any number of workers:
     they are integers, and an image is always predicted in a batch with the same other images. The
-    driver holds the metrics of every image, 72 bytes per class and image.
+    driver holds the metrics of every image, 80 bytes per class and image.
 
     Args:
         model: a bundle, or the URI of one.

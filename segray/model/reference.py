@@ -24,7 +24,8 @@ REFERENCE = "reference.json"
 #: The number of bins of a histogram.
 BINS = 512
 
-_FORMAT_VERSION = 1
+# 2 counts stray pixels as none, and has an expected IoU in which a class counts by its share.
+_FORMAT_VERSION = 2
 _MOST_IMAGES = 1 << 40
 # The maximum size of the file in bytes; 255 classes take a tenth of it.
 _MOST_TEXT = 1 << 22
@@ -180,8 +181,8 @@ def read_reference(uri: str, digest: str, labels: Labels) -> dict[str, Counts] |
         labels: its classes.
 
     Returns:
-        int64 [BINS] for each feature; None if the bundle has no reference, as one of an earlier
-        version of segray.
+        int64 [BINS] for each feature; None if the bundle is of an earlier version of segray, and
+        has no reference or one with other histograms.
 
     Raises:
         InputError: the file cannot be read, is damaged, or is of another model.
@@ -192,8 +193,11 @@ def read_reference(uri: str, digest: str, labels: Labels) -> dict[str, Counts] |
     text = read_bytes(file, _MOST_TEXT)
     try:
         document = json.loads(text)
-        if document["format_version"] != _FORMAT_VERSION:
-            raise ValueError(f"the format version {document['format_version']!r}")
+        version = document["format_version"]
+        if version == 1:
+            return None
+        if version != _FORMAT_VERSION:
+            raise ValueError(f"the format version {version!r}")
         model, histograms = document["model"], document["histograms"]
         names = [feature.name for feature in features_of(labels)]
         counts = {name: _parse_counts(histograms[name]) for name in names}

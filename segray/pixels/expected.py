@@ -142,7 +142,8 @@ class ExpectedOverlap:
         """Compute the mean of `class_iou` of each image, float64 [...], weighted by `weights`.
 
         A plain mean would let a class that won a few stray pixels, or just has some probability,
-        halve the figure of an otherwise perfect mask.
+        halve the figure of an otherwise perfect mask. A class that is not there counts as 0, with
+        the little weight that it has.
 
         Args:
             usual_shares: see `find_usual_shares`.

@@ -49,11 +49,12 @@ class Segmentation:
         labels: the classes.
         model: the digest of the model.
         images: the URI of the folder that was segmented; None if a table listed the images.
-        usual_shares: see `segray.model.bundle.Bundle`.
+        usual_shares: see `segray.model.bundle.Bundle`; None if an earlier version of segray made
+            the segmentation.
         value_range: the pixel values of black and white in images of more than 8 bits per channel.
         expected_iou: the IoU that the model expects of each class over all of its images
             (`segray.pixels.expected`), by its name; None for a class that is not there.
-        expected_mean_iou: the mean over the classes that are there.
+        expected_mean_iou: the mean over the classes that are there; None if there are none.
         settings: all settings of its configuration that a user may choose, by their names,
             JSON-ready; not the labels.
     """
@@ -63,7 +64,7 @@ class Segmentation:
     labels: Labels
     model: str
     images: str | None
-    usual_shares: tuple[float, ...]
+    usual_shares: tuple[float, ...] | None
     value_range: ValueRange | None
     expected_iou: dict[str, float | None]
     expected_mean_iou: float | None
@@ -142,12 +143,12 @@ def _read_settings(uri: str) -> dict[str, Any]:
     try:
         document = json.loads(content)
         model = str(document["model"])
-        low_high = document["value_range"]
+        low_high, shares = document["value_range"], document.get("usual_shares")
         return {
             "labels": Labels.from_json(document["labels"]),
             "model": model,
             "images": document["images"] or None,
-            "usual_shares": tuple(map(float, document["usual_shares"])),
+            "usual_shares": shares and tuple(map(float, shares)),
             "value_range": low_high and (int(low_high[0]), int(low_high[1])),
             "settings": {
                 name: value for name, value in document.items() if name not in _NOT_CHOSEN
@@ -155,24 +156,22 @@ def _read_settings(uri: str) -> dict[str, Any]:
         }
     except (InputError, ValueError, TypeError, KeyError) as error:
         raise InputError(
-            f"{record} is no record of a segmentation by this version of segray: run "
-            "jobs/segment.py again, with --overwrite"
+            f"{record} is no record of a segmentation: run jobs/segment.py again"
         ) from error
 
 
 def _read_record(uri: str) -> dict[str, Any]:
-    """Return what the model expects of its masks."""
+    """Return what the model expects of its masks; nothing if an earlier version did not ask it."""
     record = join_uri(uri, _RECORD)
     try:
         document = json.loads(read_bytes(record))
         return {
-            "expected_iou": {str(name): iou for name, iou in document["expected_iou"].items()},
-            "expected_mean_iou": document["expected_mean_iou"],
+            "expected_iou": dict(document.get("expected_iou") or {}),
+            "expected_mean_iou": document.get("expected_mean_iou"),
         }
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{record} is no record of a segmentation by this version of segray: run "
-            "jobs/segment.py again"
+            f"{record} is no record of a segmentation: run jobs/segment.py again"
         ) from error
 
 

@@ -37,6 +37,7 @@ class ReviewConfig:
     writes; then no two runs may share an output."""
 
     def __post_init__(self) -> None:
+        require("" not in self.labelled, "--labelled is empty: give a URI")
         for name in ("results", "output"):
             require(getattr(self, name) != "", f"--{name} is empty: give a URI")
         require(self.count >= 1, "--count must be at least 1")

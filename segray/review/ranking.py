@@ -82,9 +82,9 @@ class Ranking:
         """Return the ranking of the images that were added.
 
         Images that are worst by the mean over their classes alternate with images in which most of
-        a class is expected to be wrong, each class in turn, the worst class first. Images that are
-        equally bad are in the order of their ids, which is random. There are several times as many
-        as are wanted, because some of them turn out to be like others, or cannot be read.
+        a class is expected to be wrong, each class in turn, the worst class first. There are
+        several times as many as are wanted, because some of them turn out to be like others, or
+        cannot be read.
         """
         by_id = np.argsort(self._ids)
         ids, files, values = self._ids[by_id], self._files[by_id], self._values[by_id]
@@ -118,8 +118,7 @@ class Ranking:
             for kind in _KINDS
         )
         overlap = ExpectedOverlap.of(pixels, pixels * np.nan_to_num(confidences), expected)
-        # A class that is not there misses nothing.
-        return np.nan_to_num(overlap.weights(self._usual_shares) * (1 - ious))
+        return overlap.weights(self._usual_shares) * (1 - np.nan_to_num(ious))
 
 
 def _lowest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:

@@ -100,11 +100,17 @@ def review(config: ReviewConfig) -> Review:
     output = absolute_uri(config.output)
     segmentation.check_output(output, writes_images=config.format == "pairs")
     _check_empty(output)  # so that not even a lock is left in a folder of something else
+    if segmentation.usual_shares is None:
+        raise InputError(
+            f"{segmentation.uri} is of an earlier version of segray, which knew less of how good "
+            "its masks are: segment the images again, with another --output or --overwrite"
+        )
+    ranking = Ranking(segmentation.labels, segmentation.usual_shares, config.count)
     labelled = _find_labelled(config.labelled)
     with hold_lock(output, config.lock) as check_lock:
         _check_empty(output)
         made = Review(output, dict.fromkeys(segmentation.classes, 0))
-        ranked = _rank(segmentation, config.count, labelled, made)
+        ranked = _rank(segmentation, ranking, labelled, made)
         writer = _FORMATS[config.format](output, segmentation.labels)
         for chosen in _choose(segmentation, ranked, made, config.count):
             check_lock()
@@ -134,9 +140,10 @@ def _find_labelled(tables: Sequence[str]) -> frozenset[str]:
     return frozenset(follow_link(pair.image) for pairs in splits.values() for pair in pairs)
 
 
-def _rank(segmentation: Segmentation, count: int, labelled: frozenset[str], made: Review) -> Ranked:
+def _rank(
+    segmentation: Segmentation, ranking: Ranking, labelled: frozenset[str], made: Review
+) -> Ranked:
     """Read what the model expects of its masks, and rank the images that are not labelled."""
-    ranking = Ranking(segmentation.labels, segmentation.usual_shares, count)
     columns = [*ranking.columns, *(["uri"] if labelled else [])]
     for file, table in read_current(segmentation, columns):
         if labelled:

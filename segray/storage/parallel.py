@@ -27,9 +27,14 @@ def map_ahead(
     """
     coming: deque[Future[_Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            coming.append(pool.submit(function, item))
-            if len(coming) > threads:
+        try:
+            for item in items:
+                coming.append(pool.submit(function, item))
+                if len(coming) > threads:
+                    yield coming.popleft().result()
+            while coming:
                 yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+        finally:
+            # What is not wanted any more need not begin, as after Ctrl-C.
+            for future in coming:
+                future.cancel()

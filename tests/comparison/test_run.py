@@ -126,6 +126,17 @@ def test_what_each_model_expects_is_told(tmp_path: Path) -> None:
         assert value in page
 
 
+def test_segmentations_of_an_earlier_version_are_compared(tmp_path: Path) -> None:
+    before, after = make(tmp_path, "before"), make(tmp_path, "after")
+    settings = json.loads(read_bytes(f"{before.uri}/config.json"))
+    del settings["usual_shares"]
+    write_bytes(f"{before.uri}/config.json", json.dumps(settings).encode())
+    write_bytes(f"{before.uri}/run.json", b"{}")
+    result = run(before, after)
+    assert result.settings == {}
+    assert (result.compared, result.before.expected_mean_iou) == (11, None)
+
+
 def test_changes_are_those_of_the_masks(tmp_path: Path) -> None:
     before, after = make(tmp_path, "before"), make(tmp_path, "after")
     change(after, KEYS[2:5])

@@ -1,5 +1,6 @@
 """What is checked before Ray starts: each mistake is one line that names the flag or the file."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from segray.errors import InputError
 from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.plan import prepare_evaluation
+from segray.pixels.framing import Fit
 from tests.support import write_shapes
 
 
@@ -111,6 +113,23 @@ def test_a_manifest_of_one_part_is_scored_as_a_whole(
     assert pair.key == "data/images/shape_0"
     assert preparation.config.split == (split or "train")
     assert lines == ["one.csv has no test split: scoring all of its pairs"] * (split != "test")
+
+
+@pytest.mark.parametrize(
+    ("settings", "fit", "small"),
+    [
+        ({}, "squash", True),
+        ({}, "tile", False),
+        ({"use_gpu": True}, "squash", False),
+    ],
+)
+def test_few_images_are_scored_without_ray_unless_they_are_large_or_a_gpu_is_wanted(
+    folder: Path, settings: dict[str, bool], fit: Fit, small: bool
+) -> None:
+    config = EvaluateConfig(model="bundle", **DATA, **settings)
+    preparation = prepare_evaluation(config)
+    bundle = dataclasses.replace(preparation.bundle, fit=fit)
+    assert dataclasses.replace(preparation, bundle=bundle).is_small == small
 
 
 def test_files_without_a_partner_are_listed_and_too_many_are_refused(

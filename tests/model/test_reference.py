@@ -40,6 +40,13 @@ def test_an_older_bundle_has_none(tmp_path: Path, labels: Labels) -> None:
     assert read_reference(str(tmp_path), DIGEST, labels) is None
 
 
+def test_one_of_an_earlier_version_is_none(tmp_path: Path, labels: Labels) -> None:
+    write_reference(str(tmp_path), DIGEST, make_histograms(labels))
+    file = tmp_path / REFERENCE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format_version": 1}))
+    assert read_reference(str(tmp_path), DIGEST, labels) is None
+
+
 def _damage(document: Any, key: str, value: Any) -> None:
     if key in document:
         document[key] = value
@@ -50,7 +57,7 @@ def _damage(document: Any, key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("format_version", 2),
+        ("format_version", 3),
         ("histograms", {}),
         ("histograms", None),
         ("brightness", [1] * (BINS - 1)),
@@ -73,7 +80,7 @@ def test_a_damaged_one_is_refused(tmp_path: Path, labels: Labels, key: str, valu
         read_reference(str(tmp_path), DIGEST, labels)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"format_version": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"format_version": 2}'])
 def test_what_is_no_reference_is_refused(tmp_path: Path, labels: Labels, text: str) -> None:
     (tmp_path / REFERENCE).write_text(text)
     with pytest.raises(InputError, match=REFERENCE):

@@ -97,6 +97,29 @@ def test_images_with_much_of_a_class_come_before_those_with_a_few_stray_pixels_o
     assert len({image for image in order[:40] if image >= 300}) >= 10
 
 
+def test_a_class_of_small_things_that_is_overlooked_has_its_turn() -> None:
+    """The mask has no pixel of it, and less than a thousandth of the image is expected to be it."""
+    labels = Labels.parse(["background=0", "crack=1"])
+    overlooked = np.arange(100) == 42
+    table = pa.table(
+        {
+            "id": np.arange(100),
+            "expected_iou": np.where(overlooked, 0.9, np.linspace(0.5, 0.8, 100)),
+            "pixels_background": np.full(100, 10_000),
+            "pixels_crack": np.zeros(100, dtype=np.int64),
+            "confidence_background": np.full(100, 0.999),
+            "confidence_crack": np.full(100, np.nan),
+            "expected_pixels_background": np.where(overlooked, 9991.0, 10_000.0),
+            "expected_pixels_crack": np.where(overlooked, 9.0, 0.0),
+            "expected_iou_background": np.full(100, 0.999),
+            "expected_iou_crack": np.full(100, np.nan),
+        }
+    )
+    ranking = Ranking(labels, [0.999, 0.001], 4)
+    ranking.add(0, table)
+    assert 42 in ranking.finish().ids[:4]
+
+
 def test_with_many_classes_every_second_image_is_among_the_worst_of_all() -> None:
     random = np.random.default_rng(0)
     expected = random.random(3000)

@@ -89,6 +89,15 @@ def test_images_that_are_labelled_are_left_out(made: Made, tmp_path: Path) -> No
     assert result.labelled == 2
 
 
+def test_a_segmentation_of_an_earlier_version_is_refused(made: Made, tmp_path: Path) -> None:
+    settings = json.loads(read_bytes(f"{made.uri}/config.json"))
+    del settings["usual_shares"]
+    write_bytes(f"{made.uri}/config.json", json.dumps(settings).encode())
+    with pytest.raises(InputError, match="earlier version"):
+        run(made, tmp_path)
+    assert not Path(f"{tmp_path}/review").exists()
+
+
 def test_images_that_are_all_labelled_are_nothing_to_review(made: Made, tmp_path: Path) -> None:
     rows = [f"images/{key},{key}-mask.png" for key in KEYS]
     write_bytes(f"{tmp_path}/pairs.csv", "\n".join(["image,mask", *rows]).encode())

@@ -73,7 +73,8 @@ def _describe_failures(forecast: Forecast, most: float) -> Iterator[str]:
     )
     found = forecast.survey.found
     if share.value * found.missing > most * found.images:
-        yield f"  the run would end with exit status 1, because of --max-error-rate {most:.2%}"
+        would = "would" if share.low * found.missing > most * found.images else "may"
+        yield f"  the run {would} end with exit status 1, because of --max-error-rate {most:.2%}"
     kinds = Counter((stage, kind) for stage, kind, *_ in trial.failures.values())
     for (stage, kind), count in kinds.most_common():
         yield f"  {stage}, {kind}: {count}"

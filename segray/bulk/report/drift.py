@@ -80,10 +80,10 @@ def _limit(drift: Drift) -> str:
     images, masks = drift.chance, max(feature.chance for feature in drift.features)
     if masks <= LEAST:
         return ""
-    of_masks = f"above {masks:.2f}" if masks < 1 else "none"
+    of_masks = f"{masks:.2f}" if masks < 1 else "1"
     return (
-        "; with so few images, or so few in the validation set, only distances above "
-        f"{max(images, LEAST):.2f} show, and of the masks {of_masks}"
+        f"; there are too few images to notice distances below {max(images, LEAST):.2f}, or below "
+        f"{of_masks} of the masks, which are compared with the validation set alone"
     )
 
 

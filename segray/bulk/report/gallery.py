@@ -55,7 +55,7 @@ class Shot:
         height: height of the image, in pixels.
         shares: share of each class, 0 to 1.
         confidences: mean confidence of each class, 0 to 1; None without pixels of it.
-        expected_iou: the mean over the classes, 0 to 1.
+        expected_iou: that of the image, 0 to 1.
         image: a JPEG file; None where there is none.
         mask: a PNG file of the same size; None where it is damaged.
     """

@@ -47,7 +47,7 @@ def test_images_like_those_of_the_training_have_not_moved(output: Output) -> Non
         output.add(f"/nowhere/{n}.jpg", n)
     output.write()
     text = text_of(output.report(reference=output.reference()))
-    assert "No drift of the images from the training images was found; with so few images" in text
+    assert "No drift of the images from the training images was found; there are too few" in text
     assert "features that have not moved: 12" in text
 
 
