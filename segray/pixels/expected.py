@@ -26,6 +26,8 @@ _STEP, _LEAST_SIDE = 3, 96
 # A class without a pixel in the mask counts as there if it is expected to cover more than this
 # share of the image. Every class has some probability everywhere.
 _LEAST_SHARE = 0.001
+# The part of its usual share from which on a class counts fully in the mean of an image.
+_FULL_SHARE = 1 / 6
 #: The usual share of a class of which nothing is known, see `find_usual_shares`.
 USUAL_SHARE = 0.04
 
@@ -155,14 +157,14 @@ class ExpectedOverlap:
     def weights(self, usual_shares: Sequence[float]) -> npt.NDArray[np.float64]:
         """Compute how much each class counts in the mean of an image, float64 [..., C] in [0, 1].
 
-        It is 1 for a class that is expected to cover at least half of its usual share of an image,
-        and falls with the square of what it is expected to cover.
+        It is 1 for a class that is expected to cover at least a sixth of its usual share of an
+        image, and below that proportional to what it is expected to cover.
 
         Args:
             usual_shares: see `find_usual_shares`.
         """
         expected = self.union - self.pixels + self.intersection
-        return np.clip(2 * expected / (np.array(usual_shares) * self._total), 0, 1) ** 2
+        return np.clip(expected / (_FULL_SHARE * np.array(usual_shares) * self._total), 0, 1)
 
     @property
     def _total(self) -> npt.NDArray[np.int64]:

@@ -119,7 +119,7 @@ def test_a_class_that_hardly_occurs_hardly_counts_in_the_figure_of_an_image() ->
         np.array([7000.0, 3000.0, 0.0, 0.0]),
     )
     assert good.mean_iou() < bad.mean_iou()
-    assert good.image_iou([0.1] * 4) > 0.95
+    assert good.image_iou([0.1] * 4) > 0.8
     assert bad.image_iou([0.1] * 4) < 0.7
 
 
