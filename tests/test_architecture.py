@@ -53,7 +53,7 @@ ALLOWED_PARTS = {
     "results": {"errors", "pixels", "storage"},
     "page": set(),
     "export": {"data", "errors", "nodes", "pixels", "results", "storage", "progress", "version"},
-    "review": {"errors", "pixels", "progress", "results", "storage"},
+    "review": {"data", "errors", "pixels", "progress", "results", "storage"},
     "comparison": {
         "data",
         "errors",

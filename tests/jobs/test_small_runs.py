@@ -40,7 +40,8 @@ def test_two_segmentations_are_compared(tmp_path: Path, call_job: CallJob) -> No
     assert record["changed"] == pytest.approx(share)
     table = {words[0]: words[1:] for row in result.stdout.splitlines() if (words := row.split())}
     for name in LABELS.names:
-        assert table[name] == [f"{record['agreement'][name]:.4f}"]
+        expected = [f"{record[side]['expected_iou'][name]:.3f}" for side in ("before", "after")]
+        assert table[name] == [f"{record['agreement'][name]:.3f}", *expected]
     for name in ("compare.html", "comparison.json", "changes"):
         assert f"{output}/{name}" in result.stdout
         assert (output / name).exists()
