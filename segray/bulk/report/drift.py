@@ -60,7 +60,7 @@ def describe_drift(drift: Drift | None) -> str:
     if drift is None:
         return (
             "Whether the images have drifted is not known: no image was segmented, or the model "
-            "has no reference.json."
+            "has no reference.json of this version."
         )
     if not drift.can_tell:
         return "There are too few images to tell whether they differ from the training images."
