@@ -13,7 +13,7 @@ from segray.evaluation.config import EvaluateConfig
 from segray.evaluation.plan import prepare_evaluation
 from segray.evaluation.write import Evaluation
 from segray.flags import read_flags
-from segray.job import has_cluster, run_job, start_ray
+from segray.job import needs_ray, run_job, start_ray
 
 log = logging.getLogger("segray.jobs.evaluate")
 
@@ -21,8 +21,7 @@ log = logging.getLogger("segray.jobs.evaluate")
 def main() -> int:
     config = read_flags(EvaluateConfig)
     preparation = prepare_evaluation(config)
-    by_default = config.workers is None
-    on_ray = has_cluster() or not preparation.is_small if by_default else bool(config.workers)
+    on_ray = needs_ray(config.workers, preparation.is_small)
     if on_ray:
         start_ray(config.use_gpu)
     from segray.evaluation.run import evaluate

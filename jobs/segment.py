@@ -13,7 +13,7 @@ from segray.bulk.config import SegmentConfig
 from segray.bulk.plan import make_plan
 from segray.bulk.report.drift import describe_drift
 from segray.flags import read_flags
-from segray.job import has_cluster, run_job, start_ray
+from segray.job import needs_ray, run_job, start_ray
 from segray.page.markup import format_confidence
 
 log = logging.getLogger("segray.jobs.segment")
@@ -22,8 +22,7 @@ log = logging.getLogger("segray.jobs.segment")
 def main() -> int:
     config = read_flags(SegmentConfig)
     with make_plan(config) as plan:
-        by_default = config.workers is None
-        on_ray = has_cluster() or not plan.is_small if by_default else bool(config.workers)
+        on_ray = needs_ray(config.workers, plan.is_small)
         if on_ray:
             start_ray(config.use_gpu)
         from segray.bulk import run

@@ -244,6 +244,19 @@ def _quiet_nodes() -> None:
     ray._private.worker.print_to_stdstream = tell_of_memory
 
 
+def needs_ray(workers: int | None, is_small: bool) -> bool:
+    """Return True if Ray is to do the work of a job, and False if the job's own process does it.
+
+    Args:
+        workers: the value of --workers, or None: then it depends.
+        is_small: True if the process is done sooner than Ray has started.
+
+    Raises:
+        InputError: see `has_cluster`.
+    """
+    return has_cluster() or not is_small if workers is None else workers > 0
+
+
 def has_cluster() -> bool:
     """Return True if `start_ray` would connect to a cluster instead of starting Ray here.
 

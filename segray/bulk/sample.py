@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segray.storage.ids import Ids, are_in
+from segray.storage.lowest import find_lowest
 
 #: Images in a sample.
 SHOWN = 60
@@ -79,11 +80,11 @@ class Sample:
         kept = np.unique(
             np.concatenate(
                 [
-                    _lowest(self._values[:, :1], SHOWN),
-                    _lowest(self._values[:, 1:2], _UNSURE),
-                    _lowest(self._values[:, 2:3], _UNLIKE),
-                    _lowest(self._values[:, 3:], self._each),
-                    _lowest(-self._values[:, 3:], self._each),
+                    find_lowest(self._values[:, :1], SHOWN),
+                    find_lowest(self._values[:, 1:2], _UNSURE),
+                    find_lowest(self._values[:, 2:3], _UNLIKE),
+                    find_lowest(self._values[:, 3:], self._each),
+                    find_lowest(-self._values[:, 3:], self._each),
                 ]
             )
         )
@@ -119,10 +120,3 @@ class Sample:
     def _find_places(self, candidates: list[int]) -> list[Place]:
         places = sorted(self._places[candidates].tolist())
         return [Place(self._uris[index], row) for index, row in places]
-
-
-def _lowest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
-    """The rows with the `count` smallest values of each column, float64 [N, K]; in no order."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    return np.argpartition(values, count, axis=0)[:count].ravel()

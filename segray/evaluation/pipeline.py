@@ -51,9 +51,10 @@ class Pipeline:
         labels, frame, threads = self.bundle.labels, self.bundle.frame, count_cpus()
         predict = Predict(*self._predictor_settings, threads=threads)
         # One by one, so that few large images are in memory, and Ctrl-C waits for few.
-        singles = (block.slice(row, 1) for block in self._blocks for row in range(len(block)))
+        pairs = self._blocks
+        singles = (block.slice(row, 1) for block in pairs for row in range(len(block)))
         images = map_ahead(lambda pair: read(pair, labels, frame, reading), singles, threads)
-        blocks = (pa.concat_tables(itertools.islice(images, len(b))) for b in self._blocks)
+        blocks = (pa.concat_tables(itertools.islice(images, len(b))) for b in pairs)
         counting = self._count_settings
         yield from map_ahead(lambda block: count(block, *counting), map(predict, blocks), threads)
 

@@ -158,14 +158,12 @@ def evaluate_pairs(
     def score(reading: Reading) -> _Gathered:
         gathered = _Gathered(model.labels)
         progress = ProgressLine("scoring", "pairs", len(pairs))
-        with contextlib.ExitStack() as stack:
-            if on_ray:
-                asked = {"GPU": 1.0} if use_gpu else {"CPU": PREDICTOR_CPUS}
-                waits = reporting_waits("a predictor", asked, lambda: not progress.done)
-                stack.enter_context(waits)
-                tables = pipeline.run_on_ray(reading, workers)
-            else:
-                tables = pipeline.run_here(reading)
+        waits: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if on_ray:
+            asked = {"GPU": 1.0} if use_gpu else {"CPU": PREDICTOR_CPUS}
+            waits = reporting_waits("a predictor", asked, lambda: not progress.done)
+        with waits:
+            tables = pipeline.run_on_ray(reading, workers) if on_ray else pipeline.run_here(reading)
             for table in tables:
                 gathered.add(table)
                 progress.add(len(table), len(table) - table["reason"].null_count)

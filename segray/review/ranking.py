@@ -10,6 +10,7 @@ import pyarrow as pa
 from segray.pixels.expected import ExpectedOverlap
 from segray.pixels.labels import Labels
 from segray.storage.ids import Ids, as_ids
+from segray.storage.lowest import find_lowest
 
 # Images that are looked at for each one that is wanted, at most: a bucket may hold one video.
 _LOOKS = 20
@@ -73,7 +74,10 @@ class Ranking:
         self._ids = np.concatenate([self._ids, as_ids(table["id"])])
         self._files = np.concatenate([self._files, np.full(len(table), file)])
         self._values = np.concatenate([self._values, values])
-        kept = [_lowest(self._values[:, :1], self._most), _lowest(self._values[:, 1:], self._quota)]
+        kept = [
+            find_lowest(self._values[:, :1], self._most),
+            find_lowest(self._values[:, 1:], self._quota),
+        ]
         rows = np.unique(np.concatenate(kept))
         self._ids, self._files = self._ids[rows], self._files[rows]
         self._values = self._values[rows]
@@ -107,7 +111,7 @@ class Ranking:
         return Ranked(ids[order], files[order], values[order, _OVERALL])
 
     def _missed(self, table: pa.Table) -> npt.NDArray[np.float64]:
-        """What is expected to be wrong of each class, float64 [N, C] in [0, 1].
+        """Return what is expected to be wrong of each class, float64 [N, C] in [0, 1].
 
         It is what the class takes from the mean over the image: one that is hardly there takes
         little, even if all of it is wrong.
@@ -119,10 +123,3 @@ class Ranking:
         )
         overlap = ExpectedOverlap.of(pixels, pixels * np.nan_to_num(confidences), expected)
         return overlap.weights(self._usual_shares) * (1 - np.nan_to_num(ious))
-
-
-def _lowest(values: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
-    """The rows with the `count` smallest values of each column, float64 [N, K]; in no order."""
-    if len(values) <= count:
-        return np.arange(len(values))
-    return np.argpartition(values, count, axis=0)[:count].ravel()

@@ -76,7 +76,7 @@ def describe_drift(drift: Drift | None) -> str:
 
 
 def _limit(drift: Drift) -> str:
-    """What few images hide. Masks were learned from fewer images: those of the validation set."""
+    """Return the rest of the sentence: what too few images hide; nothing if they hide nothing."""
     images, masks = drift.chance, max(feature.chance for feature in drift.features)
     if masks <= LEAST:
         return ""
